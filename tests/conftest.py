@@ -1,0 +1,28 @@
+"""What every test needs: no network, the quick tier, a home folder that can be written."""
+
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+
+OFFLINE = Path(__file__).parent / "offline"
+
+
+def pytest_configure(config):
+    """Set up this process, and through the environment every process it starts."""
+    path = [str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path)
+    os.environ["BARLOW_EDU_TIER"] = "quick"  # what the notebooks' stored outputs were made with
+    try:
+        tempfile.TemporaryFile(dir=Path.home()).close()
+    except (OSError, RuntimeError):  # Jupyter, IPython and matplotlib all write there
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="barlow_edu_home_")
+    if not hasattr(sys.modules.get("sitecustomize"), "refuse_network"):
+        runpy.run_path(str(OFFLINE / "sitecustomize.py"))  # this process started without it
+
+
+def pytest_collection_finish(session):
+    """Build matplotlib's font cache before the notebooks do: it may warn on their stderr."""
+    if any(item.path.suffix == ".ipynb" for item in session.items):
+        import matplotlib.font_manager  # noqa: F401

@@ -1,0 +1,207 @@
+"""Image sets by name, as uint8 tensors.
+
+``garments`` is embedded: real garment photographs (Fashion-MNIST), composed at load time onto coloured
+cards, so that a course needs no download. ``cifar10`` and ``cifar100`` are torchvision's, or a class-folder
+tree given by ``root``. ``folder`` is any such tree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from barlow_edu.files import decode_images, fetch_archive, image_files
+
+GARMENT_CLASSES = (
+    "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
+)  # fmt: skip
+SPLITS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
+CIFAR_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+NAMES = ("garments", "cifar10", "cifar100", "folder")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and their labels.
+
+    images: uint8 (N, 3, H, W). labels: int64 (N,), used only by evaluation. classes: their names. name: how
+    results got with these images are to be labelled. factors: what the composition drew for every image
+    (garments only), each with N rows. skipped: files that could not be read.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: list[str]
+    name: str
+    factors: dict[str, Tensor] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        n, c, h, w = self.images.shape
+        return f"ImageSet({self.name!r}, {n:,} images of {c} x {h} x {w}, {len(self.classes)} classes)"
+
+    def subset(self, rows: Tensor | Sequence[int] | slice) -> ImageSet:
+        """The images in ``rows``, in that order."""
+        rows = rows if isinstance(rows, slice) else torch.as_tensor(rows)
+        factors = {k: v[rows] for k, v in self.factors.items()}
+        return ImageSet(self.images[rows], self.labels[rows], self.classes, self.name, factors)
+
+
+def load_images(
+    name: str = "garments",
+    root: str | Path | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> ImageSet:
+    """Load an image set.
+
+    name: "garments", "cifar10", "cifar100" or "folder". root: a class-folder tree (``split/class/image.*``), or for
+    the CIFAR sets torchvision's folder. limit: keep this many images, the classes balanced, chosen by
+    ``seed``. size: resize every image so (shorter side, then centre crop); needed where the files differ in
+    shape. ``seed`` also decides the cards of ``garments``.
+
+    Raises ValueError for an unknown name or split or a limit out of range, FileNotFoundError for missing files
+    (naming where to put what).
+    """
+    if name not in NAMES:
+        raise ValueError(f"No image set {name!r}. Choose one of {', '.join(NAMES)}.")
+    if split not in SPLITS:
+        raise ValueError(f"split must be train or test (or val), got {split!r}.")
+    if name == "garments":
+        images = garments(split, seed)
+    elif name == "folder":
+        images = _folder("folder", root, split, size)
+    else:
+        images = _cifar(name, root, split, size)
+    return images if limit is None else images.subset(_balanced(images.labels, limit, seed))
+
+
+def data_dir() -> Path:
+    """The folder with the embedded data and the recorded runs.
+
+    The environment variable BARLOW_EDU_DATA, else ``data/`` of the checkout, else the installed package's copy.
+    """
+    if "BARLOW_EDU_DATA" in os.environ:
+        return Path(os.environ["BARLOW_EDU_DATA"]).expanduser()
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "data"
+    return checkout if (checkout / "garments.npz").exists() else package / "_data"
+
+
+def download_dir() -> Path:
+    """Where downloads go: ``downloads`` in the checkout's data folder, or in the user's cache."""
+    if "BARLOW_EDU_DATA" in os.environ or data_dir().name == "data":
+        return data_dir() / "downloads"
+    return Path.home() / ".cache" / "barlow_edu"
+
+
+def garments(split: str = "train", seed: int = 0) -> ImageSet:
+    """20,000 training or 4,000 test garments on coloured 32 x 32 cards.
+
+    Every photograph (28 x 28, grey) is resized by 0.45 to 0.95 of the card, placed anywhere, tinted (0.4 to
+    1.0 a channel) and blended onto a dim background (0 to 0.4 a channel) with a soft gradient between its
+    corners. All draws come from ``seed``; the arithmetic is integer, so every machine makes the same pixels.
+    factors: tint (N, 3) and background (N, 3) in 0..255, side (N,) and place (N, 2) in pixels.
+    """
+    split = "train" if split == "train" else "test"
+    return _garments(split, seed)
+
+
+@lru_cache(maxsize=4)
+def _garments(split: str, seed: int) -> ImageSet:
+    path = data_dir() / "garments.npz"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"The embedded images are missing: {path}. Restore data/garments.npz from the repository, or "
+            "point BARLOW_EDU_DATA to the folder that holds it."
+        )
+    with np.load(path) as stored:
+        photos, labels = stored[f"{split}_images"], stored[f"{split}_labels"]
+    cards, factors = _compose(photos, np.random.RandomState([seed, split == "test"]))
+    return ImageSet(
+        torch.from_numpy(cards),
+        torch.from_numpy(labels.astype(np.int64)),
+        list(GARMENT_CLASSES),
+        "garments",
+        {k: torch.from_numpy(v) for k, v in factors.items()},
+    )
+
+
+def _compose(photos: np.ndarray, rng: np.random.RandomState, card: int = 32):
+    """Grey photographs (N, 28, 28) -> cards (N, 3, 32, 32) and what was drawn for them."""
+    n = len(photos)
+    side = rng.randint(round(0.45 * card), round(0.95 * card) + 1, n)
+    place = (rng.randint(0, 1 << 16, (n, 2)) * (card - side + 1)[:, None]) >> 16
+    tint = rng.randint(102, 256, (n, 3))  # 0.4 to 1.0
+    background = rng.randint(0, 103, (n, 3))  # 0 to 0.4
+    corners = rng.randint(60, 101, (n, 4))  # per cent of the background at each corner
+    alpha = np.zeros((n, card, card), np.int32)
+    for i in range(n):
+        small = Image.fromarray(photos[i]).resize((side[i], side[i]), Image.Resampling.BILINEAR)
+        top, left = place[i]
+        alpha[i, top : top + side[i], left : left + side[i]] = small
+    # Bilinear weights of the four corners, in integers that sum to (card - 1)².
+    far = np.arange(card)
+    near = far[::-1]
+    weights = np.stack([np.outer(a, b) for a in (near, far) for b in (near, far)])
+    shade = np.tensordot(corners, weights, 1)  # (N, 32, 32)
+    cards = np.empty((n, 3, card, card), np.uint8)
+    for channel in range(3):
+        dim = background[:, channel, None, None] * shade // (100 * (card - 1) ** 2)
+        bright = tint[:, channel, None, None]
+        cards[:, channel] = (dim * (255 - alpha) + bright * alpha + 127) // 255
+    return cards, {"tint": tint, "background": background, "side": side, "place": place}
+
+
+def _folder(name: str, root: str | Path | None, split: str, size: int | None) -> ImageSet:
+    """A class-folder tree as one uint8 tensor."""
+    if root is None:
+        raise ValueError("load_images('folder') needs root=, a folder with split/class/image files.")
+    files, labels, classes = image_files(Path(root), SPLITS[split])
+    images, kept, skipped = decode_images(files, size)
+    label = name
+    if name in CIFAR_NAMES:
+        jpeg = files[0].suffix.lower() in (".jpg", ".jpeg")
+        label = CIFAR_NAMES[name] + (" (JPEG copy)" if jpeg else " (class folders)")
+    return ImageSet(images, torch.tensor(labels)[kept], classes, label, {}, skipped)
+
+
+def _cifar(name: str, root: str | Path | None, split: str, size: int | None) -> ImageSet:
+    """CIFAR-10 or -100 from a class-folder tree or from torchvision's files, downloaded if need be."""
+    from torchvision import datasets
+
+    if root is not None and any((Path(root) / s).is_dir() for s in SPLITS[split]):
+        return _folder(name, root, split, size)
+    cls = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    folder = Path(root) if root is not None else download_dir()
+    if not (folder / cls.base_folder).is_dir():
+        fetch_archive(name, folder)
+    found = cls(folder, train=split == "train", download=False)
+    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+    label = CIFAR_NAMES[name]
+    return ImageSet(images, torch.tensor(found.targets), list(found.classes), label)
+
+
+def _balanced(labels: Tensor, limit: int, seed: int) -> Tensor:
+    """``limit`` row numbers, in order, as many of each class as there are to be had."""
+    if not 1 <= limit <= len(labels):
+        raise ValueError(f"limit must be between 1 and {len(labels)}, got {limit}.")
+    shuffled = np.random.RandomState(seed).permutation(len(labels))
+    mixed = labels.numpy()[shuffled]
+    rank = np.zeros(len(labels), int)  # how many of its class come before
+    for k in np.unique(mixed):
+        rank[mixed == k] = np.arange((mixed == k).sum())
+    return torch.from_numpy(np.sort(shuffled[rank.argsort(kind="stable")[:limit]]))

@@ -1,0 +1,246 @@
+"""What the figures of ``plots.py`` are made of: the style, the checks, and the panels on one axes.
+
+Colours: the scale of C is ColorBrewer's red-blue, fixed to [−1, 1]. Its two ends differ along the
+blue-yellow axis, which red-green colour blindness leaves intact, and zero is the white of the page.
+Lines take the palette of Okabe and Ito. Nothing is said by colour alone: lines also differ in dash and
+carry their name at their end, bars carry their number, small matrices have it written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import wraps
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+# 81 levels, an odd number so that zero is exactly white: few enough for a small PNG.
+DIVERGING = mpl.colormaps["RdBu_r"].resampled(81)
+# Okabe and Ito (2008), strongest contrast on white first; their yellow is too pale for a line.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", (0, (5, 2)), (0, (6, 2, 1.5, 2)), (0, (1.5, 1.5)), (0, (9, 2, 3, 2)))
+MARKERS = "os^Dvp*"
+WIDTH = 7.0  # inches: 700 px in a notebook
+TEXT, GREY = "#222222", "#666666"
+LABEL_POINTS = 9.0
+
+STYLE = {
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "figure.titlesize": 12,
+    "figure.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.facecolor": "white",
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "axes.labelcolor": TEXT,
+    "grid.color": "#E4E4E4",
+    "text.color": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.5,
+    "image.interpolation": "nearest",
+}
+
+
+def style():
+    """The style as a context: ``with plots.style(): ...`` for a figure of your own."""
+    return mpl.rc_context(STYLE)
+
+
+def styled(draw):
+    """Run a function within the style, so that no setting outlives it."""
+
+    @wraps(draw)
+    def within_style(*args, **kwargs):
+        with style():
+            return draw(*args, **kwargs)
+
+    return within_style
+
+
+def to_array(x, name: str, ndim: int | None = None) -> np.ndarray:
+    """A tensor or array-like as a float64 array. Raises ValueError for NaN, infinity, a wrong ndim."""
+    x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else np.asarray(x, dtype=float)
+    if ndim is not None and x.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimension(s), got shape {x.shape}.")
+    if not x.size:
+        raise ValueError(f"{name} is empty, shape {x.shape}: there is nothing to draw.")
+    if not np.isfinite(x).all():
+        bad = int((~np.isfinite(x)).sum())
+        raise ValueError(
+            f"{name} holds NaN or infinity in {bad} of {x.size} places: look there first."
+        )
+    return x
+
+
+def to_matrix(c, name: str = "c") -> np.ndarray:
+    """A (D, D) float64 array. Raises ValueError if it is not square or not finite."""
+    c = to_array(c, name, ndim=2)
+    if c.shape[0] != c.shape[1]:
+        raise ValueError(f"{name} must be square (D, D), got shape {c.shape}.")
+    return c
+
+
+def to_pictures(x, name: str) -> np.ndarray:
+    """(N, C, H, W) uint8 or float in [0, 1] -> (N, H, W, 3) float in [0, 1]."""
+    scale = 255 if "uint8" in str(getattr(x, "dtype", "")) else 1
+    x = to_array(x, name, ndim=4) / scale
+    if x.shape[1] not in (1, 3):
+        raise ValueError(f"{name} must be (N, 1 or 3, H, W), got shape {x.shape}.")
+    if x.min() < -1e-3 or x.max() > 1 + 1e-3:
+        raise ValueError(
+            f"{name} lies in [{x.min():.2f}, {x.max():.2f}], not in [0, 1]: call TwinViews.denormalize first."
+        )
+    return np.broadcast_to(x.clip(0, 1), (len(x), 3, *x.shape[2:])).transpose(0, 2, 3, 1)
+
+
+def diagonal_and_rms(c: np.ndarray) -> tuple[float, float]:
+    """The mean of the diagonal of (D, D), and the root mean square off it (0 when D = 1)."""
+    diagonal = np.diag(c)
+    off = max((c**2).sum() - (diagonal**2).sum(), 0.0) / max(c.size - len(c), 1)
+    return float(diagonal.mean()), float(off**0.5)
+
+
+def pick(snapshots: Mapping[int, object], n: int) -> list[int]:
+    """``n`` steps of a mapping step -> C, evenly spaced in their order, the first and last included."""
+    steps = sorted(snapshots)
+    if not steps:
+        raise ValueError("There are no snapshots: record at least one step.")
+    places = np.linspace(0, len(steps) - 1, min(n, len(steps))).round().astype(int)
+    return [steps[i] for i in places]
+
+
+def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True):
+    """Draw a matrix on the diverging scale [−limit, limit]; up to 8 x 8 with its numbers. -> image."""
+    image = ax.imshow(c, cmap=DIVERGING, vmin=-limit, vmax=limit)
+    for spine in ax.spines.values():
+        spine.set(visible=True, linewidth=0.8)
+    if not ticks:
+        ax.set(xticks=[], yticks=[])
+    elif max(c.shape) <= 8:
+        ax.set(xticks=range(c.shape[1]), yticks=range(c.shape[0]))
+    else:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(4, integer=True))
+    if max(c.shape) <= (8 if ticks else 5):
+        for (i, j), value in np.ndenumerate(c):
+            color = "white" if abs(value) > 0.65 * limit else TEXT
+            text = f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+            ax.text(j, i, text, ha="center", va="center", size=9, color=color)
+    return image
+
+
+def singular_values(ax, c: np.ndarray) -> None:
+    """Singular values of C, largest first, and their target: all 1, as for the identity."""
+    values = np.linalg.svd(c, compute_uv=False)
+    rank = np.arange(1, len(values) + 1)
+    log = values[0] > 4
+    drawn = np.maximum(values, 1e-3) if log else values
+    marker = "o" if len(values) <= 32 else ""
+    ax.axhline(1, color=PALETTE[1], ls=DASHES[1], lw=1.6)
+    ax.plot(rank, drawn, color=PALETTE[0], marker=marker, markersize=4)
+    low, high = (5e-4, 3 * drawn[0]) if log else (0, max(1.3, 1.1 * drawn[0]))
+    ax.set(xlabel="rank", ylabel="singular value", yscale="log" if log else "linear")
+    ax.set(ylim=(low, high), xlim=(0.5, len(values) + 0.5))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_title("singular values of C")
+    ax.annotate("target: all 1", (0.98, 1), xycoords=("axes fraction", "data"), va="bottom",
+                ha="right", xytext=(0, 2), textcoords="offset points", color=ink(PALETTE[1]), size=9)  # fmt: skip
+
+
+def ink(color: str) -> tuple[float, float, float]:
+    """A darker shade of a line's colour, readable as text on white."""
+    return tuple(0.6 * part for part in mpl.colors.to_rgb(color))
+
+
+def needs_log(values: Sequence[np.ndarray]) -> bool:
+    """True where all values are positive and span more than a factor of 20."""
+    values = np.concatenate([np.ravel(v) for v in values])
+    return bool(values.min() > 0 and values.max() / values.min() > 20)
+
+
+def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None, first=0) -> None:
+    """Draw ``series``, name -> (x, y), with each name at its line's end; ``targets``, name -> level.
+
+    ``log``: logarithmic y axis; None decides by :func:`needs_log`. ``first`` shifts palette and dashes.
+    """
+    targets = targets or {}
+    if log is None:
+        log = needs_log([y for _, y in series.values()])
+    if log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    ends = []
+    for i, (name, (x, y)) in enumerate(series.items(), first):
+        color = PALETTE[i % len(PALETTE)]
+        marker = MARKERS[i % len(MARKERS)] if len(x) <= 12 else ""
+        ax.plot(x, y, color=color, ls=DASHES[i % len(DASHES)], marker=marker, label=name)
+        ends.append((x[-1], y[-1], name, ink(color)))
+    for name, level in targets.items():
+        ax.axhline(level, color=GREY, lw=1.3, ls=(0, (2, 2)), zorder=1)
+        ends.append((None, level, name, GREY))
+    ax.grid(True, axis="y")
+    ax.margins(x=0.01)
+    label_ends(ax, ends)
+
+
+def label_ends(ax, ends: Sequence[tuple]) -> None:
+    """Write (x, y, name, colour) at the right edge of the axes, pushed apart where they would touch."""
+    ends = [end for end in ends if end[2]]
+    if not ends:
+        return
+    ax.autoscale_view()
+    scale = ax.transScale + ax.transLimits
+    heights = [scale.transform((ax.get_xlim()[1], y))[1] for _, y, _, _ in ends]
+    gap = 1.25 * LABEL_POINTS / 72 / (0.72 * ax.figure.get_figheight())  # of the axes' height
+    for (_, _, name, color), y in zip(ends, spread(heights, gap), strict=True):
+        ax.annotate(name, (1, y), xycoords="axes fraction", xytext=(5, 0), va="center",
+                    textcoords="offset points", color=color, size=LABEL_POINTS)  # fmt: skip
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights moved as little as needed to stand ``gap`` apart, in their order."""
+    order = np.argsort(heights, kind="stable")
+    offsets = gap * np.arange(len(order))
+    # Least squares under "in order": pool neighbours that collide around their common mean.
+    blocks: list[list[float]] = []
+    for value in np.asarray(heights, dtype=float)[order] - offsets:
+        blocks.append([value])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    placed = np.concatenate([np.full(len(b), np.mean(b)) for b in blocks]) + offsets
+    result = np.empty(len(order))
+    result[order] = placed
+    return result.tolist()
+
+
+def mosaic(ax, rows: Sequence[np.ndarray], gap: int) -> tuple[list[float], list[float]]:
+    """Draw rows of (N, H, W, 3) pictures as one image, ``gap`` pixels between rows, 2 or more columns.
+
+    Returns the centres of the columns and of the rows, in pixels.
+    """
+    height, width = rows[0].shape[1:3]
+    between = max(2, width // 16)
+    columns = max(len(row) for row in rows)
+    canvas = np.ones((len(rows) * (height + gap), columns * (width + between) - between, 3))
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            y, x = i * (height + gap), j * (width + between)
+            canvas[y : y + height, x : x + width] = picture
+    ax.imshow(canvas)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    centres = [j * (width + between) + width / 2 for j in range(columns)]
+    return centres, [i * (height + gap) + height / 2 for i in range(len(rows))]

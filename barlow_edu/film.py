@@ -1,0 +1,260 @@
+"""How pictures come into a notebook: figures with alt text, and the film of C.
+
+Stored notebooks are compared strictly by nbval, and a trained C differs between machines in its last
+digits. nbval never compares ``image/png`` or output metadata, and it compares every ``text/html``. So
+whatever is measured travels inside a PNG, and all HTML depends on the arguments alone (alt text, title,
+steps, shapes). A script in that HTML then finds the picture before it on the page and
+
+* gives it its alt text: JupyterLab and nbconvert's "lab" template ignore the alt in the metadata, where
+  it also stands for the tools that read it (nbconvert's "classic" template, linters);
+* turns the picture of all frames into a film with slider, play button and numbers.
+
+Where scripts do not run (GitHub, a notebook that is not trusted) the pictures stand there by themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from barlow_edu import drawing
+
+SHARPNESS = 2  # pixels of a PNG for each pixel on the page
+MARGIN, GAP, HEADER, CAPTION = 12, 14, 112, 34  # of the sheet, in its pixels
+GREYS = 16
+ALT_SCRIPT = """
+(function (script) {
+  const label = script.previousElementSibling;
+  const area = label.closest(".jp-OutputArea, .cell_output, .output") || document.body;
+  (function name(tries) {
+    const before = (img) => label.compareDocumentPosition(img) & Node.DOCUMENT_POSITION_PRECEDING;
+    const img = Array.from(area.querySelectorAll("img")).filter(before).pop();
+    if (img && !img.dataset.named) {
+      img.alt = label.dataset.alt;
+      img.dataset.named = "yes";
+      const row = label.closest(".jp-OutputArea-child");
+      if (row) row.style.display = "none";
+    } else if (tries > 0) setTimeout(name, 100, tries - 1);
+  })(100);
+})(document.currentScript);
+"""
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure in the notebook with its alt text.
+
+    ``alt`` says in a sentence or two what the figure shows, for a reader who cannot see it. It must be
+    the same on every run: no measured number. Raises ValueError if it is empty.
+    """
+    if not alt.strip():
+        raise ValueError(f"alt is {alt!r}: say in a sentence what the figure shows.")
+    with drawing.style():
+        png = to_png(fig, alt)
+    width, height = (round(100 * inches) for inches in fig.get_size_inches())
+    label = f'<div data-alt="{html.escape(alt)}" hidden></div><script>{ALT_SCRIPT}</script>'
+    _publish(png, (width, height), alt, f"<Figure: {alt}>")
+    _display({"text/html": label, "text/plain": f"<Alt text: {alt}>"})
+
+
+def to_png(fig: Figure, alt: str = "") -> bytes:
+    """The figure as a small PNG, ``alt`` in its Description; with up to 256 colours unless it has photos."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=100 * SHARPNESS)
+    picture = Image.open(buffer).convert("RGB")
+    if picture.getcolors(20_000) is not None:
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
+    return _encode(picture, Description=alt)
+
+
+class Film:
+    """A film of C: a picture of all frames, and the player that cuts its frames out of it.
+
+    ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most ``max_frames`` of them are shown, evenly
+    spaced in their order; of each the first ``dims`` dimensions (the numbers and the spectrum are those
+    of the whole C). Displayed in a notebook it needs no kernel, no network and no widget: slider, play
+    button and keyboard work in JupyterLab and in exported HTML; GitHub shows the picture. Nothing moves
+    by itself, and it plays slower where the reader asked for reduced motion. ``save`` writes a page of
+    its own. Raises ValueError for no snapshots, unequal shapes, NaN or infinity.
+    """
+
+    def __init__(self, snapshots: Mapping[int, object], title=None, dims=64, max_frames=40):
+        self.steps = drawing.pick(snapshots, max_frames)
+        matrices = [
+            drawing.to_matrix(snapshots[s], f"the snapshot at step {s}") for s in self.steps
+        ]
+        if len({c.shape for c in matrices}) > 1:
+            raise ValueError(f"Snapshots differ in shape: {sorted({c.shape for c in matrices})}.")
+        self.dim = len(matrices[0])
+        self.frames = np.stack([c[:dims, :dims] for c in matrices])  # (frames, shown, shown)
+        self.numbers = _numbers(matrices)
+        self.title = title or "The cross-correlation matrix C during training"
+        first, last = self.steps[0], self.steps[-1]
+        self.alt = (
+            f"{self.title}: {len(self.steps)} small heatmaps of C on a red-blue scale from −1 to 1, "
+            f"from step {first:,} to step {last:,}."
+        )
+        self.sheet, self.layout = _sheet(self.frames, self.steps, self._heading())
+        self.png = _encode(self.sheet, Description=self.alt, film=json.dumps(self.numbers))
+
+    def __repr__(self) -> str:
+        return f"<Film: {self.alt}>"
+
+    def _heading(self) -> list[str]:
+        shown = self.frames.shape[1]
+        part = f"first {shown} of {self.dim} dimensions, " if shown < self.dim else ""
+        return [self.title, f"{part}below each frame its training step"]
+
+    def player(self) -> str:
+        """The HTML that stands after the picture: it depends on steps, shapes and title alone."""
+        levels = np.linspace(0, drawing.DIVERGING.N - 1, 9).astype(int)
+        spec = {
+            "title": self.title,
+            "alt": self.alt,
+            "steps": self.steps,
+            "dims": [self.frames.shape[1], self.dim],
+            "size": self.sheet.size,
+            "colours": [mpl.colors.to_hex(drawing.DIVERGING(int(i))) for i in levels],
+            **self.layout,
+        }
+        note = "Run the cell above to play this picture as a film."
+        data = html.escape(json.dumps(spec, ensure_ascii=False))
+        script = resources.files("barlow_edu").joinpath("film.js").read_text(encoding="utf-8")
+        body = f'<div class="be-film" data-film="{data}">{note}</div><script>{script}</script>'
+        return f"<style>{CSS}</style>{body}"
+
+    def page(self) -> str:
+        """A page of its own, which needs nothing else."""
+        data, alt, title = _base64(self.png), html.escape(self.alt), html.escape(self.title)
+        image = f'<img width="700" alt="{alt}" src="data:image/png;base64,{data}">'
+        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        return f'{head}<body class="be-page">{image}{self.player()}</body></html>'
+
+    def save(self, path) -> Path:
+        """Write the page to ``path`` (.html), or the picture of all frames (.png)."""
+        path = Path(path)
+        if path.suffix == ".png":
+            path.write_bytes(self.png)
+        else:
+            path.write_text(self.page(), encoding="utf-8")
+        return path
+
+    def _ipython_display_(self) -> None:
+        size = tuple(side // SHARPNESS for side in self.sheet.size)
+        _publish(self.png, size, self.alt, repr(self))
+        _display({"text/html": self.player(), "text/plain": "<Film player>"})
+
+
+def _numbers(matrices) -> dict[str, list]:
+    """What the player writes and draws: mean diagonal, off-diagonal RMS, up to 64 singular values."""
+    pairs = [drawing.diagonal_and_rms(c) for c in matrices]
+    places = np.linspace(0, len(matrices[0]) - 1, min(64, len(matrices[0]))).round().astype(int)
+    spectra = [np.linalg.svd(c, compute_uv=False)[places] for c in matrices]
+    return {
+        "diagonal": [round(diagonal, 4) for diagonal, _ in pairs],
+        "rms": [round(rms, 4) for _, rms in pairs],
+        "spectrum": [[float(f"{value:.3g}") for value in values] for values in spectra],
+    }
+
+
+def _sheet(frames: np.ndarray, steps, heading: list[str]) -> tuple[Image.Image, dict]:
+    """All frames in rows, each above its step, with heading and colour scale. -> image, its layout."""
+    n, shown = frames.shape[:2]
+    width = 100 * SHARPNESS * 7
+    inner = width - 2 * MARGIN + GAP
+    cell = next(  # the largest whole number of pixels a matrix entry can have
+        (k for k in range(320 // shown, 1, -1) if -(-n // (inner // (k * shown + GAP))) <= 4), 1
+    )
+    tile = cell * shown
+    columns = max(1, inner // (tile + GAP))
+    pitch = (tile + GAP, tile + CAPTION + GAP)
+    height = HEADER + -(-n // columns) * pitch[1]
+    levels = drawing.DIVERGING.N
+    index = np.full((height, width), levels + GREYS - 1, dtype=np.uint8)
+    scaled = ((frames.clip(-1, 1) + 1) / 2 * (levels - 1)).round().astype(np.uint8)
+    text = Image.new("L", (width, height))
+    ink = ImageDraw.Draw(text)
+    for k, frame in enumerate(scaled):
+        x, y = MARGIN + k % columns * pitch[0], HEADER + k // columns * pitch[1]
+        index[y : y + tile, x : x + tile] = frame.repeat(cell, 0).repeat(cell, 1)
+        ink.text((x + tile / 2, y + tile + 4), f"{steps[k]}", 255, _font(22), anchor="ma")
+    _draw_header(ink, index, heading)
+    greys = levels + GREYS - 1 - (np.asarray(text) / 255 * (GREYS - 1)).round().astype(np.uint8)
+    sheet = Image.fromarray(np.where(np.asarray(text) > 8, greys, index))
+    sheet.putpalette(_palette())
+    layout = {"tile": tile, "columns": columns, "origin": (MARGIN, HEADER), "pitch": pitch}
+    return sheet, layout
+
+
+def _draw_header(ink: ImageDraw.ImageDraw, index: np.ndarray, heading: list[str]) -> None:
+    ink.text((MARGIN, 10), heading[0], 255, _font(26, bold=True))
+    ink.text((MARGIN, 56), heading[1], 255, _font(22))
+    levels, right = drawing.DIVERGING.N, index.shape[1] - MARGIN - 30
+    bar = np.arange(levels, dtype=np.uint8).repeat(3)
+    index[60:80, right - len(bar) : right] = bar
+    ink.text((right - len(bar) - 8, 56), "−1", 255, _font(22), anchor="ra")
+    ink.text((right + 8, 56), "1", 255, _font(22))
+
+
+def _palette() -> list[int]:
+    dark = np.array(mpl.colors.to_rgb(drawing.TEXT))
+    greys = [dark + (1 - dark) * k / (GREYS - 1) for k in range(GREYS)]
+    colours = [drawing.DIVERGING(k)[:3] for k in range(drawing.DIVERGING.N)] + greys
+    return (np.array(colours) * 255).round().astype(int).ravel().tolist()
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def _encode(picture: Image.Image, **texts: str) -> bytes:
+    """A PNG with text chunks, each of them Latin-1 as tEXt or else UTF-8 as iTXt."""
+    info = PngImagePlugin.PngInfo()
+    for key, text in texts.items():
+        info.add_text(key, text) if text.isascii() else info.add_itxt(key, text)
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True, pnginfo=info)
+    return buffer.getvalue()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _publish(png: bytes, size: tuple[int, int], alt: str, text: str) -> None:
+    metadata = {"image/png": {"alt": alt, "width": size[0], "height": size[1]}}
+    _display({"image/png": _base64(png), "text/plain": text}, metadata)
+
+
+def _display(data: dict, metadata: dict | None = None) -> None:
+    from IPython.display import display
+
+    display(data, raw=True, metadata=metadata or {})
+
+
+CSS = """
+.be-film { font: 14px/1.4 sans-serif; max-width: 700px; }
+.be-film-title { font-weight: bold; margin: 4px 0 8px; }
+.be-film-panels { display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; }
+.be-film-c { width: 320px; height: 320px; image-rendering: pixelated; outline: 1px solid #666; }
+.be-film-spectrum { width: 300px; height: 320px; }
+.be-film-legend { display: flex; flex-direction: column; align-items: center; height: 320px; }
+.be-film-legend i { width: 14px; flex: 1; outline: 1px solid #666; margin: 3px 0; }
+.be-film-bar { display: flex; gap: 10px; align-items: center; margin: 10px 0 4px; }
+.be-film-bar input { flex: 1; min-width: 80px; accent-color: #0072b2; height: 24px; }
+.be-film-bar button { font: inherit; min-width: 92px; min-height: 32px; cursor: pointer;
+  border: 1px solid #666; border-radius: 4px; background: #f3f3f3; color: #222; }
+.be-film-bar button[aria-pressed="true"] { background: #d5e5f0; font-weight: bold; }
+.be-film-bar :focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
+.be-film-readout { min-height: 1.4em; font-variant-numeric: tabular-nums; }
+"""

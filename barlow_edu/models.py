@@ -1,0 +1,171 @@
+"""The projector and the Barlow Twins model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from barlow_edu.encoders import build_encoder
+from barlow_edu.loss import barlow_twins_loss, cross_correlation
+
+# What a model's configuration may hold, with the paper's values.
+MODEL_DEFAULTS: dict[str, Any] = {
+    "encoder": None,
+    "encoder_dim": None,
+    "stem": "imagenet",
+    "image_size": 224,
+    "proj_dim": 8192,
+    "proj_hidden": None,
+    "proj_layers": 3,
+    "lambd": 0.005,
+    "form": "auto",
+}
+
+
+class Projector(nn.Sequential):
+    """The head of the published code: linear layers without bias, batch norm and ReLU between them.
+
+    (N, inputs) -> (N, dim). The last batch norm has no weight or bias: it standardises each dimension, as
+    the loss does. ``hidden`` is the width of the inner layers (default: dim), ``layers`` how many linear
+    layers there are (paper, section 3: three of 8192).
+    """
+
+    def __init__(self, inputs: int, dim: int, hidden: int | None = None, layers: int = 3):
+        widths = [inputs] + [hidden or dim] * (layers - 1) + [dim]
+        parts: list[nn.Module] = []
+        for i, o in zip(widths[:-1], widths[1:], strict=True):
+            parts += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]
+        parts[-2:] = [nn.BatchNorm1d(dim, affine=False)]
+        super().__init__(*parts)
+
+
+class BarlowTwinsModel(nn.Module):
+    """Encoder, projector and loss in one module.
+
+    ``model(view1, view2)`` returns the scalar loss and a dictionary of detached 0-d tensors: "loss",
+    "on_diag_loss" (Σ(1 − C_ii)²), "off_diag_loss" (Σ_{i≠j} C_ij², not multiplied by lambd) and
+    "cross_corr_diag_mean". Reading none of them costs no device synchronisation.
+
+    config: a mapping with any of
+      encoder: a name (see ``encoders.ENCODERS``) or any module from images or vectors to (N, dim) features;
+        with only encoder_dim=2048 given, a ResNet-50;
+      encoder_dim: dimension of the features; checked, and needed when the encoder is a module;
+      stem, image_size: see ``build_encoder``;
+      proj_dim=8192, proj_hidden=proj_dim, proj_layers=3: the projector;
+      lambd=0.005, form="auto": the loss.
+
+    The two views go through the network one after the other, as in the paper's code: batch norm sees one view
+    at a time. Raises ValueError for an unknown key or a value that does not fit.
+    """
+
+    method = "barlow_twins"
+
+    def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):
+        super().__init__()
+        given = {**(config or {}), **overrides}
+        unknown = set(given) - set(MODEL_DEFAULTS)
+        if unknown:
+            raise ValueError(
+                f"Unknown model setting {', '.join(sorted(unknown))}. "
+                f"Known: {', '.join(MODEL_DEFAULTS)}."
+            )
+        self.config = {**MODEL_DEFAULTS, **given}
+        _check_model_config(self.config)
+        self.encoder, self.encoder_dim = _encoder(self.config)
+        self.projector = Projector(
+            self.encoder_dim,
+            self.config["proj_dim"],
+            self.config["proj_hidden"],
+            self.config["proj_layers"],
+        )
+
+    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two batches of views -> the loss and its parts."""
+        if len(view1) != len(view2):
+            raise ValueError(f"The views differ in batch size: {len(view1)} and {len(view2)}.")
+        terms = barlow_twins_loss(
+            self.embed(view1), self.embed(view2), self.config["lambd"], self.config["form"]
+        )
+        metrics = {
+            "loss": terms.loss.detach(),
+            "on_diag_loss": terms.invariance.detach(),
+            "off_diag_loss": terms.redundancy.detach(),
+            "cross_corr_diag_mean": terms.diagonal.detach().mean(),
+        }
+        return terms.loss, metrics
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images -> features h before the projector, (N, encoder_dim). These are what is kept."""
+        features = self.encoder(x)
+        if features.ndim != 2 or features.shape[1] != self.encoder_dim:
+            raise ValueError(
+                f"The encoder returned shape {tuple(features.shape)}, but encoder_dim is "
+                f"{self.encoder_dim}: it must return (N, {self.encoder_dim}). Set encoder_dim to its "
+                "output, or flatten or pool that."
+            )
+        return features
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Images -> embeddings z after the projector, (N, proj_dim). The loss sees these."""
+        return self.projector(self.encode(x))
+
+    @torch.no_grad()
+    def cross_correlation(self, view1: Tensor, view2: Tensor) -> Tensor:
+        """C (D, D) of two batches of views as training would see it; the model is left as it was."""
+        with batch_statistics(self):
+            return cross_correlation(self.embed(view1), self.embed(view2))
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norm uses the batch's statistics inside, and its running averages stay untouched."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    saved = [(m, m.momentum, m.num_batches_tracked) for m in norms if m.track_running_stats]
+    was_training = {m: m.training for m in model.modules()}
+    model.eval()
+    for m in norms:
+        m.train()
+        m.momentum = 0.0
+    try:
+        yield
+    finally:
+        for m, momentum, tracked in saved:
+            m.momentum, m.num_batches_tracked = momentum, tracked
+        for m, training in was_training.items():
+            m.training = training
+
+
+def _check_model_config(config: Mapping[str, Any]) -> None:
+    for key in ("proj_dim", "proj_hidden", "proj_layers", "encoder_dim", "image_size"):
+        value = config[key]
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{key} must be a whole number of at least 1, got {value!r}.")
+    if not isinstance(config["lambd"], (int, float)) or not config["lambd"] >= 0:
+        raise ValueError(f"lambd must be 0 or more, got {config['lambd']!r}.")
+
+
+def _encoder(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
+    """The encoder a configuration asks for, and its feature dimension."""
+    encoder, dim = config["encoder"], config["encoder_dim"]
+    if isinstance(encoder, nn.Module):
+        if dim is None:
+            raise ValueError("With a module as encoder, give encoder_dim, the width of its output.")
+        return encoder, dim
+    if encoder is None and dim not in (None, 2048):
+        raise ValueError(
+            f"encoder_dim={dim} alone does not say which encoder. Give encoder, a name or a module; "
+            "only 2048 stands for ResNet-50."
+        )
+    net, actual = build_encoder(encoder or "resnet50", config["stem"], config["image_size"])
+    if dim not in (None, actual):
+        raise ValueError(
+            f"encoder_dim={dim} does not match {encoder}, whose features have {actual} dimensions. "
+            f"Leave encoder_dim out or set it to {actual}."
+        )
+    return net, actual
+
+

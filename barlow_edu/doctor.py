@@ -24,6 +24,7 @@ from typing import TextIO
 OK, NOTE, FIX = "ok", "note", "FIX"
 GB = 1e9
 MINIMUM_PYTHON = (3, 11)
+THIS_PACKAGE = "-e ."  # for pip, in the folder of the repository
 NOTEBOOK_PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "matplotlib", "seaborn")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 DOWNLOAD_CIFAR = "python -c \"import barlow_edu; barlow_edu.load_images('cifar10')\""
@@ -72,10 +73,10 @@ def report(checks: list[Check]) -> str:
 def install_command(*names: str, again: bool = False) -> str:
     """The command that installs packages in this environment: conda's, pip's or uv's.
 
-    again: install anew what is there already.
+    again: install anew what is there already. THIS_PACKAGE is nothing for conda.
     """
     flag = ["--force-reinstall"] if again else []
-    if (Path(sys.prefix) / "conda-meta").is_dir():
+    if (Path(sys.prefix) / "conda-meta").is_dir() and THIS_PACKAGE not in names:
         words = ["conda install -c conda-forge", *flag, *(CONDA_NAMES.get(n, n) for n in names)]
     elif importlib.util.find_spec("pip"):
         words = ["python -m pip install", *flag, *names]
@@ -89,7 +90,7 @@ def _checked(name: str, training: bool, look: Callable[[], Finding]) -> Check:
         return Check(name, *look(), training=training)
     except Exception as error:
         text = f"the check itself failed, {_sentence(error)}"
-        return Check(name, FIX, text, install_command("-e .", again=True), training)
+        return Check(name, FIX, text, install_command(THIS_PACKAGE), training)
 
 
 def _sentence(error: Exception) -> str:
@@ -224,7 +225,7 @@ def _data() -> Finding:
 
     path = data_dir() / "garments.npz"
     checkout = (Path(__file__).resolve().parents[1] / ".git").exists()
-    fix = "git checkout -- data" if checkout else install_command(".", again=True)
+    fix = "git checkout -- data" if checkout else install_command(THIS_PACKAGE)
     try:
         with np.load(path) as stored:  # reading an array checks its checksum
             sizes = {name: len(stored[name]) for name in stored.files if name.endswith("images")}

@@ -118,7 +118,7 @@ BAD = [
     ("no_machine_paths", HOME[:5], with_cells(code(f"x = '{HOME}'"))),
     ("no_machine_paths", HOME[:5], with_markdown(f"Open file://{HOME}/a.png")),
     ("no_machine_paths", HOME[:5], with_cells(code("f()", printed(f"\x1b[31m{HOME}/a")))),
-    ("no_machine_paths", "/Users", with_cells(code("f()", html("/" + "Users/someone")))),
+    ("no_machine_paths", "Users", with_cells(code("f()", html("/" + "Users/someone")))),
     ("no_machine_paths", "Users", with_markdown("C:" + "\\Users\\someone")),
     *[
         ("no_machine_paths", name, with_cells(code("f()", printed(f"saved to /{name}/a"))))

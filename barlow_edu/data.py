@@ -49,7 +49,9 @@ class ImageSet:
 
     def __repr__(self) -> str:
         n, c, h, w = self.images.shape
-        return f"ImageSet({self.name!r}, {n:,} images of {c} x {h} x {w}, {len(self.classes)} classes)"
+        return (
+            f"ImageSet({self.name!r}, {n:,} images of {c} x {h} x {w}, {len(self.classes)} classes)"
+        )
 
     def subset(self, rows: Tensor | Sequence[int] | slice) -> ImageSet:
         """The images in ``rows``, in that order."""
@@ -169,7 +171,9 @@ def _compose(photos: np.ndarray, rng: np.random.RandomState, card: int = 32):
 def _folder(name: str, root: str | Path | None, split: str, size: int | None) -> ImageSet:
     """A class-folder tree as one uint8 tensor."""
     if root is None:
-        raise ValueError("load_images('folder') needs root=, a folder with split/class/image files.")
+        raise ValueError(
+            "load_images('folder') needs root=, a folder with split/class/image files."
+        )
     files, labels, classes = image_files(Path(root), SPLITS[split])
     images, kept, skipped = decode_images(files, size)
     label = name

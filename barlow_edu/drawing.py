@@ -1,9 +1,10 @@
 """What the figures of ``plots.py`` are made of: the style, the checks, and the panels on one axes.
 
 Colours: the scale of C is ColorBrewer's red-blue, fixed to [−1, 1]. Its two ends differ along the
-blue-yellow axis, which red-green colour blindness leaves intact, and zero is the white of the page.
-Lines take the palette of Okabe and Ito. Nothing is said by colour alone: lines also differ in dash and
-carry their name at their end, bars carry their number, small matrices have it written in.
+blue-yellow axis, which red-green colour blindness leaves intact, and zero is almost the white of
+the page. Lines take the palette of Okabe and Ito. Nothing is said by colour alone: lines also
+differ in dash and carry their name at their end, bars carry their number, small matrices have it
+written in.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from functools import wraps
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-# 81 levels, an odd number so that zero is exactly white: few enough for a small PNG.
+# 81 levels, an odd number so that zero has its own: few enough for a small PNG.
 DIVERGING = mpl.colormaps["RdBu_r"].resampled(81)
 # Okabe and Ito (2008), strongest contrast on white first; their yellow is too pale for a line.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -24,11 +25,13 @@ MARKERS = "os^Dvp*"
 WIDTH = 7.0  # inches: 700 px in a notebook
 TEXT, GREY = "#222222", "#666666"
 LABEL_POINTS = 9.0
+SMALLEST = 0.001  # singular value that is drawn on a logarithmic axis
 
 STYLE = {
     "figure.dpi": 100,
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.07,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -71,7 +74,9 @@ def styled(draw):
 
 
 def to_array(x, name: str, ndim: int | None = None) -> np.ndarray:
-    """A tensor or array-like as a float64 array. Raises ValueError for NaN, infinity, a wrong ndim."""
+    """A tensor or array-like as a float64 array. Raises ValueError for NaN, infinity, a wrong
+    ndim.
+    """
     x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else np.asarray(x, dtype=float)
     if ndim is not None and x.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), got shape {x.shape}.")
@@ -100,9 +105,8 @@ def to_pictures(x, name: str) -> np.ndarray:
     if x.shape[1] not in (1, 3):
         raise ValueError(f"{name} must be (N, 1 or 3, H, W), got shape {x.shape}.")
     if x.min() < -1e-3 or x.max() > 1 + 1e-3:
-        raise ValueError(
-            f"{name} lies in [{x.min():.2f}, {x.max():.2f}], not in [0, 1]: call TwinViews.denormalize first."
-        )
+        span = f"[{x.min():.2f}, {x.max():.2f}]"
+        raise ValueError(f"{name} lies in {span}, not in [0, 1]: call TwinViews.denormalize first.")
     return np.broadcast_to(x.clip(0, 1), (len(x), 3, *x.shape[2:])).transpose(0, 2, 3, 1)
 
 
@@ -113,8 +117,26 @@ def diagonal_and_rms(c: np.ndarray) -> tuple[float, float]:
     return float(diagonal.mean()), float(off**0.5)
 
 
+def round_up(value: float) -> float:
+    """The next 1, 2 or 5 times a power of ten; 1 for zero."""
+    if not value:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(m * power for m in (1, 2, 5, 10) if m * power >= value * (1 - 1e-9)))
+
+
+def summary(c: np.ndarray, joint: str = ", ", short: bool = False) -> str:
+    """The two numbers of a C in words, as a caption."""
+    mean, rms = diagonal_and_rms(c)
+    names = ("diagonal", "off it") if short else ("mean diagonal", "off-diagonal RMS")
+    text = f"{names[0]} {mean:.2f}{joint}{names[1]} {rms:.2f}"
+    return text.replace("-0.00", "0.00").replace(" -", " −")
+
+
 def pick(snapshots: Mapping[int, object], n: int) -> list[int]:
-    """``n`` steps of a mapping step -> C, evenly spaced in their order, the first and last included."""
+    """``n`` steps of a mapping step -> C, evenly spaced in their order, the first and last
+    included.
+    """
     steps = sorted(snapshots)
     if not steps:
         raise ValueError("There are no snapshots: record at least one step.")
@@ -123,7 +145,9 @@ def pick(snapshots: Mapping[int, object], n: int) -> list[int]:
 
 
 def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True):
-    """Draw a matrix on the diverging scale [−limit, limit]; up to 8 x 8 with its numbers. -> image."""
+    """Draw a matrix on the diverging scale [−limit, limit]; up to 8 x 8 with its numbers. ->
+    image.
+    """
     image = ax.imshow(c, cmap=DIVERGING, vmin=-limit, vmax=limit)
     for spine in ax.spines.values():
         spine.set(visible=True, linewidth=0.8)
@@ -143,21 +167,38 @@ def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True):
 
 
 def singular_values(ax, c: np.ndarray) -> None:
-    """Singular values of C, largest first, and their target: all 1, as for the identity."""
+    """Singular values of C, largest first, and their target: all 1, as for the identity.
+
+    The axis is logarithmic when the largest is above 4; values below 0.001 are then counted, not
+    drawn.
+    """
     values = np.linalg.svd(c, compute_uv=False)
-    rank = np.arange(1, len(values) + 1)
     log = values[0] > 4
-    drawn = np.maximum(values, 1e-3) if log else values
-    marker = "o" if len(values) <= 32 else ""
+    drawn = values[values >= SMALLEST] if log else values
     ax.axhline(1, color=PALETTE[1], ls=DASHES[1], lw=1.6)
-    ax.plot(rank, drawn, color=PALETTE[0], marker=marker, markersize=4)
-    low, high = (5e-4, 3 * drawn[0]) if log else (0, max(1.3, 1.1 * drawn[0]))
-    ax.set(xlabel="rank", ylabel="singular value", yscale="log" if log else "linear")
-    ax.set(ylim=(low, high), xlim=(0.5, len(values) + 0.5))
+    marker = "o" if len(values) <= 32 else ""
+    ax.plot(np.arange(1, len(drawn) + 1), drawn, color=PALETTE[0], marker=marker, markersize=4)
+    if log:
+        log_axis(ax.yaxis)
+    ax.set_ylim((SMALLEST, 3 * values[0]) if log else (0, max(1.3, 1.1 * values[0])))
+    ax.set(xlabel="rank", ylabel="singular value", xlim=(0.5, len(values) + 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.set_title("singular values of C")
-    ax.annotate("target: all 1", (0.98, 1), xycoords=("axes fraction", "data"), va="bottom",
-                ha="right", xytext=(0, 2), textcoords="offset points", color=ink(PALETTE[1]), size=9)  # fmt: skip
+    right = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+    ax.annotate("target: all 1", (0.98, 1), xytext=(0, 3), color=ink(PALETTE[1]), size=9, **right)
+    if len(drawn) < len(values):
+        note = f"{len(values) - len(drawn)} values below {SMALLEST}"
+        ax.annotate(note, (0.98, SMALLEST), xytext=(0, 5), size=9, **right)
+
+
+def log_axis(axis) -> None:
+    """A logarithmic axis with plain numbers: 0.01 and 100, powers only beyond 10,000."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_major_formatter(
+        lambda value, _: f"{value:,g}" if 1e-4 <= value < 1e4 else f"{value:.0e}"
+    )
+    axis.set_minor_formatter(NullFormatter())
 
 
 def ink(color: str) -> tuple[float, float, float]:
@@ -171,22 +212,23 @@ def needs_log(values: Sequence[np.ndarray]) -> bool:
     return bool(values.min() > 0 and values.max() / values.min() > 20)
 
 
-def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None, first=0) -> None:
-    """Draw ``series``, name -> (x, y), with each name at its line's end; ``targets``, name -> level.
+def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None) -> None:
+    """Draw ``series``, name -> (x, y), with each name at its line's end; ``targets``, name ->
+    level.
 
-    ``log``: logarithmic y axis; None decides by :func:`needs_log`. ``first`` shifts palette and dashes.
+    ``log``: logarithmic y axis; None decides by :func:`needs_log`.
     """
     targets = targets or {}
     if log is None:
         log = needs_log([y for _, y in series.values()])
     if log:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(numticks=6))
+        log_axis(ax.yaxis)
     ends = []
-    for i, (name, (x, y)) in enumerate(series.items(), first):
+    for i, (name, (x, y)) in enumerate(series.items()):
         color = PALETTE[i % len(PALETTE)]
         marker = MARKERS[i % len(MARKERS)] if len(x) <= 12 else ""
-        ax.plot(x, y, color=color, ls=DASHES[i % len(DASHES)], marker=marker, label=name)
+        ax.plot(x, y, color=color, ls=DASHES[i % len(DASHES)], marker=marker, label=name,
+                markerfacecolor="white" if i % 2 else color)  # fmt: skip
         ends.append((x[-1], y[-1], name, ink(color)))
     for name, level in targets.items():
         ax.axhline(level, color=GREY, lw=1.3, ls=(0, (2, 2)), zorder=1)
@@ -197,7 +239,9 @@ def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None
 
 
 def label_ends(ax, ends: Sequence[tuple]) -> None:
-    """Write (x, y, name, colour) at the right edge of the axes, pushed apart where they would touch."""
+    """Write (x, y, name, colour) at the right edge of the axes, pushed apart where they would
+    touch.
+    """
     ends = [end for end in ends if end[2]]
     if not ends:
         return
@@ -227,7 +271,8 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def mosaic(ax, rows: Sequence[np.ndarray], gap: int) -> tuple[list[float], list[float]]:
-    """Draw rows of (N, H, W, 3) pictures as one image, ``gap`` pixels between rows, 2 or more columns.
+    """Draw rows of (N, H, W, 3) pictures as one image, ``gap`` pixels between rows, 2 or more
+    columns.
 
     Returns the centres of the columns and of the rows, in pixels.
     """

@@ -104,8 +104,9 @@ def build_encoder(
     transformers only. Raises ValueError for an unknown name or stem.
     """
     if name not in ENCODERS:
-        raise ValueError(f"No encoder {name!r}. Choose one of {', '.join(ENCODERS)}, or pass a module.")
+        raise ValueError(
+            f"No encoder {name!r}. Choose one of {', '.join(ENCODERS)}, or pass a module."
+        )
     if stem not in STEMS:
         raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}.")
     return ENCODERS[name](stem, image_size)
-

@@ -95,7 +95,9 @@ def decode_images(files: list[Path], size: int | None) -> tuple[Tensor, list[int
     kept = [i for i, r in enumerate(results) if isinstance(r, np.ndarray)]
     skipped = tuple(str(f) for f, r in zip(files, results, strict=True) if isinstance(r, str))
     if not kept:
-        raise ValueError(f"None of {len(files)} files could be read, first {skipped[0]}: {results[0]}")
+        raise ValueError(
+            f"None of {len(files)} files could be read, first {skipped[0]}: {results[0]}"
+        )
     if skipped:
         shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
         warnings.warn(f"Skipped {len(skipped)} unreadable images: {shown}", stacklevel=3)

@@ -83,7 +83,7 @@
     g.strokeStyle = "#0072b2";
     g.lineWidth = 2.5;
     g.beginPath();
-    values.forEach((value, i) => g.lineTo(x(i), y(value)));
+    values.forEach((value, i) => { if (value >= low) g.lineTo(x(i), y(value)); });
     g.stroke();
   }
 
@@ -92,6 +92,7 @@
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", spec.title);
     add(root, "div", { class: "be-film-title" }, spec.title);
+    if (spec.part) add(root, "div", { class: "be-film-part" }, spec.part);
     const panels = add(root, "div", { class: "be-film-panels" });
     const canvas = add(panels, "canvas",
       { class: "be-film-c", role: "img", width: spec.dims[0], height: spec.dims[0] });

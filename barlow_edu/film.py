@@ -1,15 +1,17 @@
 """How pictures come into a notebook: figures with alt text, and the film of C.
 
-Stored notebooks are compared strictly by nbval, and a trained C differs between machines in its last
-digits. nbval never compares ``image/png`` or output metadata, and it compares every ``text/html``. So
-whatever is measured travels inside a PNG, and all HTML depends on the arguments alone (alt text, title,
-steps, shapes). A script in that HTML then finds the picture before it on the page and
+Stored notebooks are compared strictly by nbval, and a trained C differs between machines in its
+last digits. nbval never compares ``image/png`` or output metadata, and it compares every
+``text/html``. So whatever is measured travels inside a PNG, and all HTML depends on the arguments
+alone (alt text, title, steps, shapes). A script in that HTML then finds the picture before it on
+the page and
 
-* gives it its alt text: JupyterLab and nbconvert's "lab" template ignore the alt in the metadata, where
-  it also stands for the tools that read it (nbconvert's "classic" template, linters);
+* gives it its alt text: JupyterLab and nbconvert's "lab" template ignore the alt in the metadata,
+  where it also stands for the tools that read it (nbconvert's "classic" template, linters);
 * turns the picture of all frames into a film with slider, play button and numbers.
 
-Where scripts do not run (GitHub, a notebook that is not trusted) the pictures stand there by themselves.
+Where scripts do not run (GitHub, a notebook that is not trusted) the pictures stand there by
+themselves.
 """
 
 from __future__ import annotations
@@ -30,8 +32,11 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from barlow_edu import drawing
 
 SHARPNESS = 2  # pixels of a PNG for each pixel on the page
-MARGIN, GAP, HEADER, CAPTION = 12, 14, 112, 34  # of the sheet, in its pixels
+MARGIN, GAP, HEADER, CAPTION = 12, 9, 112, 40  # of the sheet, in its pixels
 GREYS = 16
+MAX_BYTES = 60_000
+MAX_FLAT_COLOURS = 5_000
+MAX_CELLS = 40 * 64 * 64  # in all frames together: about 200 kB in the notebook
 ALT_SCRIPT = """
 (function (script) {
   const label = script.previousElementSibling;
@@ -53,8 +58,8 @@ ALT_SCRIPT = """
 def show(fig: Figure, alt: str) -> None:
     """Display a figure in the notebook with its alt text.
 
-    ``alt`` says in a sentence or two what the figure shows, for a reader who cannot see it. It must be
-    the same on every run: no measured number. Raises ValueError if it is empty.
+    ``alt`` says in a sentence or two what the figure shows, for a reader who cannot see it. It must
+    be the same on every run: no measured number. Raises ValueError if it is empty.
     """
     if not alt.strip():
         raise ValueError(f"alt is {alt!r}: say in a sentence what the figure shows.")
@@ -67,28 +72,36 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def to_png(fig: Figure, alt: str = "") -> bytes:
-    """The figure as a small PNG, ``alt`` in its Description; with up to 256 colours unless it has photos."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=100 * SHARPNESS)
-    picture = Image.open(buffer).convert("RGB")
-    if picture.getcolors(20_000) is not None:
-        picture = picture.quantize(256, dither=Image.Dither.NONE)
-    return _encode(picture, Description=alt)
+    """The figure as a PNG, ``alt`` in its Description: sharp on any screen where that stays small.
+
+    Figures without photographs are stored with 256 colours.
+    """
+    for sharpness in range(SHARPNESS, 0, -1):
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=100 * sharpness)
+        picture = Image.open(buffer).convert("RGB")
+        if picture.getcolors(MAX_FLAT_COLOURS) is not None:
+            picture = picture.quantize(256, dither=Image.Dither.NONE)
+        png = _encode(picture, Description=alt)
+        if len(png) <= MAX_BYTES:
+            break
+    return png
 
 
 class Film:
     """A film of C: a picture of all frames, and the player that cuts its frames out of it.
 
-    ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most ``max_frames`` of them are shown, evenly
-    spaced in their order; of each the first ``dims`` dimensions (the numbers and the spectrum are those
-    of the whole C). Displayed in a notebook it needs no kernel, no network and no widget: slider, play
-    button and keyboard work in JupyterLab and in exported HTML; GitHub shows the picture. Nothing moves
-    by itself, and it plays slower where the reader asked for reduced motion. ``save`` writes a page of
-    its own. Raises ValueError for no snapshots, unequal shapes, NaN or infinity.
+    ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most ``max_frames`` of them are shown,
+    fewer when ``dims`` is above 64 so that a notebook stays small, evenly spaced in their order; of each the first ``dims`` dimensions (the numbers and the
+    spectrum are those of the whole C). Displayed in a notebook it needs no kernel, no network and
+    no widget: slider, play button and keyboard work in JupyterLab and in exported HTML; GitHub
+    shows the picture. Nothing moves by itself, and it plays slower where the reader asked for
+    reduced motion. ``save`` writes a page of its own. Raises ValueError for no snapshots, unequal
+    shapes, NaN or infinity.
     """
 
     def __init__(self, snapshots: Mapping[int, object], title=None, dims=64, max_frames=40):
-        self.steps = drawing.pick(snapshots, max_frames)
+        self.steps = drawing.pick(snapshots, min(max_frames, max(2, MAX_CELLS // dims**2)))
         matrices = [
             drawing.to_matrix(snapshots[s], f"the snapshot at step {s}") for s in self.steps
         ]
@@ -100,19 +113,20 @@ class Film:
         self.title = title or "The cross-correlation matrix C during training"
         first, last = self.steps[0], self.steps[-1]
         self.alt = (
-            f"{self.title}: {len(self.steps)} small heatmaps of C on a red-blue scale from −1 to 1, "
-            f"from step {first:,} to step {last:,}."
+            f"{self.title}: {len(self.steps)} small heatmaps of C, from step {first:,} "
+            f"to step {last:,}, on a red-blue scale from −1 to 1."
         )
-        self.sheet, self.layout = _sheet(self.frames, self.steps, self._heading())
+        caption = ", ".join(filter(None, [self._part(), "below each frame its training step"]))
+        self.sheet, self.layout = _sheet(self.frames, self.steps, [self.title, caption])
         self.png = _encode(self.sheet, Description=self.alt, film=json.dumps(self.numbers))
 
     def __repr__(self) -> str:
         return f"<Film: {self.alt}>"
 
-    def _heading(self) -> list[str]:
+    def _part(self) -> str:
+        """Which part of C is seen; empty where that is all of it."""
         shown = self.frames.shape[1]
-        part = f"first {shown} of {self.dim} dimensions, " if shown < self.dim else ""
-        return [self.title, f"{part}below each frame its training step"]
+        return f"first {shown} of {self.dim} dimensions" if shown < self.dim else ""
 
     def player(self) -> str:
         """The HTML that stands after the picture: it depends on steps, shapes and title alone."""
@@ -121,6 +135,7 @@ class Film:
             "title": self.title,
             "alt": self.alt,
             "steps": self.steps,
+            "part": self._part() and f"{self._part()}; numbers and spectrum of all",
             "dims": [self.frames.shape[1], self.dim],
             "size": self.sheet.size,
             "colours": [mpl.colors.to_hex(drawing.DIVERGING(int(i))) for i in levels],
@@ -155,7 +170,9 @@ class Film:
 
 
 def _numbers(matrices) -> dict[str, list]:
-    """What the player writes and draws: mean diagonal, off-diagonal RMS, up to 64 singular values."""
+    """What the player writes and draws: mean diagonal, off-diagonal RMS, up to 64 singular
+    values.
+    """
     pairs = [drawing.diagonal_and_rms(c) for c in matrices]
     places = np.linspace(0, len(matrices[0]) - 1, min(64, len(matrices[0]))).round().astype(int)
     spectra = [np.linalg.svd(c, compute_uv=False)[places] for c in matrices]
@@ -167,12 +184,14 @@ def _numbers(matrices) -> dict[str, list]:
 
 
 def _sheet(frames: np.ndarray, steps, heading: list[str]) -> tuple[Image.Image, dict]:
-    """All frames in rows, each above its step, with heading and colour scale. -> image, its layout."""
+    """All frames in rows, each above its step, with heading and colour scale. -> image, its
+    layout.
+    """
     n, shown = frames.shape[:2]
     width = 100 * SHARPNESS * 7
     inner = width - 2 * MARGIN + GAP
     cell = next(  # the largest whole number of pixels a matrix entry can have
-        (k for k in range(320 // shown, 1, -1) if -(-n // (inner // (k * shown + GAP))) <= 4), 1
+        (k for k in range(320 // shown, 1, -1) if -(-n // (inner // (k * shown + GAP))) <= 5), 1
     )
     tile = cell * shown
     columns = max(1, inner // (tile + GAP))
@@ -245,6 +264,7 @@ def _display(data: dict, metadata: dict | None = None) -> None:
 CSS = """
 .be-film { font: 14px/1.4 sans-serif; max-width: 700px; }
 .be-film-title { font-weight: bold; margin: 4px 0 8px; }
+.be-film-part { margin: -6px 0 8px; }
 .be-film-panels { display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; }
 .be-film-c { width: 320px; height: 320px; image-rendering: pixelated; outline: 1px solid #666; }
 .be-film-spectrum { width: 300px; height: 320px; }

@@ -80,12 +80,8 @@ def barlow_twins_loss(
     if form == "auto":
         form = cheaper_form(*z_a.shape)
     with torch.autocast(z_a.device.type, enabled=False):
-        a, b = standardize(z_a), standardize(z_b)
-        diagonal = torch.einsum("nd,nd->d", a, b) / len(a)
-        if form == "gram":
-            redundancy = _GramFrobenius.apply(a, b) - diagonal.square().sum()
-        else:
-            redundancy = _OffDiagonalSquares.apply(a, b)
+        terms = _GramTerms if form == "gram" else _MatrixTerms
+        redundancy, diagonal = terms.apply(standardize(z_a), standardize(z_b))
         invariance = (1 - diagonal).square().sum()
         return LossTerms(invariance + lambd * redundancy, invariance, redundancy, diagonal)
 
@@ -135,49 +131,55 @@ class _Standardize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         out, scale = ctx.saved_tensors
-        along = torch.einsum("nd,nd->d", out, grad) / len(out)
-        result = torch.addcmul(grad - grad.mean(0), out, along, value=-1)
-        return result.mul_(scale), None
+        along = torch.linalg.vecdot(out, grad, dim=0) / len(out)
+        result = torch.addcmul(grad, out, along, value=-1)
+        return result.sub_(grad.mean(0)).mul_(scale), None
 
 
-class _GramFrobenius(torch.autograd.Function):
-    """‖AᵀB / N‖²_F through AAᵀ and BBᵀ: 2 N² D multiplications forward, 2 N² D backward."""
+class _GramTerms(torch.autograd.Function):
+    """Σ_{i≠j} C_ij² and C_ii through AAᵀ and BBᵀ: 2 N² D multiplications forward, 2 N² D backward."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+    def forward(ctx, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         gram_a, gram_b = a @ a.T, b @ b.T  # (N, N)
-        ctx.save_for_backward(a, b, gram_a, gram_b)
-        return (gram_a * gram_b).sum(dtype=_sum_dtype(a)).to(a.dtype) / len(a) ** 2
+        diagonal = torch.linalg.vecdot(a, b, dim=0) / len(a)
+        ctx.save_for_backward(a, b, gram_a, gram_b, diagonal)
+        frobenius = torch.linalg.vecdot(gram_a, gram_b).sum() / len(a) ** 2
+        return frobenius - diagonal.square().sum(), diagonal
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
-        a, b, gram_a, gram_b = ctx.saved_tensors
-        factor = 2 * grad / len(a) ** 2
-        return (gram_b @ a).mul_(factor), (gram_a @ b).mul_(factor)
+    def backward(ctx, grad_redundancy: Tensor, grad_diagonal: Tensor):
+        a, b, gram_a, gram_b, diagonal = ctx.saved_tensors
+        factor = 2 * grad_redundancy / len(a)
+        column = (grad_diagonal / len(a)).addcmul_(diagonal, factor, value=-1)
+        factor = factor / len(a)
+        with torch.autocast(a.device.type, enabled=False):
+            grad_a = ((gram_b * factor) @ a).addcmul_(b, column)
+            grad_b = ((gram_a * factor) @ b).addcmul_(a, column)
+        return grad_a, grad_b
 
 
-class _OffDiagonalSquares(torch.autograd.Function):
-    """Σ_{i≠j} C_ij² through C itself: N D² multiplications forward, 2 N D² backward, one D x D matrix."""
+class _MatrixTerms(torch.autograd.Function):
+    """Σ_{i≠j} C_ij² and C_ii through C itself: N D² multiplications forward, 2 N D² backward."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
-        c = (a.T @ b).div_(len(a))
+    def forward(ctx, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        c = (a.T @ b).div_(len(a))  # (D, D)
+        diagonal = c.diagonal().clone()
         c.fill_diagonal_(0)
         ctx.save_for_backward(a, b, c)
-        return torch.linalg.vector_norm(c).square()
+        # Row by row: one float32 sum over millions of squares would lose the third digit.
+        return torch.linalg.vector_norm(c, dim=1).square().sum(), diagonal
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad_redundancy: Tensor, grad_diagonal: Tensor):
         a, b, c = ctx.saved_tensors
-        factor = 2 * grad / len(a)
-        return (b @ c.T).mul_(factor), (a @ c).mul_(factor)
-
-
-def _sum_dtype(z: Tensor) -> torch.dtype:
-    """float64 where the device has it: the diagonal is subtracted from this sum afterwards."""
-    return z.dtype if z.device.type == "mps" else torch.float64
+        grad_c = c * (2 * grad_redundancy / len(a))
+        grad_c.diagonal().copy_(grad_diagonal / len(a))
+        with torch.autocast(a.device.type, enabled=False):
+            return b @ grad_c.T, a @ grad_c
 
 
 def _at_least_float32(z: Tensor) -> Tensor:

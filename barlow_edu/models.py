@@ -124,7 +124,8 @@ class BarlowTwinsModel(nn.Module):
 def batch_statistics(model: nn.Module) -> Iterator[None]:
     """Batch norm uses the batch's statistics inside, and its running averages stay untouched."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    saved = [(m, m.momentum, m.num_batches_tracked) for m in norms if m.track_running_stats]
+    norms = [m for m in norms if m.track_running_stats]
+    saved = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms]
     was_training = {m: m.training for m in model.modules()}
     model.eval()
     for m in norms:
@@ -134,7 +135,8 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for m, momentum, tracked in saved:
-            m.momentum, m.num_batches_tracked = momentum, tracked
+            m.momentum = momentum
+            m.num_batches_tracked.copy_(tracked)
         for m, training in was_training.items():
             m.training = training
 
@@ -167,5 +169,3 @@ def _encoder(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
             f"Leave encoder_dim out or set it to {actual}."
         )
     return net, actual
-
-

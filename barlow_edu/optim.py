@@ -58,7 +58,9 @@ class LARS(torch.optim.Optimizer):
         w.add_(state["momentum"], alpha=-group["lr"])
 
 
-def parameter_groups(model: nn.Module, lr: float, bias_lr: float, weight_decay: float) -> list[dict]:
+def parameter_groups(
+    model: nn.Module, lr: float, bias_lr: float, weight_decay: float
+) -> list[dict]:
     """Two groups: weights, with decay; and everything 1-D (biases, batch norm), without, at ``bias_lr``."""
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = [p for p in trained if p.ndim > 1]
@@ -78,7 +80,7 @@ def build_optimizer(
     bias_lr: float | None = None,
     momentum: float = 0.9,
 ) -> torch.optim.Optimizer:
-    """"adamw", "sgd" (Nesterov) or "lars" over the groups of :func:`parameter_groups`.
+    """ "adamw", "sgd" (Nesterov) or "lars" over the groups of :func:`parameter_groups`.
 
     bias_lr defaults to lr. Raises ValueError for another name.
     """

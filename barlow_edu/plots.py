@@ -1,8 +1,8 @@
 """Every figure the notebooks draw, in one style.
 
-Each function takes torch tensors or numpy arrays and returns a matplotlib ``Figure`` that pyplot does
-not know: nothing is drawn twice and no global setting changes. ``show(fig, alt)`` displays it. A NaN or
-an infinity in the input is a ValueError, since a gap in a picture is easily overlooked.
+Each function takes torch tensors or numpy arrays and returns a matplotlib ``Figure`` that pyplot
+does not know: nothing is drawn twice and no global setting changes. ``show(fig, alt)`` displays it.
+A NaN or an infinity in the input is a ValueError, since a gap in a picture is easily overlooked.
 """
 
 from __future__ import annotations
@@ -12,15 +12,25 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from barlow_edu import drawing
 from barlow_edu.drawing import DASHES, GREY, PALETTE, TEXT, WIDTH, style, styled, to_array
 from barlow_edu.film import Film, show
 
 __all__ = [
-    *("bars", "correlation", "correlation_strip", "curves", "film", "heatmaps", "images", "line"),
-    *("show", "spectrum", "staircase", "style", "twins"),
+    "bars",
+    "correlation",
+    "correlation_strip",
+    "curves",
+    "film",
+    "heatmaps",
+    "images",
+    "line",
+    "show",
+    "spectrum",
+    "staircase",
+    "style",
+    "twins",
 ]
 
 
@@ -28,16 +38,17 @@ __all__ = [
 def correlation(c, title: str | None = None, spectrum: bool = True) -> Figure:
     """The signature figure: C as a heatmap fixed to [−1, 1], beside its singular values.
 
-    ``c``: (D, D). The heatmap's title gives the mean of the diagonal (target 1) and the root mean square
-    off it (target 0). With ``spectrum`` the singular values stand beside it, largest first, with their
-    target (all 1, those of the identity); the axis turns logarithmic when the largest is above 4. Up to
-    D = 8 the numbers are written into the cells. Raises ValueError if ``c`` is not square or not finite.
+    ``c``: (D, D). The heatmap's title gives the mean of the diagonal (target 1) and the root mean
+    square off it (target 0). With ``spectrum`` the singular values stand beside it, largest first,
+    with their target (all 1, those of the identity); the axis turns logarithmic when the largest is
+    above 4. Up to D = 8 the numbers are written into the cells. Raises ValueError if ``c`` is not
+    square or not finite.
     """
     c = drawing.to_matrix(c, "c")
-    fig = Figure(figsize=(WIDTH, 3.6) if spectrum else (4.4, 3.8))
+    fig = Figure(figsize=(WIDTH if spectrum else 4.4, 3.6 if title else 3.25))
     axes = fig.subplots(1, 1 + spectrum, squeeze=False)[0]
     image = drawing.heatmap(axes[0], c)
-    axes[0].set_title(_summary(c))
+    axes[0].set_title(drawing.summary(c))
     axes[0].set(xlabel="dimension of view B", ylabel="dimension of view A")
     fig.colorbar(image, ax=axes[0], shrink=0.8, aspect=16, ticks=[-1, -0.5, 0, 0.5, 1])
     if spectrum:
@@ -56,9 +67,10 @@ def correlation_strip(
 ) -> Figure:
     """C at ``n`` moments of a run, side by side on one scale.
 
-    ``snapshots``: step -> (D, D), as ``Run.snapshots``. ``steps`` chooses the moments; without it they
-    are ``n`` of the recorded ones, evenly spaced in their order, the first and the last among them.
-    Raises ValueError for a step that was not recorded, or when titles and moments differ in number.
+    ``snapshots``: step -> (D, D), as ``Run.snapshots``. ``steps`` chooses the moments; without it
+    they are ``n`` of the recorded ones, evenly spaced in their order, the first and the last among
+    them. Raises ValueError for a step that was not recorded, or when titles and moments differ in
+    number.
     """
     steps = drawing.pick(snapshots, n) if steps is None else list(steps)
     missing = [step for step in steps if step not in snapshots]
@@ -73,7 +85,10 @@ def correlation_strip(
         c = drawing.to_matrix(snapshots[step], f"the snapshot at step {step}")
         image = drawing.heatmap(ax, c, ticks=False)
         ax.set_title(title, weight="bold")
-        ax.set_xlabel(_summary(c, "\n"), size=9)
+        ax.set_xlabel(
+            drawing.summary(c, "\n") if len(steps) < 5 else drawing.summary(c, "\n", short=True),
+            size=9,
+        )
     fig.colorbar(image, ax=axes, shrink=0.7, aspect=12, pad=0.02, ticks=[-1, 0, 1])
     return fig
 
@@ -87,10 +102,10 @@ def film(snapshots: Mapping[int, object], title=None, dims: int = 64, max_frames
 def curves(run_or_metrics, keys: Sequence[str] | None = None, floor=None, title=None) -> Figure:
     """Training curves of a run.
 
-    ``run_or_metrics``: a ``Run``, or its ``metrics`` (a list of dicts with "step"). Without ``keys``: the
-    loss with its two parts (their sum is the loss) and its ``floor`` on the left, the mean of the
-    diagonal on the right. With ``keys``: those metrics in one panel. The axis is logarithmic where
-    positive values span more than a factor of 20.
+    ``run_or_metrics``: a ``Run``, or its ``metrics`` (a list of dicts with "step"). Without
+    ``keys``: the loss with its two parts (their sum is the loss) and its ``floor`` on the left, the
+    mean of the diagonal on the right. With ``keys``: those metrics in one panel. The axis is
+    logarithmic where positive values span more than a factor of 20.
     """
     fig = Figure(figsize=(WIDTH, 3.2))
     if keys is not None:
@@ -107,7 +122,7 @@ def curves(run_or_metrics, keys: Sequence[str] | None = None, floor=None, title=
         left.set(xlabel="step", ylabel="loss")
         steps, diagonal = _history(run_or_metrics, "cross_corr_diag_mean")
         right.set_ylim(min(0.0, 1.1 * diagonal.min()), 1.08)
-        drawing.lines(right, {"C_ii": (steps, diagonal)}, log=False, targets={"target": 1.0})
+        drawing.lines(right, {"": (steps, diagonal)}, log=False, targets={"target": 1.0})
         right.set(xlabel="step", ylabel="mean of the diagonal of C")
     if title:
         fig.suptitle(title)
@@ -118,8 +133,8 @@ def curves(run_or_metrics, keys: Sequence[str] | None = None, floor=None, title=
 def twins(view1, view2, originals=None, n: int = 8, title: str | None = None) -> Figure:
     """Twin views under each other, one column an image, below their ``originals`` if given.
 
-    Shapes: (N, C, H, W) each, float in [0, 1] (``TwinViews.denormalize``) or uint8; the first ``n`` are
-    drawn. Raises ValueError if the numbers of images differ or values leave [0, 1].
+    Shapes: (N, C, H, W) each, float in [0, 1] (``TwinViews.denormalize``) or uint8; the first ``n``
+    are drawn. Raises ValueError if the numbers of images differ or values leave [0, 1].
     """
     rows = {} if originals is None else {"original": originals}
     rows |= {"view 1": view1, "view 2": view2}
@@ -135,7 +150,9 @@ def twins(view1, view2, originals=None, n: int = 8, title: str | None = None) ->
 
 @styled
 def images(x, n: int = 16, titles: Iterable | None = None, columns: int = 8, title=None) -> Figure:
-    """The first ``n`` images of (N, C, H, W), float in [0, 1] or uint8, each over its title if given."""
+    """The first ``n`` images of (N, C, H, W), float in [0, 1] or uint8, each over its title if
+    given.
+    """
     x = drawing.to_pictures(x, "x")[:n]
     names = [""] * len(x) if titles is None else [str(name) for name in titles][: len(x)]
     if len(names) != len(x):
@@ -158,9 +175,9 @@ def bars(
 ) -> Figure:
     """Horizontal bars with their number at the end, from ``table``: name -> value or (value, sd).
 
-    With ``unit="%"`` values are fractions, 0.57 is drawn as 57.0 %; with any other unit they are drawn as
-    they are. The bar named ``highlight`` is set off by colour, hatching and bold type. Raises ValueError
-    for a fraction above 1 or a ``highlight`` that is not in the table.
+    With ``unit="%"`` values are fractions, 0.57 is drawn as 57.0 %; with any other unit they are
+    drawn as they are. The bar named ``highlight`` is set off by colour, hatching and bold type.
+    Raises ValueError for a fraction above 1 or a ``highlight`` that is not in the table.
     """
     if not table or (highlight is not None and highlight not in table):
         raise ValueError(f"highlight {highlight!r} is not in the table: {list(table)}.")
@@ -183,7 +200,7 @@ def bars(
     for label in ax.get_yticklabels():
         label.set(size=10, weight="bold" if label.get_text() == highlight else "normal")
     ax.invert_yaxis()
-    ax.set_xlim(min(0, 1.15 * values.min()), max(1.22 * (values + spreads).max(), 1e-9))
+    ax.set_xlim(min(0, 1.15 * values.min()), max(1.3 * (values + spreads).max(), 1e-9))
     ax.set_xlabel(unit)
     ax.tick_params(axis="y", length=0)
     ax.set_title(title or "", loc="left", weight="bold")
@@ -248,16 +265,17 @@ def staircase(
 def heatmaps(matrices: Mapping[str, object], vmax: float | None = None) -> Figure:
     """A row of matrices, title -> (rows, columns), on one diverging scale [−vmax, vmax].
 
-    ``vmax`` defaults to the largest magnitude among them. Up to 5 x 5 the numbers are written in.
+    ``vmax`` defaults to the largest magnitude among them, rounded up to 1, 2 or 5 times a power of
+    ten. Up to 5 x 5 the numbers are written in.
     """
     arrays = {name: to_array(x, name, ndim=2) for name, x in matrices.items()}
-    limit = vmax or max(np.abs(x).max() for x in arrays.values()) or 1.0
+    limit = vmax or drawing.round_up(max(np.abs(x).max() for x in arrays.values()))
     fig = Figure(figsize=(WIDTH, 0.86 * WIDTH / max(len(arrays), 2) + 0.3))
     axes = fig.subplots(1, len(arrays), squeeze=False)[0]
     for ax, (name, x) in zip(axes, arrays.items(), strict=True):
         image = drawing.heatmap(ax, x, limit, ticks=False)
         ax.set_title(name)
-    fig.colorbar(image, ax=axes, shrink=0.8, aspect=12, pad=0.02).locator = MaxNLocator(5)
+    fig.colorbar(image, ax=axes, shrink=0.8, aspect=12, pad=0.02, ticks=[-limit, 0, limit])
     return fig
 
 
@@ -281,7 +299,7 @@ def _line_figure(series, xlabel, ylabel, logy, logx=False, marks=None) -> Figure
     fig = Figure(figsize=(WIDTH, 3.2))
     ax = fig.subplots()
     if logx:
-        ax.set_xscale("log")
+        drawing.log_axis(ax.xaxis)
     drawing.lines(ax, series, log=logy)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     for name, place in (marks or {}).items():
@@ -292,21 +310,19 @@ def _line_figure(series, xlabel, ylabel, logy, logx=False, marks=None) -> Figure
 
 
 def _picture_figure(rows, title, gap=2):
-    """A figure of rows of pictures, as high as they need. -> figure, axes, centres of columns, rows."""
+    """A figure of rows of pictures, as high as they need. -> figure, axes, centres of columns,
+    rows.
+    """
     height, width = rows[0].shape[1:3]
-    ratio = len(rows) * (height + gap) / (max(len(row) for row in rows) * (width + 2))
-    fig = Figure(figsize=(WIDTH, 0.9 * WIDTH * ratio + (0.55 if title else 0.15)))
+    columns = max(len(row) for row in rows)
+    page = WIDTH * min(1.0, (columns + 1) / 6)
+    ratio = len(rows) * (height + gap) / (columns * (width + 2))
+    fig = Figure(figsize=(page, 0.9 * page * ratio + (0.5 if title else 0.15)))
     ax = fig.subplots()
     centres, middles = drawing.mosaic(ax, rows, gap)
     if title:
         fig.suptitle(title)
     return fig, ax, centres, middles
-
-
-def _summary(c: np.ndarray, joint: str = ", ") -> str:
-    mean, rms = drawing.diagonal_and_rms(c)
-    text = f"mean diagonal {mean:.2f}{joint}off-diagonal RMS {rms:.2f}"
-    return text.replace("-0.00", "0.00").replace(" -", " −")
 
 
 def _history(run_or_metrics, key: str) -> tuple[np.ndarray, np.ndarray]:

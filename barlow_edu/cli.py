@@ -1,0 +1,121 @@
+"""The command line: python -m barlow_edu doctor | pretrain CONFIG | evaluate RUN | course ..."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. What the user got wrong is told in one sentence."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    except (ValueError, FileNotFoundError, FileExistsError, RuntimeError) as error:
+        print(f"barlow_edu: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m barlow_edu", description="Barlow Twins: learn it, run it."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    doctor = commands.add_parser("doctor", help="check that everything the course needs works")
+    doctor.set_defaults(run=_doctor)
+    pretrain = commands.add_parser("pretrain", help="pretrain an encoder")
+    pretrain.add_argument("config", help="a configuration's name or a YAML file")
+    pretrain.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
+    pretrain.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    pretrain.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
+    )
+    pretrain.set_defaults(run=_pretrain)
+    evaluate = commands.add_parser("evaluate", help="kNN and linear probe of a run, with baselines")
+    evaluate.add_argument("run_folder", metavar="RUN", help="a run folder or a recorded run's name")
+    evaluate.add_argument("--data", help="another image set")
+    evaluate.add_argument("--root", help="its folder")
+    evaluate.add_argument("--k", type=int, default=200, help="neighbours (default 200)")
+    evaluate.add_argument(
+        "--temperature", type=float, default=0.1, help="of the vote (default 0.1)"
+    )
+    evaluate.add_argument("--no-linear", action="store_true", help="skip the linear probe")
+    evaluate.add_argument("--save", action="store_true", help="keep it as RUN/evaluation.json")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from barlow_edu import doctor
+
+    return doctor.run(sys.stdout)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from barlow_edu.training import pretrain
+
+    run = pretrain(options.config, options.out, resume=options.resume, **_settings(options.set))
+    last = run.metrics[-1]
+    print(f"{run.path}: loss {last['loss']:.2f} after {last['step']} steps.")
+    print(f"Next: python -m barlow_edu evaluate {run.path}")
+
+
+def _settings(pairs: Sequence[str]) -> dict:
+    """KEY=VALUE pairs, values read as YAML (so 1e-3, true, null and [0.2, 1] are what they look like)."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set takes KEY=VALUE, got {pair!r}.")
+        parsed = yaml.safe_load(value)
+        if isinstance(parsed, str):  # YAML 1.1 takes 1e-3 for a word
+            try:
+                parsed = float(parsed)
+            except ValueError:
+                pass
+        settings[key] = parsed
+    return settings
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from barlow_edu.data import load_images
+    from barlow_edu.evaluation import evaluate
+    from barlow_edu.runs import load_run
+
+    run = load_run(options.run_folder)
+    sets = {}
+    if options.data or options.root:
+        name = options.data or run.config["data"]
+        for split in ("train", "test"):
+            sets[split] = load_images(name, options.root, split)
+    found = evaluate(
+        run,
+        linear=not options.no_linear,
+        k=options.k,
+        temperature=options.temperature,
+        save=options.save,
+        **sets,
+    )
+    print(json.dumps(found, indent=1) if options.json else _table(found))
+
+
+def _table(found: dict) -> str:
+    """The evaluation as text."""
+    head = (
+        f"{found['data']}: {found['train_images']:,} training and {found['test_images']:,} test images, "
+        f"kNN with k = {found['k']}, temperature {found['temperature']}"
+    )
+    lines = [head, f"{'':18}{'kNN':>8}{'linear':>9}{'eff. rank':>11}"]
+    for name, row in found["rows"].items():
+        linear = f"{100 * row['linear']:.1f} %" if "linear" in row else "-"
+        lines.append(f"{name:18}{100 * row['knn']:6.1f} %{linear:>9}{row['effective_rank']:>11.1f}")
+    return "\n".join(lines)

@@ -1,0 +1,241 @@
+"""The run folder: what was run, on what, and what came of it.
+
+    config.yaml            the whole configuration
+    environment.json       hardware, versions, commit, date, data label, minutes
+    metrics.jsonl          one line a logged step
+    snapshots/c_STEP.npy   C on a fixed batch of twins, float16, the first ``snapshot_dims`` dimensions
+    encoder.safetensors    weights, projector.safetensors beside it
+    evaluation.json        what ``evaluate`` found
+    checkpoint.pt          everything needed to go on; only while a run is in progress
+
+Files are written under a temporary name and renamed, so that a run folder is never half written.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from barlow_edu.data import data_dir
+from barlow_edu.files import replacing
+from barlow_edu.models import MODEL_DEFAULTS, BarlowTwinsModel
+from barlow_edu.views import TwinViews
+
+
+class Run:
+    """A run folder, read lazily. ``load_run`` finds one by path or by name."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"Run({self.path.name!r})"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration that was run."""
+        return yaml.safe_load((self.path / "config.yaml").read_text())
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Hardware, versions, commit, date, data label and minutes."""
+        return json.loads((self.path / "environment.json").read_text())
+
+    @cached_property
+    def metrics(self) -> list[dict[str, float]]:
+        """One dictionary a logged step: step, epoch, loss and its parts, lr, images_per_second."""
+        lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    @cached_property
+    def snapshots(self) -> dict[int, np.ndarray]:
+        """Step -> C on the run's fixed batch, float32 (d, d)."""
+        files = sorted((self.path / "snapshots").glob("c_*.npy"))
+        return {int(f.stem[2:]): np.load(f).astype(np.float32) for f in files}
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """What ``evaluate`` wrote; empty if it was not run."""
+        path = self.path / "evaluation.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def history(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of one metric. Raises KeyError naming the metrics there are."""
+        if self.metrics and key not in self.metrics[0]:
+            raise KeyError(f"No metric {key!r}. There are {', '.join(self.metrics[0])}.")
+        return (
+            np.array([m["step"] for m in self.metrics]),
+            np.array([m[key] for m in self.metrics]),
+        )
+
+    def views(self) -> TwinViews:
+        """The twin views of this run; their ``normalize`` is what the encoder expects."""
+        return build_views(self.config)
+
+    def load_model(self, weights: bool = True) -> BarlowTwinsModel:
+        """The model, in evaluation mode, with the run's weights or (weights=False) as it was initialised.
+
+        The projector's weights are loaded where they were kept. Raises FileNotFoundError if there are no
+        weights.
+        """
+        model = build_model(self.config)
+        if weights:
+            path = self.path / "encoder.safetensors"
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"{self.path} holds no encoder.safetensors. Resume the run with "
+                    f"pretrain(..., out={str(self.path)!r}, resume=True), or record it again."
+                )
+            model.encoder.load_state_dict(_float32(load_file(path)))
+            head = self.path / "projector.safetensors"
+            if head.exists():
+                model.projector.load_state_dict(_float32(load_file(head)))
+        return model.eval()
+
+
+def load_run(path: str | Path) -> Run:
+    """A run by folder, or by the name of a recorded one (``data/runs/NAME``).
+
+    Raises FileNotFoundError naming the recorded runs there are.
+    """
+    for folder in (Path(path), data_dir() / "runs" / str(path)):
+        if (folder / "config.yaml").exists():
+            return Run(folder)
+    recorded = sorted(f.parent.name for f in (data_dir() / "runs").glob("*/config.yaml"))
+    raise FileNotFoundError(
+        f"No run at {str(path)!r}. Recorded runs: {', '.join(recorded) or 'none'}."
+    )
+
+
+class RunWriter:
+    """Writes a run folder while training goes on."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        (self.path / "snapshots").mkdir(parents=True, exist_ok=True)
+
+    def start(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Write config and environment."""
+        _write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        self.environment(environment)
+
+    def environment(self, environment: Mapping[str, Any]) -> None:
+        """Write (again) where the run took place."""
+        _write_text(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        rounded = {k: float(f"{v:.6g}") if math.isfinite(v) else v for k, v in values.items()}
+        with open(self.path / "metrics.jsonl", "a") as out:
+            out.write(json.dumps({"step": step, **rounded}) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop metrics and snapshots after ``step``: a resumed run writes them again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = [x for x in path.read_text().splitlines(True) if x.endswith("}\n")]
+            _write_text(path, "".join(x for x in lines if json.loads(x)["step"] <= step))
+        for file in (self.path / "snapshots").glob("c_*.npy"):
+            if int(file.stem[2:]) > step:
+                file.unlink()
+
+    def snapshot(self, step: int, c: Tensor) -> None:
+        """Keep one C, as float16."""
+        target = self.path / "snapshots" / f"c_{step:07d}.npy"
+        with replacing(target) as temporary, open(temporary, "wb") as out:
+            np.save(out, c.cpu().numpy().astype(np.float16))
+
+    def weights(self, model: BarlowTwinsModel) -> None:
+        """Keep the encoder's and the projector's weights."""
+        for name, module in (("encoder", model.encoder), ("projector", model.projector)):
+            save_weights(module, self.path / f"{name}.safetensors")
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep everything that is needed to go on."""
+        with replacing(self.path / "checkpoint.pt") as temporary:
+            torch.save(dict(state), temporary)
+
+    def evaluation(self, results: Mapping[str, Any]) -> None:
+        """Keep what an evaluation found."""
+        _write_text(self.path / "evaluation.json", json.dumps(results, indent=1) + "\n")
+
+
+def save_weights(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a module's state as safetensors; floating-point tensors in ``dtype`` if one is given."""
+    state = {}
+    for key, value in module.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        state[key] = value.to(dtype) if dtype and value.is_floating_point() else value
+    with replacing(path) as temporary:
+        save_file(state, temporary)
+
+
+def build_model(config: Mapping[str, Any]) -> BarlowTwinsModel:
+    """The model a run's configuration asks for, initialised from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        return BarlowTwinsModel({k: config[k] for k in MODEL_DEFAULTS if k in config})
+
+
+def build_views(config: Mapping[str, Any]) -> TwinViews:
+    """The twin views a run's configuration asks for."""
+    return TwinViews(config["views"], config["image_size"], **config.get("augment", {}))
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Hardware and versions, for environment.json."""
+    import torchvision
+
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The checkout's commit, if the package runs from one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)

@@ -1,52 +1,45 @@
-"""Barlow Twins for learning and research: the loss, the views, the training, the course."""
+"""Barlow Twins for learning and research: the loss, the views, the training, the course.
 
-from barlow_edu.config import load_config
-from barlow_edu.data import ImageSet, load_images
-from barlow_edu.encoders import build_encoder
-from barlow_edu.evaluation import (
-    effective_rank,
-    evaluate,
-    extract_features,
-    knn_accuracy,
-    linear_probe,
-    pixel_features,
-)
-from barlow_edu.loss import (
-    LossTerms,
-    barlow_twins_loss,
-    cross_correlation,
-    loss_floor,
-    standardize,
-)
-from barlow_edu.models import BarlowTwinsModel, Projector
-from barlow_edu.runs import Run, load_run
-from barlow_edu.training import TrainingDiverged, pretrain
-from barlow_edu.views import TwinViews, ViewRecipe
+Names are loaded when they are first used, so that ``python -m barlow_edu doctor`` can tell what is missing.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BarlowTwinsModel",
-    "ImageSet",
-    "LossTerms",
-    "Projector",
-    "Run",
-    "TrainingDiverged",
-    "TwinViews",
-    "ViewRecipe",
-    "barlow_twins_loss",
-    "build_encoder",
-    "cross_correlation",
-    "effective_rank",
-    "evaluate",
-    "extract_features",
-    "knn_accuracy",
-    "linear_probe",
-    "load_config",
-    "load_images",
-    "load_run",
-    "loss_floor",
-    "pixel_features",
-    "pretrain",
-    "standardize",
-]
+_HOMES = {
+    "config": ("load_config",),
+    "data": ("ImageSet", "load_images"),
+    "encoders": ("build_encoder",),
+    "evaluation": (
+        "effective_rank",
+        "evaluate",
+        "extract_features",
+        "knn_accuracy",
+        "linear_probe",
+        "pixel_features",
+    ),
+    "loss": ("LossTerms", "barlow_twins_loss", "cross_correlation", "loss_floor", "standardize"),
+    "models": ("BarlowTwinsModel", "Projector"),
+    "runs": ("Run", "load_run"),
+    "training": ("TrainingDiverged", "pretrain"),
+    "views": ("TwinViews", "ViewRecipe"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("checks", "cli", "course", "doctor", "explorer", "optim", "plots", *_HOMES)
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str):
+    if name in _HOME_OF:
+        value = getattr(import_module(f"barlow_edu.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return import_module(f"barlow_edu.{name}")
+    raise AttributeError(f"barlow_edu has no {name!r}. It has {', '.join(__all__)}.")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--save", action="store_true", help="keep it as RUN/evaluation.json")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
+    course = commands.add_parser("course", help="work on the notebooks")
+    builds = course.add_subparsers(required=True, metavar="BUILD")
+    execute = builds.add_parser("run", help="restart and run notebooks, storing their outputs")
+    execute.add_argument("notebooks", nargs="+", type=Path)
+    execute.set_defaults(run=_course_run)
     return parser
 
 
@@ -69,6 +75,14 @@ def _pretrain(options: argparse.Namespace) -> None:
     print(f"Next: python -m barlow_edu evaluate {run.path}")
 
 
+def _course_run(options: argparse.Namespace) -> None:
+    from barlow_edu import course
+
+    for path in options.notebooks:
+        for name, minutes in course.execute([path]).items():
+            print(f"{name}: {60 * minutes:.0f} s")
+
+
 def _settings(pairs: Sequence[str]) -> dict:
     """KEY=VALUE pairs, values read as YAML (so 1e-3, true, null and [0.2, 1] are what they look like)."""
     settings = {}
@@ -78,10 +92,8 @@ def _settings(pairs: Sequence[str]) -> dict:
             raise ValueError(f"--set takes KEY=VALUE, got {pair!r}.")
         parsed = yaml.safe_load(value)
         if isinstance(parsed, str):  # YAML 1.1 takes 1e-3 for a word
-            try:
+            with contextlib.suppress(ValueError):
                 parsed = float(parsed)
-            except ValueError:
-                pass
         settings[key] = parsed
     return settings
 

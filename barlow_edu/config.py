@@ -82,10 +82,8 @@ def load_config(config: str | Path | Mapping[str, Any] | None = None, **override
     config: a name (see ``config_names``), a YAML file, or a mapping; ``overrides`` replace single values.
     Raises FileNotFoundError for an unknown name and ValueError for an unknown key or an impossible value.
     """
-    if config is None or isinstance(config, Mapping):
-        given = dict(config or {})
-    else:
-        given = _read(config)
+    named = isinstance(config, (str, Path))
+    given = _read(config) if named else dict(config or {})
     given |= overrides
     unknown = set(given) - set(DEFAULTS)
     if unknown:

@@ -140,9 +140,9 @@ def evaluate(
     """kNN (and linear probe) of a run's encoder beside pixels and the same encoder untrained.
 
     train, test: image sets; default, those of the run's configuration. Features are taken before the
-    projector. Returns {"data", "k", "temperature", "train_images", "test_images", "rows": {"pixels": {"knn", "linear",
-    "effective_rank"}, "random encoder": ..., "trained encoder": ...}}; save=True keeps it in the run
-    folder as evaluation.json.
+    projector. Returns {"data", "k", "temperature", "train_images", "test_images", "rows"}, where rows maps
+    "pixels", "random encoder" and "trained encoder" to {"knn", "linear", "effective_rank"}; save=True
+    keeps it in the run folder as evaluation.json.
     """
     run = run if isinstance(run, Run) else load_run(run)
     train = train if train is not None else _images(run.config, "train")

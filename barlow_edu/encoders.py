@@ -46,15 +46,17 @@ def _block(inputs: int, outputs: int, stride: int) -> BasicBlock:
 
 
 def _initialise(net: nn.Module) -> None:
-    """He initialisation for convolutions, as torchvision's ResNet."""
+    """He initialisation for convolutions; every residual branch starts at zero, as in the paper's code."""
     for m in net.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(m, BasicBlock):
+            nn.init.zeros_(m.bn2.weight)
 
 
 def _resnet(build: Callable[..., ResNet], stem: str) -> tuple[nn.Module, int]:
     """torchvision's ResNet without its classifier; with a 3 x 3 stem and no max-pool for small images."""
-    net = build(weights=None)
+    net = build(weights=None, zero_init_residual=True)  # as in the paper's code
     dim = net.fc.in_features
     net.fc = nn.Identity()
     if stem == "cifar":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. What the user got wrong is told in one sentence."""
     options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return options.run(options) or 0
     except KeyboardInterrupt:
@@ -52,11 +54,26 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--save", action="store_true", help="keep it as RUN/evaluation.json")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
+    record = commands.add_parser(
+        "record", help="keep a run among the recorded ones (data/runs/NAME)"
+    )
+    record.add_argument("run_folder", metavar="RUN")
+    record.add_argument("name", metavar="NAME")
+    record.add_argument("--no-weights", action="store_true", help="leave the weights out")
+    record.set_defaults(run=_record)
     course = commands.add_parser("course", help="work on the notebooks")
     builds = course.add_subparsers(required=True, metavar="BUILD")
     execute = builds.add_parser("run", help="restart and run notebooks, storing their outputs")
     execute.add_argument("notebooks", nargs="+", type=Path)
     execute.set_defaults(run=_course_run)
+    for kind, told in (
+        ("student", "notebooks to be worked through: exercises open, solutions left out"),
+        ("instructor", "notebooks with everything: solutions open, teaching notes"),
+    ):
+        version = builds.add_parser(kind, help=told)
+        version.add_argument("--out", type=Path, required=True, help="a folder for them")
+        version.add_argument("--notebooks", type=Path, default=None, help="where the notebooks are")
+        version.set_defaults(run=_course_build, kind=kind)
     return parser
 
 
@@ -75,12 +92,27 @@ def _pretrain(options: argparse.Namespace) -> None:
     print(f"Next: python -m barlow_edu evaluate {run.path}")
 
 
+def _record(options: argparse.Namespace) -> None:
+    from barlow_edu.runs import load_run, record
+
+    kept = record(load_run(options.run_folder), options.name, options.no_weights)
+    print(f"{kept.path} holds the record of {options.run_folder}.")
+
+
 def _course_run(options: argparse.Namespace) -> None:
     from barlow_edu import course
 
     for path in options.notebooks:
         for name, minutes in course.execute([path]).items():
             print(f"{name}: {60 * minutes:.0f} s")
+
+
+def _course_build(options: argparse.Namespace) -> None:
+    from barlow_edu import course
+
+    here = options.notebooks or Path(__file__).resolve().parent.parent / "notebooks"
+    written = course.build(options.kind, here, options.out)
+    print(f"{len(written)} notebooks in {options.out}. Open them: jupyter lab {options.out}")
 
 
 def _settings(pairs: Sequence[str]) -> dict:

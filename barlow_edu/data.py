@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,7 +57,8 @@ class ImageSet:
         """The images in ``rows``, in that order."""
         rows = rows if isinstance(rows, slice) else torch.as_tensor(rows)
         factors = {k: v[rows] for k, v in self.factors.items()}
-        return ImageSet(self.images[rows], self.labels[rows], self.classes, self.name, factors)
+        chosen = self.images[rows], self.labels[rows]
+        return ImageSet(*chosen, self.classes, self.name, factors, self.skipped)
 
 
 def load_images(
@@ -72,22 +73,29 @@ def load_images(
 
     name: "garments", "cifar10", "cifar100" or "folder". root: a class-folder tree (``split/class/image.*``), or for
     the CIFAR sets torchvision's folder. limit: keep this many images, the classes balanced, chosen by
-    ``seed``. size: resize every image so (shorter side, then centre crop); needed where the files differ in
-    shape. ``seed`` also decides the cards of ``garments``.
+    ``seed``. size: resize every image of a tree so (shorter side, then centre crop); needed where the files
+    differ in shape. ``seed`` also decides the cards of ``garments``.
 
-    Raises ValueError for an unknown name or split or a limit out of range, FileNotFoundError for missing files
-    (naming where to put what).
+    Raises ValueError for an unknown name or split, a limit out of range or a size that the set does not have,
+    FileNotFoundError for missing files (naming where to put what).
     """
     if name not in NAMES:
         raise ValueError(f"No image set {name!r}. Choose one of {', '.join(NAMES)}.")
     if split not in SPLITS:
         raise ValueError(f"split must be train or test (or val), got {split!r}.")
+    root = None if root is None else Path(root).expanduser()
     if name == "garments":
         images = garments(split, seed)
     elif name == "folder":
         images = _folder("folder", root, split, size)
     else:
         images = _cifar(name, root, split, size)
+    pixels = images.images.shape[-1]
+    if size not in (None, pixels):
+        raise ValueError(
+            f"{images.name} comes in {pixels} x {pixels} pixels, got size={size}. Only class-folder "
+            "trees are resized; TwinViews(size=...) makes views of any size."
+        )
     return images if limit is None else images.subset(_balanced(images.labels, limit, seed))
 
 
@@ -118,8 +126,9 @@ def garments(split: str = "train", seed: int = 0) -> ImageSet:
     corners. All draws come from ``seed``; the arithmetic is integer, so every machine makes the same pixels.
     factors: tint (N, 3) and background (N, 3) in 0..255, side (N,) and place (N, 2) in pixels.
     """
-    split = "train" if split == "train" else "test"
-    return _garments(split, seed)
+    kept = _garments("train" if split == "train" else "test", seed)
+    # A copy: what is written into one set of images must not be found in the next.
+    return replace(kept, images=kept.images.clone(), labels=kept.labels.clone())
 
 
 @lru_cache(maxsize=4)
@@ -150,31 +159,42 @@ def _compose(photos: np.ndarray, rng: np.random.RandomState, card: int = 32):
     tint = rng.randint(102, 256, (n, 3))  # 0.4 to 1.0
     background = rng.randint(0, 103, (n, 3))  # 0 to 0.4
     corners = rng.randint(60, 101, (n, 4))  # per cent of the background at each corner
-    alpha = np.zeros((n, card, card), np.int32)
-    for i in range(n):
-        small = Image.fromarray(photos[i]).resize((side[i], side[i]), Image.Resampling.BILINEAR)
-        top, left = place[i]
-        alpha[i, top : top + side[i], left : left + side[i]] = small
-    # Bilinear weights of the four corners, in integers that sum to (card - 1)².
-    far = np.arange(card)
-    near = far[::-1]
-    weights = np.stack([np.outer(a, b) for a in (near, far) for b in (near, far)])
-    shade = np.tensordot(corners, weights, 1)  # (N, 32, 32)
     cards = np.empty((n, 3, card, card), np.uint8)
-    for channel in range(3):
-        dim = background[:, channel, None, None] * shade // (100 * (card - 1) ** 2)
-        bright = tint[:, channel, None, None]
-        cards[:, channel] = (dim * (255 - alpha) + bright * alpha + 127) // 255
+    for start in range(0, n, 256):  # a few at a time: fast in the cache, small in memory
+        rows = slice(start, start + 256)
+        alpha = np.zeros((len(cards[rows]), card, card), np.int32)
+        for a, photo, s, (top, left) in zip(
+            alpha, photos[rows], side[rows], place[rows], strict=True
+        ):
+            small = Image.fromarray(photo).resize((s, s), Image.Resampling.BILINEAR)
+            a[top : top + s, left : left + s] = small
+        _paint(cards[rows], alpha, tint[rows], background[rows], corners[rows])
     return cards, {"tint": tint, "background": background, "side": side, "place": place}
 
 
-def _folder(name: str, root: str | Path | None, split: str, size: int | None) -> ImageSet:
+def _paint(cards, alpha, tint, background, corners) -> None:
+    """Blend the tint over the shaded background; integers only. alpha: (n, 32, 32), cards: (n, 3, 32, 32)."""
+    card = alpha.shape[-1]
+    # Bilinear weights of the four corners, in integers that sum to (card - 1)².
+    far = np.arange(card, dtype=np.int32)
+    near = far[::-1]
+    weights = np.stack([np.outer(a, b) for a in (near, far) for b in (near, far)])
+    shade = np.tensordot(corners.astype(np.int32), weights, 1)  # (n, 32, 32), per cent
+    clear = 255 - alpha
+    for channel in range(3):
+        bright = tint[:, channel, None, None].astype(np.int32)
+        dim = background[:, channel, None, None].astype(np.int32)
+        dim = dim * shade // (100 * (card - 1) ** 2)
+        cards[:, channel] = (dim * clear + bright * alpha + 127) // 255
+
+
+def _folder(name: str, root: Path | None, split: str, size: int | None) -> ImageSet:
     """A class-folder tree as one uint8 tensor."""
     if root is None:
         raise ValueError(
             "load_images('folder') needs root=, a folder with split/class/image files."
         )
-    files, labels, classes = image_files(Path(root), SPLITS[split])
+    files, labels, classes = image_files(root, SPLITS[split])
     images, kept, skipped = decode_images(files, size)
     label = name
     if name in CIFAR_NAMES:
@@ -183,17 +203,19 @@ def _folder(name: str, root: str | Path | None, split: str, size: int | None) ->
     return ImageSet(images, torch.tensor(labels)[kept], classes, label, {}, skipped)
 
 
-def _cifar(name: str, root: str | Path | None, split: str, size: int | None) -> ImageSet:
+def _cifar(name: str, root: Path | None, split: str, size: int | None) -> ImageSet:
     """CIFAR-10 or -100 from a class-folder tree or from torchvision's files, downloaded if need be."""
     from torchvision import datasets
 
-    if root is not None and any((Path(root) / s).is_dir() for s in SPLITS[split]):
+    if root is not None and any((root / s).is_dir() for s in SPLITS):
         return _folder(name, root, split, size)
     cls = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    folder = Path(root) if root is not None else download_dir()
-    if not (folder / cls.base_folder).is_dir():
+    folder = root if root is not None else download_dir()
+    try:
+        found = cls(folder, train=split == "train", download=False)
+    except RuntimeError:  # a file is missing, or unpacking was cut short
         fetch_archive(name, folder)
-    found = cls(folder, train=split == "train", download=False)
+        found = cls(folder, train=split == "train", download=False)
     images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
     label = CIFAR_NAMES[name]
     return ImageSet(images, torch.tensor(found.targets), list(found.classes), label)

@@ -14,12 +14,15 @@ from functools import wraps
 
 import matplotlib as mpl
 import numpy as np
+import torch
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 # 81 levels, an odd number so that zero has its own: few enough for a small PNG.
 DIVERGING = mpl.colormaps["RdBu_r"].resampled(81)
-# Okabe and Ito (2008), strongest contrast on white first; their yellow is too pale for a line.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito (2008), without their yellow, too pale for a line; in an order that keeps neighbours
+# far apart for colour-blind readers.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 2)), (0, (6, 2, 1.5, 2)), (0, (1.5, 1.5)), (0, (9, 2, 3, 2)))
 MARKERS = "os^Dvp*"
 WIDTH = 7.0  # inches: 700 px in a notebook
@@ -125,12 +128,26 @@ def round_up(value: float) -> float:
     return float(next(m * power for m in (1, 2, 5, 10) if m * power >= value * (1 - 1e-9)))
 
 
+def number(value: float, digits: int = 2) -> str:
+    """A number with a true minus sign, and without one when it rounds to zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
 def summary(c: np.ndarray, joint: str = ", ", short: bool = False) -> str:
     """The two numbers of a C in words, as a caption."""
     mean, rms = diagonal_and_rms(c)
     names = ("diagonal", "off it") if short else ("mean diagonal", "off-diagonal RMS")
-    text = f"{names[0]} {mean:.2f}{joint}{names[1]} {rms:.2f}"
-    return text.replace("-0.00", "0.00").replace(" -", " −")
+    return f"{names[0]} {number(mean)}{joint}{names[1]} {number(rms)}"
+
+
+def svdvals(c: np.ndarray) -> np.ndarray:
+    """Singular values of (..., D, D), largest first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # many small matrices: threads would only wait for each other
+    try:
+        return torch.linalg.svdvals(torch.from_numpy(c)).numpy()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def pick(snapshots: Mapping[int, object], n: int) -> list[int]:
@@ -144,11 +161,23 @@ def pick(snapshots: Mapping[int, object], n: int) -> list[int]:
     return [steps[i] for i in places]
 
 
-def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True):
-    """Draw a matrix on the diverging scale [−limit, limit]; up to 8 x 8 with its numbers. ->
-    image.
+def thinning(c: np.ndarray) -> int:
+    """k, where a heatmap of ``c`` shows one dimension in k: 1 up to 256 dimensions.
+
+    An entry thinner than a pixel would break the diagonal, and noise makes for large files.
     """
-    image = ax.imshow(c, cmap=DIVERGING, vmin=-limit, vmax=limit)
+    return -(-max(c.shape) // 192) if max(c.shape) > 256 else 1
+
+
+def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True, beside: int = 2):
+    """Draw a matrix on the diverging scale [−limit, limit]. -> image.
+
+    Small ones get their numbers written in, as far as they fit when ``beside`` panels of the same
+    size share the width of the page.
+    """
+    every = thinning(c)
+    edges = (-0.5, c.shape[1] - 0.5, c.shape[0] - 0.5, -0.5)
+    image = ax.imshow(c[::every, ::every], DIVERGING, vmin=-limit, vmax=limit, extent=edges)
     for spine in ax.spines.values():
         spine.set(visible=True, linewidth=0.8)
     if not ticks:
@@ -158,10 +187,12 @@ def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True):
     else:
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(4, integer=True))
-    if max(c.shape) <= (8 if ticks else 5):
+    across = beside * max(c.shape)
+    if across <= 20:
+        digits = 2 if across <= 12 else 1
         for (i, j), value in np.ndenumerate(c):
             color = "white" if abs(value) > 0.65 * limit else TEXT
-            text = f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+            text = number(value, digits)
             ax.text(j, i, text, ha="center", va="center", size=9, color=color)
     return image
 
@@ -172,17 +203,17 @@ def singular_values(ax, c: np.ndarray) -> None:
     The axis is logarithmic when the largest is above 4; values below 0.001 are then counted, not
     drawn.
     """
-    values = np.linalg.svd(c, compute_uv=False)
+    values = svdvals(c)
     log = values[0] > 4
     drawn = values[values >= SMALLEST] if log else values
     ax.axhline(1, color=PALETTE[1], ls=DASHES[1], lw=1.6)
-    marker = "o" if len(values) <= 32 else ""
+    marker = "o" if len(drawn) <= 32 else ""
     ax.plot(np.arange(1, len(drawn) + 1), drawn, color=PALETTE[0], marker=marker, markersize=4)
     if log:
-        log_axis(ax.yaxis)
+        log_axis(ax.yaxis, np.array([SMALLEST, values[0]]))
     ax.set_ylim((SMALLEST, 3 * values[0]) if log else (0, max(1.3, 1.1 * values[0])))
     ax.set(xlabel="rank", ylabel="singular value", xlim=(0.5, len(values) + 0.5))
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     ax.set_title("singular values of C")
     right = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
     ax.annotate("target: all 1", (0.98, 1), xytext=(0, 3), color=ink(PALETTE[1]), size=9, **right)
@@ -191,12 +222,13 @@ def singular_values(ax, c: np.ndarray) -> None:
         ax.annotate(note, (0.98, SMALLEST), xytext=(0, 5), size=9, **right)
 
 
-def log_axis(axis) -> None:
-    """A logarithmic axis with plain numbers: 0.01 and 100, powers only beyond 10,000."""
+def log_axis(axis, values: np.ndarray) -> None:
+    """A logarithmic axis with plain numbers, powers only beyond 10,000; ticks fit its ``values``."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(numticks=7))
+    narrow = values.max() < 100 * values.min()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=8))
     axis.set_major_formatter(
-        lambda value, _: f"{value:,g}" if 1e-4 <= value < 1e4 else f"{value:.0e}"
+        lambda value, _: f"{value:,.6g}" if 1e-4 <= value < 1e5 else f"{value:.0e}"
     )
     axis.set_minor_formatter(NullFormatter())
 
@@ -222,7 +254,7 @@ def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None
     if log is None:
         log = needs_log([y for _, y in series.values()])
     if log:
-        log_axis(ax.yaxis)
+        log_axis(ax.yaxis, np.concatenate([y for _, y in series.values()]))
     ends = []
     for i, (name, (x, y)) in enumerate(series.items()):
         color = PALETTE[i % len(PALETTE)]
@@ -270,22 +302,26 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     return result.tolist()
 
 
-def mosaic(ax, rows: Sequence[np.ndarray], gap: int) -> tuple[list[float], list[float]]:
-    """Draw rows of (N, H, W, 3) pictures as one image, ``gap`` pixels between rows, 2 or more
-    columns.
+def picture_figure(rows: Sequence[np.ndarray], title: str | None, gap: int = 2):
+    """Rows of (N, H, W, 3) pictures as one image, ``gap`` pixels between rows, 2 or more beside.
 
-    Returns the centres of the columns and of the rows, in pixels.
+    Returns the figure, its axes, and the centres of the columns and of the rows in pixels.
     """
     height, width = rows[0].shape[1:3]
-    between = max(2, width // 16)
-    columns = max(len(row) for row in rows)
+    columns, between = max(len(row) for row in rows), max(2, width // 16)
     canvas = np.ones((len(rows) * (height + gap), columns * (width + between) - between, 3))
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             y, x = i * (height + gap), j * (width + between)
             canvas[y : y + height, x : x + width] = picture
+    page = WIDTH * min(1.0, (columns + 1) / 6)
+    ratio = canvas.shape[0] / canvas.shape[1]
+    fig = Figure(figsize=(page, 0.9 * page * ratio + (0.5 if title else 0.15)))
+    ax = fig.subplots()
     ax.imshow(canvas)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
+    if title:
+        fig.suptitle(title)
     centres = [j * (width + between) + width / 2 for j in range(columns)]
-    return centres, [i * (height + gap) + height / 2 for i in range(len(rows))]
+    return fig, ax, centres, [i * (height + gap) + height / 2 for i in range(len(rows))]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import tarfile
 import time
+import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
@@ -62,11 +64,12 @@ def image_files(root: Path, splits: tuple[str, ...]) -> tuple[list[Path], list[i
             f"No folder {root / splits[0]}. A class-folder tree looks like "
             f"{root / splits[0]}{os.sep}CLASS{os.sep}image.png."
         )
-    classes = sorted(d.name for d in folder.iterdir() if d.is_dir())
+    classes = sorted(d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
     files, labels = [], []
     for k, name in enumerate(classes):
         for path in sorted((folder / name).rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if path.suffix.lower() in IMAGE_SUFFIXES and not hidden:
                 files.append(path)
                 labels.append(k)
     if not files:
@@ -118,6 +121,8 @@ def _decode(path: Path, size: int | None) -> np.ndarray | str:
     """uint8 (H, W, 3), or what went wrong."""
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16 bits a pixel: convert() would cut them off at 255
+                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
             image = image.convert("RGB")
             if size is not None and image.size != (size, size):
                 scale = size / min(image.size)
@@ -125,29 +130,38 @@ def _decode(path: Path, size: int | None) -> np.ndarray | str:
                 image = image.resize((w, h), Image.Resampling.BICUBIC)
                 left, top = (w - size) // 2, (h - size) // 2
                 image = image.crop((left, top, left + size, top + size))
-            return np.asarray(image)
+            return np.array(image)  # a copy: torch warns of memory that cannot be written
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return str(error)
+
+
+class _TooSlow(OSError):
+    """The host delivers, but another may deliver faster."""
 
 
 def fetch_archive(name: str, folder: Path) -> None:
     """Download the archive of ``name`` (a key of ARCHIVES) into ``folder``, check it and unpack it there.
 
-    A slow or failing host is left for the next; a partial file is continued. Raises FileNotFoundError, saying
-    which file to put where by hand, if no host delivers.
+    A failing host is left for the next, a slow one too, but it gets a second chance if no other delivers; a
+    partial file is continued. Raises FileNotFoundError, saying which file to put where by hand, if no host does.
     """
     md5, *urls = ARCHIVES[name]
     archive = folder / urls[0].rsplit("/", 1)[1]
     folder.mkdir(parents=True, exist_ok=True)
     problems = []
-    for last, url in zip([False] * (len(urls) - 1) + [True], urls, strict=True):
-        if archive.exists() and _md5(archive) == md5:
-            break
+    hosts = [(url, True) for url in urls]
+    if archive.exists() and _md5(archive) != md5:
+        problems.append(f"the {archive.name} that is there does not have this MD5 sum")
+    while (problems or not archive.exists()) and hosts:
+        url, impatient = hosts.pop(0)
         try:
-            _download(url, archive, md5, impatient=not last)
-        except (OSError, ValueError) as error:
+            _download(url, archive, md5, impatient)
+            problems = []
+        except (OSError, ValueError, http.client.HTTPException) as error:
             problems.append(f"{url}: {error}")
-    if not archive.exists():
+            if isinstance(error, _TooSlow):
+                hosts.append((url, False))
+    if problems:
         raise FileNotFoundError(
             f"{name} is not here and could not be downloaded ({'; '.join(problems)}). Without a network, put "
             f"{archive.name} (MD5 {md5}) into {folder}, or give root=, a folder with train/CLASS/image files. "
@@ -161,24 +175,38 @@ def _download(url: str, target: Path, md5: str, impatient: bool) -> None:
     """Download to a .part file, continuing one that is there; rename it when its checksum is right."""
     part = target.with_name(target.name + ".part")
     done = part.stat().st_size if part.exists() else 0
+    if not done or _md5(part) != md5:
+        _receive(url, part, done, impatient)
+    if _md5(part) != md5:
+        part.unlink()
+        raise ValueError("the file's MD5 sum is not the published one")
+    os.replace(part, target)
+
+
+def _receive(url: str, part: Path, done: int, impatient: bool) -> None:
+    """Append to ``part``, which holds ``done`` bytes, what is missing; start over if the host cannot continue."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # there is nothing after what we have: it was never this file
+            part.unlink()
+        raise
+    with response:
         done = done if response.status == 206 else 0
-        total = done + int(response.headers.get("Content-Length", 0))
-        bar = tqdm(total=total or None, initial=done, unit="B", unit_scale=True, desc=target.name)
+        total = done + int(response.headers.get("Content-Length") or 0)
+        bar = tqdm(total=total or None, initial=done, unit="B", unit_scale=True, desc=part.stem)
         begin, received = time.monotonic(), 0
         with bar, open(part, "ab" if done else "wb") as out:
-            while chunk := response.read(1 << 16):
+            while chunk := response.read1(1 << 16):  # what is there, so that a trickle is noticed
                 out.write(chunk)
                 bar.update(len(chunk))
                 received += len(chunk)
                 seconds = time.monotonic() - begin
                 if impatient and seconds > PATIENCE and received < SLOW * seconds:
-                    raise OSError(f"only {received / seconds / 1e3:.0f} kB a second")
-    if _md5(part) != md5:
-        part.unlink()
-        raise ValueError("the file's MD5 sum is not the published one")
-    os.replace(part, target)
+                    raise _TooSlow(f"only {received / seconds / 1e3:.0f} kB a second")
+    if done + received < total:  # what has arrived stays, to be continued
+        raise OSError(f"the connection ended after {done + received:,} of {total:,} bytes")
 
 
 def _md5(path: Path) -> str:

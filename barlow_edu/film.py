@@ -32,23 +32,23 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from barlow_edu import drawing
 
 SHARPNESS = 2  # pixels of a PNG for each pixel on the page
-MARGIN, GAP, HEADER, CAPTION = 12, 9, 112, 40  # of the sheet, in its pixels
+MARGIN, GAP, HEADER, CAPTION = 12, 20, 112, 36  # of the sheet, in its pixels
 GREYS = 16
 MAX_BYTES = 60_000
-MAX_FLAT_COLOURS = 5_000
-MAX_CELLS = 40 * 64 * 64  # in all frames together: about 200 kB in the notebook
+MAX_DIMS = 256
+MAX_CELLS = 36 * 64 * 64  # in all frames together: a film stays below 300 kB
 ALT_SCRIPT = """
 (function (script) {
   const label = script.previousElementSibling;
+  const alt = label.textContent.replace("Figure: ", "");
   const area = label.closest(".jp-OutputArea, .cell_output, .output") || document.body;
   (function name(tries) {
     const before = (img) => label.compareDocumentPosition(img) & Node.DOCUMENT_POSITION_PRECEDING;
     const img = Array.from(area.querySelectorAll("img")).filter(before).pop();
     if (img && !img.dataset.named) {
-      img.alt = label.dataset.alt;
+      img.alt = alt;
       img.dataset.named = "yes";
-      const row = label.closest(".jp-OutputArea-child");
-      if (row) row.style.display = "none";
+      (label.closest(".jp-OutputArea-child") || label).style.display = "none";
     } else if (tries > 0) setTimeout(name, 100, tries - 1);
   })(100);
 })(document.currentScript);
@@ -66,67 +66,69 @@ def show(fig: Figure, alt: str) -> None:
     with drawing.style():
         png = to_png(fig, alt)
     width, height = (round(100 * inches) for inches in fig.get_size_inches())
-    label = f'<div data-alt="{html.escape(alt)}" hidden></div><script>{ALT_SCRIPT}</script>'
+    label = f"<small>Figure: {html.escape(alt)}</small><script>{ALT_SCRIPT}</script>"
     _publish(png, (width, height), alt, f"<Figure: {alt}>")
-    _display({"text/html": label, "text/plain": f"<Alt text: {alt}>"})
+    _display({"text/html": label, "text/plain": f"Figure: {alt}"})
 
 
 def to_png(fig: Figure, alt: str = "") -> bytes:
-    """The figure as a PNG, ``alt`` in its Description: sharp on any screen where that stays small.
-
-    Figures without photographs are stored with 256 colours.
-    """
+    """The figure as a PNG, ``alt`` in its Description: sharp on any screen where that stays small."""
     for sharpness in range(SHARPNESS, 0, -1):
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png", dpi=100 * sharpness)
-        picture = Image.open(buffer).convert("RGB")
-        if picture.getcolors(MAX_FLAT_COLOURS) is not None:
-            picture = picture.quantize(256, dither=Image.Dither.NONE)
-        png = _encode(picture, Description=alt)
+        png = _encode(_few_colours(Image.open(buffer).convert("RGB")), Description=alt)
         if len(png) <= MAX_BYTES:
             break
     return png
+
+
+def _few_colours(picture: Image.Image) -> Image.Image:
+    """The picture with 256 colours, a third of its size, unless that would be seen, as in photographs."""
+    reduced = picture.quantize(256, dither=Image.Dither.NONE)
+    off = np.asarray(picture, dtype=int) - np.asarray(reduced.convert("RGB"), dtype=int)
+    return picture if (np.abs(off).max(-1) > 16).mean() > 0.005 else reduced
 
 
 class Film:
     """A film of C: a picture of all frames, and the player that cuts its frames out of it.
 
     ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most ``max_frames`` of them are shown,
-    fewer when ``dims`` is above 64 so that a notebook stays small, evenly spaced in their order; of each the first ``dims`` dimensions (the numbers and the
-    spectrum are those of the whole C). Displayed in a notebook it needs no kernel, no network and
-    no widget: slider, play button and keyboard work in JupyterLab and in exported HTML; GitHub
-    shows the picture. Nothing moves by itself, and it plays slower where the reader asked for
-    reduced motion. ``save`` writes a page of its own. Raises ValueError for no snapshots, unequal
-    shapes, NaN or infinity.
+    fewer when ``dims`` is above 64, evenly spaced in their order. Of each the first ``dims``
+    dimensions (256 at most) are seen; the numbers and the spectrum are those of the whole C.
+
+    Displayed in a notebook it needs no kernel, no network and no widget: slider, play button and
+    keyboard work in JupyterLab and in exported HTML; GitHub shows the picture of all frames. Nothing
+    moves by itself, and it plays slower where the reader asked for reduced motion. ``save`` writes
+    a page of its own. Raises ValueError for no snapshots, unequal shapes, NaN or infinity.
     """
 
-    def __init__(self, snapshots: Mapping[int, object], title=None, dims=64, max_frames=40):
-        self.steps = drawing.pick(snapshots, min(max_frames, max(2, MAX_CELLS // dims**2)))
-        matrices = [
-            drawing.to_matrix(snapshots[s], f"the snapshot at step {s}") for s in self.steps
-        ]
+    def __init__(self, snapshots: Mapping[int, object], title=None, dims=64, max_frames=36):
+        if not snapshots or dims < 1 or max_frames < 1:
+            raise ValueError(
+                "A film needs snapshots, dims >= 1 and max_frames >= 1, got "
+                f"{len(snapshots)} snapshots, dims={dims}, max_frames={max_frames}."
+            )
+        shown = min(dims, MAX_DIMS, len(next(iter(snapshots.values()))))
+        self.steps = drawing.pick(snapshots, min(max_frames, max(2, MAX_CELLS // shown**2)))
+        matrices = [drawing.to_matrix(snapshots[s], f"C at step {s}") for s in self.steps]
         if len({c.shape for c in matrices}) > 1:
             raise ValueError(f"Snapshots differ in shape: {sorted({c.shape for c in matrices})}.")
         self.dim = len(matrices[0])
-        self.frames = np.stack([c[:dims, :dims] for c in matrices])  # (frames, shown, shown)
+        self.part = f"first {shown} of {self.dim} dimensions" if shown < self.dim else ""
+        self.frames = np.stack([c[:shown, :shown] for c in matrices])  # (frames, shown, shown)
         self.numbers = _numbers(matrices)
         self.title = title or "The cross-correlation matrix C during training"
-        first, last = self.steps[0], self.steps[-1]
         self.alt = (
-            f"{self.title}: {len(self.steps)} small heatmaps of C, from step {first:,} "
-            f"to step {last:,}, on a red-blue scale from −1 to 1."
+            f"{self.title}: {len(self.steps)} small heatmaps of C, from step {self.steps[0]:,} "
+            f"to step {self.steps[-1]:,}, on a red-blue scale from −1 to 1."
         )
-        caption = ", ".join(filter(None, [self._part(), "below each frame its training step"]))
-        self.sheet, self.layout = _sheet(self.frames, self.steps, [self.title, caption])
-        self.png = _encode(self.sheet, Description=self.alt, film=json.dumps(self.numbers))
+        caption = ", ".join(filter(None, [self.part, "below each frame its training step"]))
+        self.layout = _layout(len(self.steps), shown)
+        sheet = _sheet(self.frames, self.layout, self.steps, [self.title, caption])
+        self.png = _encode(sheet, Description=self.alt, film=json.dumps(self.numbers))
 
     def __repr__(self) -> str:
         return f"<Film: {self.alt}>"
-
-    def _part(self) -> str:
-        """Which part of C is seen; empty where that is all of it."""
-        shown = self.frames.shape[1]
-        return f"first {shown} of {self.dim} dimensions" if shown < self.dim else ""
 
     def player(self) -> str:
         """The HTML that stands after the picture: it depends on steps, shapes and title alone."""
@@ -135,9 +137,8 @@ class Film:
             "title": self.title,
             "alt": self.alt,
             "steps": self.steps,
-            "part": self._part() and f"{self._part()}; numbers and spectrum of all",
+            "part": self.part and f"{self.part}; numbers and spectrum of all",
             "dims": [self.frames.shape[1], self.dim],
-            "size": self.sheet.size,
             "colours": [mpl.colors.to_hex(drawing.DIVERGING(int(i))) for i in levels],
             **self.layout,
         }
@@ -164,7 +165,7 @@ class Film:
         return path
 
     def _ipython_display_(self) -> None:
-        size = tuple(side // SHARPNESS for side in self.sheet.size)
+        size = tuple(side // SHARPNESS for side in self.layout["size"])
         _publish(self.png, size, self.alt, repr(self))
         _display({"text/html": self.player(), "text/plain": "<Film player>"})
 
@@ -175,7 +176,7 @@ def _numbers(matrices) -> dict[str, list]:
     """
     pairs = [drawing.diagonal_and_rms(c) for c in matrices]
     places = np.linspace(0, len(matrices[0]) - 1, min(64, len(matrices[0]))).round().astype(int)
-    spectra = [np.linalg.svd(c, compute_uv=False)[places] for c in matrices]
+    spectra = drawing.svdvals(np.stack(matrices))[:, places]
     return {
         "diagonal": [round(diagonal, 4) for diagonal, _ in pairs],
         "rms": [round(rms, 4) for _, rms in pairs],
@@ -183,35 +184,47 @@ def _numbers(matrices) -> dict[str, list]:
     }
 
 
-def _sheet(frames: np.ndarray, steps, heading: list[str]) -> tuple[Image.Image, dict]:
-    """All frames in rows, each above its step, with heading and colour scale. -> image, its
-    layout.
-    """
-    n, shown = frames.shape[:2]
+def _layout(n: int, shown: int) -> dict:
+    """Where ``n`` frames of ``shown`` dimensions stand on the sheet, in its pixels."""
     width = 100 * SHARPNESS * 7
     inner = width - 2 * MARGIN + GAP
-    cell = next(  # the largest whole number of pixels a matrix entry can have
-        (k for k in range(320 // shown, 1, -1) if -(-n // (inner // (k * shown + GAP))) <= 5), 1
-    )
-    tile = cell * shown
-    columns = max(1, inner // (tile + GAP))
-    pitch = (tile + GAP, tile + CAPTION + GAP)
-    height = HEADER + -(-n // columns) * pitch[1]
+    for cell in range(max(1, 320 // shown), 0, -1):  # pixels of one entry of C: as many as fit
+        tile = cell * shown
+        columns = inner // (tile + GAP)
+        pitch = (tile + GAP, tile + CAPTION + GAP)
+        height = HEADER + -(-n // columns) * pitch[1]
+        if height <= 900:
+            break
+    size = (width, height)
+    return {
+        "size": size,
+        "tile": tile,
+        "columns": columns,
+        "origin": (MARGIN, HEADER),
+        "pitch": pitch,
+    }
+
+
+def _sheet(frames: np.ndarray, layout: dict, steps, heading: list[str]) -> Image.Image:
+    """All frames in rows, each above its step, with heading and colour scale."""
+    width, height = layout["size"]
+    tile, pitch = layout["tile"], layout["pitch"]
     levels = drawing.DIVERGING.N
     index = np.full((height, width), levels + GREYS - 1, dtype=np.uint8)
     scaled = ((frames.clip(-1, 1) + 1) / 2 * (levels - 1)).round().astype(np.uint8)
     text = Image.new("L", (width, height))
     ink = ImageDraw.Draw(text)
+    cell = tile // frames.shape[1]
     for k, frame in enumerate(scaled):
-        x, y = MARGIN + k % columns * pitch[0], HEADER + k // columns * pitch[1]
+        line, column = divmod(k, layout["columns"])
+        x, y = MARGIN + column * pitch[0], HEADER + line * pitch[1]
         index[y : y + tile, x : x + tile] = frame.repeat(cell, 0).repeat(cell, 1)
         ink.text((x + tile / 2, y + tile + 4), f"{steps[k]}", 255, _font(22), anchor="ma")
     _draw_header(ink, index, heading)
     greys = levels + GREYS - 1 - (np.asarray(text) / 255 * (GREYS - 1)).round().astype(np.uint8)
     sheet = Image.fromarray(np.where(np.asarray(text) > 8, greys, index))
     sheet.putpalette(_palette())
-    layout = {"tile": tile, "columns": columns, "origin": (MARGIN, HEADER), "pitch": pitch}
-    return sheet, layout
+    return sheet
 
 
 def _draw_header(ink: ImageDraw.ImageDraw, index: np.ndarray, heading: list[str]) -> None:

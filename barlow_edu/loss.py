@@ -11,6 +11,7 @@ exist: the "gram" form builds two N x N matrices instead. Both forms are exact; 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -57,7 +58,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
     floating point.
     """
     _check_pair(z_a, z_b)
-    with torch.autocast(z_a.device.type, enabled=False):
+    with _full_precision(z_a):
         return standardize(z_a).T @ standardize(z_b) / len(z_a)
 
 
@@ -79,11 +80,9 @@ def barlow_twins_loss(
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
     if form == "auto":
         form = cheaper_form(*z_a.shape)
-    with torch.autocast(z_a.device.type, enabled=False):
-        terms = _GramTerms if form == "gram" else _MatrixTerms
-        redundancy, diagonal = terms.apply(standardize(z_a), standardize(z_b))
-        invariance = (1 - diagonal).square().sum()
-        return LossTerms(invariance + lambd * redundancy, invariance, redundancy, diagonal)
+    with _full_precision(z_a):
+        z_a, z_b = _at_least_float32(z_a), _at_least_float32(z_b)
+        return LossTerms(*_BarlowTwins.apply(z_a, z_b, lambd, form))
 
 
 def cheaper_form(batch_size: int, dim: int) -> str:
@@ -116,70 +115,107 @@ class _Standardize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: Tensor, eps: float) -> Tensor:
-        mean = z.mean(0)
-        out = z - mean
-        variance = out.square().mean(0)
-        # Rounding leaves a constant column with a variance of about (machine epsilon * value)².
-        rounding = (4 * torch.finfo(z.dtype).eps * mean.abs()).square()
-        scale = torch.where(variance > rounding, (variance + eps).rsqrt(), 0.0)
-        scale = torch.where(torch.isnan(variance), variance, scale)
-        out *= scale
+        out, scale = _standardize(z, eps)
         ctx.save_for_backward(out, scale)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        out, scale = ctx.saved_tensors
-        along = torch.linalg.vecdot(out, grad, dim=0) / len(out)
-        result = torch.addcmul(grad, out, along, value=-1)
-        return result.sub_(grad.mean(0)).mul_(scale), None
+        return _standardize_backward(grad - grad.mean(0), *ctx.saved_tensors), None
 
 
-class _GramTerms(torch.autograd.Function):
-    """Σ_{i≠j} C_ij² and C_ii through AAᵀ and BBᵀ: 2 N² D multiplications forward, 2 N² D backward."""
+class _BarlowTwins(torch.autograd.Function):
+    """Loss, invariance, redundancy and diagonal, with the gradient in closed form.
 
-    @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        gram_a, gram_b = a @ a.T, b @ b.T  # (N, N)
-        diagonal = torch.linalg.vecdot(a, b, dim=0) / len(a)
-        ctx.save_for_backward(a, b, gram_a, gram_b, diagonal)
-        frobenius = torch.linalg.vecdot(gram_a, gram_b).sum() / len(a) ** 2
-        return frobenius - diagonal.square().sum(), diagonal
+    With G = ∂L/∂C, column i of the gradient of view A is (1 / σ_i) [Σ_j G_ij b_j − a_i Σ_j G_ij C_ij]; view B
+    has Gᵀ. So the way back through the standardisation costs one matrix product and one correction a view.
+    """
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_redundancy: Tensor, grad_diagonal: Tensor):
-        a, b, gram_a, gram_b, diagonal = ctx.saved_tensors
-        factor = 2 * grad_redundancy / len(a)
-        column = (grad_diagonal / len(a)).addcmul_(diagonal, factor, value=-1)
-        factor = factor / len(a)
-        with torch.autocast(a.device.type, enabled=False):
-            grad_a = ((gram_b * factor) @ a).addcmul_(b, column)
-            grad_b = ((gram_a * factor) @ b).addcmul_(a, column)
-        return grad_a, grad_b
-
-
-class _MatrixTerms(torch.autograd.Function):
-    """Σ_{i≠j} C_ij² and C_ii through C itself: N D² multiplications forward, 2 N D² backward."""
-
-    @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        c = (a.T @ b).div_(len(a))  # (D, D)
-        diagonal = c.diagonal().clone()
-        c.fill_diagonal_(0)
-        ctx.save_for_backward(a, b, c)
-        # Row by row: one float32 sum over millions of squares would lose the third digit.
-        return torch.linalg.vector_norm(c, dim=1).square().sum(), diagonal
+    def forward(ctx, z_a: Tensor, z_b: Tensor, lambd: float, form: str) -> tuple[Tensor, ...]:
+        (a, scale_a), (b, scale_b) = _standardize(z_a), _standardize(z_b)
+        redundancy, diagonal, *products = (_gram if form == "gram" else _matrix)(a, b)
+        invariance = (1 - diagonal).square_().sum()
+        ctx.lambd, ctx.form = lambd, form
+        ctx.save_for_backward(a, b, scale_a, scale_b, diagonal, *products)
+        return invariance.add(redundancy, alpha=lambd), invariance, redundancy, diagonal
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_redundancy: Tensor, grad_diagonal: Tensor):
-        a, b, c = ctx.saved_tensors
-        grad_c = c * (2 * grad_redundancy / len(a))
-        grad_c.diagonal().copy_(grad_diagonal / len(a))
-        with torch.autocast(a.device.type, enabled=False):
-            return b @ grad_c.T, a @ grad_c
+    def backward(ctx, grad_loss, grad_invariance, grad_redundancy, grad_diagonal):
+        a, b, scale_a, scale_b, diagonal, *products = ctx.saved_tensors
+        off = grad_redundancy.add(grad_loss, alpha=ctx.lambd)
+        on = grad_diagonal.addcmul(1 - diagonal, grad_loss + grad_invariance, value=-2)
+        backward = _gram_backward if ctx.form == "gram" else _matrix_backward
+        with _full_precision(a):
+            grads = backward(off, on, a, b, scale_a, scale_b, diagonal, *products)
+        return *grads, None, None
+
+
+def _matrix(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    """Σ_{i≠j} C_ij², C_ii and C: N D² multiplications."""
+    c = (a.T @ b).div_(len(a))  # (D, D)
+    diagonal = c.diagonal().clone()
+    c.fill_diagonal_(0)
+    # Row by row: one float32 sum over millions of squares would lose the third digit.
+    redundancy = torch.linalg.vector_norm(c, dim=1).square_().sum()
+    c.diagonal().copy_(diagonal)
+    return redundancy, diagonal, c
+
+
+def _matrix_backward(off, on, a, b, scale_a, scale_b, diagonal, c):
+    """Gradients of z_a and z_b, given those of redundancy (off) and C_ii (on): 2 N D² multiplications."""
+    grad_c = c * (off * (2 / len(a)))
+    grad_c.diagonal().copy_(on / len(a))
+    along = grad_c * c
+    along_a, along_b = along.sum(1).mul_(scale_a), along.sum(0).mul_(scale_b)
+    grad_a = (b @ (grad_c.T * scale_a)).addcmul_(a, along_a, value=-1)
+    grad_b = (a @ grad_c.mul_(scale_b)).addcmul_(b, along_b, value=-1)
+    return grad_a, grad_b
+
+
+def _gram(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    """Σ_{i≠j} C_ij², C_ii, AAᵀ and BBᵀ: 2 N² D multiplications."""
+    gram_a, gram_b = a @ a.T, b @ b.T  # (N, N)
+    diagonal = torch.linalg.vecdot(a, b, dim=0).div_(len(a))
+    frobenius = torch.linalg.vecdot(gram_a, gram_b).sum().div_(len(a) ** 2)
+    return frobenius - diagonal.square().sum(), diagonal, gram_a, gram_b
+
+
+def _gram_backward(off, on, a, b, scale_a, scale_b, diagonal, gram_a, gram_b):
+    """Gradients of z_a and z_b, given those of redundancy (off) and C_ii (on): 2 N² D multiplications."""
+    factor = off * (2 / len(a) ** 2)
+    column = (on / len(a)).addcmul_(diagonal, factor, value=-len(a))
+    grad_a = ((gram_b * factor) @ a).addcmul_(b, column)
+    grad_b = ((gram_a * factor) @ b).addcmul_(a, column)
+    # Both are combinations of columns of a and b, so they have mean zero already.
+    return _standardize_backward(grad_a, a, scale_a), _standardize_backward(grad_b, b, scale_b)
+
+
+def _standardize(z: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Standardised columns (N, D), and the (D,) scales 1 / σ: 0 where a column has no variance."""
+    # The fused kernel of batch normalisation. Without variance its scale is 0.
+    out, mean, scale = torch.native_batch_norm(z, None, None, None, None, True, 0.0, 0.0)
+    # Rounding leaves a constant column with a deviation of about (machine epsilon * value).
+    alive = (mean * scale).abs_() < 1 / (4 * torch.finfo(z.dtype).eps)
+    factor = alive.to(z.dtype)
+    if eps:
+        factor *= scale.square().mul_(eps).add_(1).rsqrt_()
+    return out.mul_(factor), scale.mul_(factor)
+
+
+def _standardize_backward(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:
+    """Gradient with respect to z, in the place of ``grad``, whose columns must have mean zero."""
+    along = torch.linalg.vecdot(out, grad, dim=0).div_(len(out))
+    return grad.addcmul_(out, along, value=-1).mul_(scale)
+
+
+def _full_precision(z: Tensor):
+    """Autocast off, where it is on: entering it costs as much as a small matrix product."""
+    if torch.is_autocast_enabled(z.device.type):
+        return torch.autocast(z.device.type, enabled=False)
+    return nullcontext()
 
 
 def _at_least_float32(z: Tensor) -> Tensor:

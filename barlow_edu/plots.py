@@ -41,7 +41,7 @@ def correlation(c, title: str | None = None, spectrum: bool = True) -> Figure:
     ``c``: (D, D). The heatmap's title gives the mean of the diagonal (target 1) and the root mean
     square off it (target 0). With ``spectrum`` the singular values stand beside it, largest first,
     with their target (all 1, those of the identity); the axis turns logarithmic when the largest is
-    above 4. Up to D = 8 the numbers are written into the cells. Raises ValueError if ``c`` is not
+    above 4. Up to D = 10 the numbers are written into the cells. Raises ValueError if ``c`` is not
     square or not finite.
     """
     c = drawing.to_matrix(c, "c")
@@ -49,7 +49,9 @@ def correlation(c, title: str | None = None, spectrum: bool = True) -> Figure:
     axes = fig.subplots(1, 1 + spectrum, squeeze=False)[0]
     image = drawing.heatmap(axes[0], c)
     axes[0].set_title(drawing.summary(c))
-    axes[0].set(xlabel="dimension of view B", ylabel="dimension of view A")
+    every = drawing.thinning(c)
+    note = f" (1 in {every})" if every > 1 else ""
+    axes[0].set(xlabel=f"dimension of view B{note}", ylabel=f"dimension of view A{note}")
     fig.colorbar(image, ax=axes[0], shrink=0.8, aspect=16, ticks=[-1, -0.5, 0, 0.5, 1])
     if spectrum:
         drawing.singular_values(axes[1], c)
@@ -83,7 +85,7 @@ def correlation_strip(
     axes = fig.subplots(1, len(steps), squeeze=False)[0]
     for ax, step, title in zip(axes, steps, titles, strict=True):
         c = drawing.to_matrix(snapshots[step], f"the snapshot at step {step}")
-        image = drawing.heatmap(ax, c, ticks=False)
+        image = drawing.heatmap(ax, c, ticks=False, beside=len(steps))
         ax.set_title(title, weight="bold")
         ax.set_xlabel(
             drawing.summary(c, "\n") if len(steps) < 5 else drawing.summary(c, "\n", short=True),
@@ -93,7 +95,7 @@ def correlation_strip(
     return fig
 
 
-def film(snapshots: Mapping[int, object], title=None, dims: int = 64, max_frames: int = 40) -> Film:
+def film(snapshots: Mapping[int, object], title=None, dims: int = 64, max_frames: int = 36) -> Film:
     """A film of C with slider, play button and keyboard: see :class:`barlow_edu.film.Film`."""
     return Film(snapshots, title=title, dims=dims, max_frames=max_frames)
 
@@ -142,7 +144,7 @@ def twins(view1, view2, originals=None, n: int = 8, title: str | None = None) ->
     counts = {name: len(x) for name, x in rows.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(f"Every row needs the same number of images, got {counts}.")
-    fig, ax, _, middles = _picture_figure(list(rows.values()), title)
+    fig, ax, _, middles = drawing.picture_figure(list(rows.values()), title)
     ax.set_yticks(middles, list(rows), size=10)
     ax.tick_params(length=0)
     return fig
@@ -159,7 +161,7 @@ def images(x, n: int = 16, titles: Iterable | None = None, columns: int = 8, tit
         raise ValueError(f"Got {len(names)} titles for {len(x)} images: give one title each.")
     rows = [x[i : i + columns] for i in range(0, len(x), columns)]
     gap = 2 if titles is None else max(2, round(0.3 * x.shape[1]))
-    fig, ax, centres, middles = _picture_figure(rows, title, gap)
+    fig, ax, centres, middles = drawing.picture_figure(rows, title, gap)
     for k, name in enumerate(names):
         bottom = middles[k // columns] + x.shape[1] / 2
         ax.text(centres[k % columns], bottom + 0.5, name, ha="center", va="top", size=9)
@@ -191,8 +193,9 @@ def bars(
     ax = fig.subplots()
     for place, (name, value, sd) in enumerate(zip(table, values, spreads, strict=True)):
         strong = name == highlight
-        ax.barh(place, value, 0.66, color=PALETTE[1] if strong else PALETTE[0], edgecolor="white",
-                hatch="//" if strong else None, xerr=sd or None, ecolor=TEXT, capsize=3)  # fmt: skip
+        look = {"color": PALETTE[1], "hatch": "//"} if strong else {"color": PALETTE[0]}
+        error = {"xerr": sd or None, "ecolor": TEXT, "capsize": 3}
+        ax.barh(place, value, 0.66, edgecolor="white", **look, **error)
         number = f"{value:.1f}{' ± ' + format(sd, '.1f') if sd else ''} {unit}".strip()
         ax.annotate(number, (max(value, 0) + sd, place), xytext=(6, 0), textcoords="offset points",
                     va="center", weight="bold" if strong else "normal")  # fmt: skip
@@ -266,14 +269,15 @@ def heatmaps(matrices: Mapping[str, object], vmax: float | None = None) -> Figur
     """A row of matrices, title -> (rows, columns), on one diverging scale [−vmax, vmax].
 
     ``vmax`` defaults to the largest magnitude among them, rounded up to 1, 2 or 5 times a power of
-    ten. Up to 5 x 5 the numbers are written in.
+    ten. Small ones have their numbers written in.
     """
     arrays = {name: to_array(x, name, ndim=2) for name, x in matrices.items()}
     limit = vmax or drawing.round_up(max(np.abs(x).max() for x in arrays.values()))
-    fig = Figure(figsize=(WIDTH, 0.86 * WIDTH / max(len(arrays), 2) + 0.3))
+    page = WIDTH * min(1.0, (len(arrays) + 0.5) / 3.5)
+    fig = Figure(figsize=(page, 0.86 * page / (len(arrays) + 0.2) + 0.35))
     axes = fig.subplots(1, len(arrays), squeeze=False)[0]
     for ax, (name, x) in zip(axes, arrays.items(), strict=True):
-        image = drawing.heatmap(ax, x, limit, ticks=False)
+        image = drawing.heatmap(ax, x, limit, ticks=False, beside=max(len(arrays), 3))
         ax.set_title(name)
     fig.colorbar(image, ax=axes, shrink=0.8, aspect=12, pad=0.02, ticks=[-limit, 0, limit])
     return fig
@@ -299,7 +303,8 @@ def _line_figure(series, xlabel, ylabel, logy, logx=False, marks=None) -> Figure
     fig = Figure(figsize=(WIDTH, 3.2))
     ax = fig.subplots()
     if logx:
-        drawing.log_axis(ax.xaxis)
+        x = np.concatenate([x for x, _ in series.values()])
+        drawing.log_axis(ax.xaxis, x)
     drawing.lines(ax, series, log=logy)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     for name, place in (marks or {}).items():
@@ -307,22 +312,6 @@ def _line_figure(series, xlabel, ylabel, logy, logx=False, marks=None) -> Figure
         ax.annotate(name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
                     textcoords="offset points", ha="center", size=9)  # fmt: skip
     return fig
-
-
-def _picture_figure(rows, title, gap=2):
-    """A figure of rows of pictures, as high as they need. -> figure, axes, centres of columns,
-    rows.
-    """
-    height, width = rows[0].shape[1:3]
-    columns = max(len(row) for row in rows)
-    page = WIDTH * min(1.0, (columns + 1) / 6)
-    ratio = len(rows) * (height + gap) / (columns * (width + 2))
-    fig = Figure(figsize=(page, 0.9 * page * ratio + (0.5 if title else 0.15)))
-    ax = fig.subplots()
-    centres, middles = drawing.mosaic(ax, rows, gap)
-    if title:
-        fig.suptitle(title)
-    return fig, ax, centres, middles
 
 
 def _history(run_or_metrics, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from functools import cached_property
@@ -121,6 +122,28 @@ def load_run(path: str | Path) -> Run:
     )
 
 
+def record(run: Run, name: str, without_weights: bool = False) -> Run:
+    """Keep a finished run as ``data/runs/NAME``: everything but the checkpoint, weights as float16.
+
+    Raises FileExistsError if there is a record of that name, and ValueError if the run is not finished.
+    """
+    target = data_dir() / "runs" / name
+    if target.exists():
+        raise FileExistsError(f"{target} exists. Remove it first, or choose another name.")
+    if not (run.path / "encoder.safetensors").exists():
+        raise ValueError(f"{run.path} is not finished: it holds no encoder.safetensors.")
+    unfinished = target.with_name(f".{name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    weights = ("*.safetensors", "*.part", "checkpoint.pt")
+    shutil.copytree(run.path, unfinished, ignore=shutil.ignore_patterns(*weights))
+    if not without_weights:
+        for file in run.path.glob("*.safetensors"):
+            half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(file).items()}
+            save_file(half, unfinished / file.name)
+    os.replace(unfinished, target)
+    return Run(target)
+
+
 class RunWriter:
     """Writes a run folder while training goes on."""
 
@@ -174,12 +197,9 @@ class RunWriter:
         _write_text(self.path / "evaluation.json", json.dumps(results, indent=1) + "\n")
 
 
-def save_weights(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a module's state as safetensors; floating-point tensors in ``dtype`` if one is given."""
-    state = {}
-    for key, value in module.state_dict().items():
-        value = value.detach().cpu().contiguous()
-        state[key] = value.to(dtype) if dtype and value.is_floating_point() else value
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's state as safetensors."""
+    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     with replacing(path) as temporary:
         save_file(state, temporary)
 

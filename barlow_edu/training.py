@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from barlow_edu.optim import build_optimizer, set_learning_rate, warmup_cosine
 from barlow_edu.runs import Run, RunWriter, build_model, build_views, describe_environment
 
 CHECKPOINT_FORMAT = 1
+log = logging.getLogger("barlow_edu")
 
 
 class TrainingDiverged(RuntimeError):
@@ -219,9 +221,7 @@ class Loop:
         self.views = build_views(self.config)
         self.probe = self._twins_to_watch()
         self.clock, self.timed_step = time.perf_counter(), state.step
-        if self.progress:
-            told = self.computer.describe()["precision"]
-            print(f"{self.data}, {plan.total} steps, {told}")
+        log.info("%s, %d steps, %s", self.data, plan.total, self.computer.describe()["precision"])
         bar = tqdm(
             total=plan.total,
             initial=state.step,

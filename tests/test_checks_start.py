@@ -1,0 +1,88 @@
+"""Checkers of notebook 00: right answers pass, wrong ones get the diagnosis they deserve."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from barlow_edu import checks
+
+
+def off(c):
+    return c[~torch.eye(len(c), dtype=torch.bool)]
+
+
+RIGHT = {
+    "off_diagonal_rms": [
+        lambda c: off(c).square().mean().sqrt(),
+        lambda c: (
+            ((c.pow(2).sum() - c.diagonal().pow(2).sum()) / (len(c) * (len(c) - 1))).item() ** 0.5
+        ),
+    ],
+    "loss_from_matrix": [
+        lambda c, lambd: (1 - c.diagonal()).square().sum() + lambd * off(c).square().sum(),
+        lambda c, lambd: sum(
+            float((1 - c[i, j]) ** 2 if i == j else lambd * c[i, j] ** 2)
+            for i in range(len(c))
+            for j in range(len(c))
+        ),
+    ],
+    "find_twins": [
+        lambda a, b: (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmax(1),
+        lambda a, b: torch.cdist(F.normalize(a, dim=1), F.normalize(b, dim=1)).argmin(1),
+        lambda a, b: [int(torch.cosine_similarity(x[None], b).argmax()) for x in a],
+    ],
+}
+WRONG = {
+    "off_diagonal_rms": {
+        "Leave the diagonal out": lambda c: c.square().mean().sqrt(),
+        "entries remain": lambda c: (off(c).square().sum() / len(c) ** 2).sqrt(),
+        "Take its root": lambda c: off(c).square().mean(),
+        "cancel": lambda c: off(c).mean(),
+        "absolute": lambda c: off(c).abs().mean(),
+        "in place": lambda c: c.fill_diagonal_(0).square().mean().sqrt(),
+        "returned nothing": lambda c: None,
+        "raised": lambda c: c.no_such_method(),
+    },
+    "loss_from_matrix": {
+        "i ≠ j only": lambda c, lambd: (1 - c.diagonal()).square().sum() + lambd * c.square().sum(),
+        "λ is missing": lambda c, lambd: (1 - c.diagonal()).square().sum() + off(c).square().sum(),
+        "not the first": lambda c, lambd: (
+            lambd * (1 - c.diagonal()).square().sum() + off(c).square().sum()
+        ),
+        "become 1, not 0": lambda c, lambd: (
+            c.diagonal().square().sum() + lambd * off(c).square().sum()
+        ),
+        "not a mean": lambda c, lambd: (
+            (1 - c.diagonal()).square().mean() + lambd * off(c).square().mean()
+        ),
+        "values differ": lambda c, lambd: 7.0,
+    },
+    "find_twins": {
+        "other way round": lambda a, b: (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmax(0),
+        "Long vectors": lambda a, b: (a @ b.T).argmax(1),
+        "least similar": lambda a, b: (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmin(1),
+        "found itself": lambda a, b: (a @ a.T).argmax(1) * 0 + torch.arange(len(a)),
+        "distance": lambda a, b: torch.cdist(a, b).argmin(1),
+        "not similarities": lambda a, b: (a @ b.T).max(1).values,
+    },
+}
+
+
+@pytest.mark.parametrize("name, answer", [(n, f) for n, fs in RIGHT.items() for f in fs])
+def test_right_answers_pass(name, answer, capsys):
+    getattr(checks, name)(answer)
+    assert capsys.readouterr().out == f"{name}: right.\n"
+
+
+@pytest.mark.parametrize(
+    "name, diagnosis, answer", [(n, d, f) for n, w in WRONG.items() for d, f in w.items()]
+)
+def test_wrong_answers_are_diagnosed(name, diagnosis, answer):
+    with pytest.raises(checks.NotRight, match=diagnosis):
+        getattr(checks, name)(answer)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_open_exercise_is_told_so(name, capsys):
+    getattr(checks, name)(lambda *inputs: ...)
+    assert "still open" in capsys.readouterr().out

@@ -152,9 +152,7 @@ def twins(view1, view2, originals=None, n: int = 8, title: str | None = None) ->
 
 @styled
 def images(x, n: int = 16, titles: Iterable | None = None, columns: int = 8, title=None) -> Figure:
-    """The first ``n`` images of (N, C, H, W), float in [0, 1] or uint8, each over its title if
-    given.
-    """
+    """The first ``n`` images of (N, C, H, W), float in [0, 1] or uint8; ``titles`` stand below."""
     x = drawing.to_pictures(x, "x")[:n]
     names = [""] * len(x) if titles is None else [str(name) for name in titles][: len(x)]
     if len(names) != len(x):

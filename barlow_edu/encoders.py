@@ -105,7 +105,7 @@ def build_encoder(
     patches of 16) or "cifar" (3 x 3, stride 1, no max-pool; patches of 4). image_size matters to vision
     transformers only. Raises ValueError for an unknown name or stem.
     """
-    if name not in ENCODERS:
+    if not isinstance(name, str) or name not in ENCODERS:
         raise ValueError(
             f"No encoder {name!r}. Choose one of {', '.join(ENCODERS)}, or pass a module."
         )

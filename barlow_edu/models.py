@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from barlow_edu.encoders import build_encoder
-from barlow_edu.loss import barlow_twins_loss, cross_correlation
+from barlow_edu.loss import FORMS, barlow_twins_loss, cross_correlation
 
 # What a model's configuration may hold, with the paper's values.
 MODEL_DEFAULTS: dict[str, Any] = {
@@ -101,6 +101,11 @@ class BarlowTwinsModel(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Images -> features h before the projector, (N, encoder_dim). These are what is kept."""
         features = self.encoder(x)
+        if not isinstance(features, Tensor):
+            raise ValueError(
+                f"The encoder returned a {type(features).__name__}, but it must return a tensor "
+                f"(N, {self.encoder_dim}). Wrap it in a module that picks its features."
+            )
         if features.ndim != 2 or features.shape[1] != self.encoder_dim:
             raise ValueError(
                 f"The encoder returned shape {tuple(features.shape)}, but encoder_dim is "
@@ -124,19 +129,18 @@ class BarlowTwinsModel(nn.Module):
 def batch_statistics(model: nn.Module) -> Iterator[None]:
     """Batch norm uses the batch's statistics inside, and its running averages stay untouched."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [m for m in norms if m.track_running_stats]
-    saved = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms]
+    # Copies, and not a momentum of 0: that would turn the averages into NaN where a batch holds infinity.
+    saved = [{name: value.clone() for name, value in m.named_buffers(recurse=False)} for m in norms]
     was_training = {m: m.training for m in model.modules()}
     model.eval()
     for m in norms:
         m.train()
-        m.momentum = 0.0
     try:
         yield
     finally:
-        for m, momentum, tracked in saved:
-            m.momentum = momentum
-            m.num_batches_tracked.copy_(tracked)
+        for m, buffers in zip(norms, saved, strict=True):
+            for name, value in m.named_buffers(recurse=False):
+                value.copy_(buffers[name])
         for m, training in was_training.items():
             m.training = training
 
@@ -144,10 +148,14 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 def _check_model_config(config: Mapping[str, Any]) -> None:
     for key in ("proj_dim", "proj_hidden", "proj_layers", "encoder_dim", "image_size"):
         value = config[key]
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is None and key in ("proj_hidden", "encoder_dim"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{key} must be a whole number of at least 1, got {value!r}.")
     if not isinstance(config["lambd"], (int, float)) or not config["lambd"] >= 0:
         raise ValueError(f"lambd must be 0 or more, got {config['lambd']!r}.")
+    if config["form"] not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {config['form']!r}.")
 
 
 def _encoder(config: Mapping[str, Any]) -> tuple[nn.Module, int]:

@@ -1,0 +1,192 @@
+"""The checkers of notebook 04: right answers pass, and each known mistake gets its own diagnosis."""
+
+import numpy as np
+import pytest
+import torch
+
+from barlow_edu import checks
+from barlow_edu.checks import NotRight
+
+
+def off_diagonal(c):
+    return c - torch.diag(c.diagonal())
+
+
+def on(c):
+    return (1 - c.diagonal()).square().sum()
+
+
+def off(c):
+    return off_diagonal(c).square().sum()
+
+
+def by_loops(c, lambd):
+    total = 0
+    for i in range(len(c)):
+        for j in range(len(c)):
+            total = total + ((1 - c[i, j]) ** 2 if i == j else lambd * c[i, j] ** 2)
+    return total
+
+
+def by_weights(c, lambd):
+    weight = torch.full_like(c, lambd).fill_diagonal_(1)
+    return (weight * (c - torch.eye(len(c))) ** 2).sum()
+
+
+@pytest.mark.parametrize("answer", [by_loops, by_weights])
+def test_loss_from_c_accepts(answer, capsys):
+    checks.loss_from_c(answer)
+    assert capsys.readouterr().out == "loss_from_c: right.\n"
+
+
+def spoils_its_input(c, lambd):
+    c.fill_diagonal_(0)
+    return lambd * c.square().sum()
+
+
+WRONG_LOSS = {
+    "the redundancy is missing": lambda c, w: on(c),
+    "the invariance is missing": lambda c, w: w * off(c),
+    "λ is missing": lambda c, w: on(c) + off(c),
+    "not to the invariance": lambda c, w: w * on(c) + off(c),
+    "whole loss by λ": lambda c, w: w * (on(c) + off(c)),
+    "holds the diagonal too": lambda c, w: on(c) + w * c.square().sum(),
+    "one side of the diagonal only": lambda c, w: on(c) + w * torch.triu(c, 1).square().sum(),
+    "doubled the upper side": lambda c, w: on(c) + 2 * w * torch.triu(c, 1).square().sum(),
+    "target on the diagonal is 1": lambda c, w: c.diagonal().square().sum() + w * off(c),
+    "added magnitudes": lambda c, w: (
+        (1 - c.diagonal()).abs().sum() + w * off_diagonal(c).abs().sum()
+    ),
+    "squares are missing on the diagonal": lambda c, w: (1 - c.diagonal()).sum() + w * off(c),
+    "You took means. ": lambda c, w: on(c) / len(c) + w * off(c) / (len(c) ** 2 - len(c)),
+    "means over all D²": lambda c, w: (on(c) + w * off(c)) / len(c) ** 2,
+    "autograd lost the way": lambda c, w: by_loops(c, w).item(),
+    "in place": spoils_its_input,
+    "has shape": lambda c, w: (1 - c.diagonal()).square(),
+}
+
+
+@pytest.mark.parametrize("diagnosis", WRONG_LOSS)
+def test_loss_from_c_tells_the_mistake(diagnosis):
+    with pytest.raises(NotRight, match=diagnosis):
+        checks.loss_from_c(WRONG_LOSS[diagnosis])
+
+
+def by_autograd(c, lambd):
+    c = c.clone().requires_grad_()
+    by_loops(c, lambd).backward()
+    return c.grad
+
+
+def by_numpy(c, lambd):
+    g = 2 * lambd * c.numpy()
+    np.fill_diagonal(g, -2 * (1 - np.diag(c.numpy())))
+    return g
+
+
+@pytest.mark.parametrize("answer", [by_autograd, by_numpy])
+def test_gradient_of_c_accepts(answer, capsys):
+    checks.gradient_of_c(answer)
+    assert "right" in capsys.readouterr().out
+
+
+def diagonal_part(c):
+    return torch.diag(c.diagonal() - 1)
+
+
+WRONG_GRADIENT = {
+    "factor 2 is missing": lambda c, w: by_autograd(c, w) / 2,
+    "sign is turned round": lambda c, w: -by_autograd(c, w),
+    "on it not": lambda c, w: 2 * w * off_diagonal(c) - 2 * diagonal_part(c),
+    "λ is missing": lambda c, w: 2 * (c - torch.eye(len(c))),
+    "entries off the diagonal only": lambda c, w: 2 * w * (c - torch.eye(len(c))),
+    "changed places": lambda c, w: 2 * off_diagonal(c) + 2 * w * diagonal_part(c),
+    "redundancy has a gradient too": lambda c, w: 2 * diagonal_part(c),
+    "invariance has a gradient too": lambda c, w: 2 * w * off_diagonal(c),
+    "target is 1, not 0": lambda c, w: 2 * w * off_diagonal(c) + 2 * torch.diag(c.diagonal()),
+    "transpose of the gradient": lambda c, w: by_autograd(c, w).T,
+    "has shape": lambda c, w: by_autograd(c, w).sum(0),
+    "values differ": lambda c, w: by_autograd(c, w) ** 2,
+}
+
+
+@pytest.mark.parametrize("diagnosis", WRONG_GRADIENT)
+def test_gradient_of_c_tells_the_mistake(diagnosis):
+    with pytest.raises(NotRight, match=diagnosis):
+        checks.gradient_of_c(WRONG_GRADIENT[diagnosis])
+
+
+def standardised(z):
+    return (z - z.mean(0)) / z.std(0, correction=0)
+
+
+def grams(z_a, z_b):
+    a, b = standardised(z_a), standardised(z_b)
+    return ((a @ a.T) * (b @ b.T)).sum(), (a * b).mean(0)
+
+
+def by_trace(z_a, z_b):
+    a, b = standardised(z_a), standardised(z_b)
+    everything = torch.trace((a @ a.T) @ (b @ b.T)) / len(a) ** 2
+    return everything - torch.einsum("ni,ni->i", a, b).div(len(a)).square().sum()
+
+
+def by_images_in_numpy(z_a, z_b):
+    a, b = standardised(z_a).numpy(), standardised(z_b).numpy()
+    pairs = ((a[s] @ a[t]) * (b[s] @ b[t]) for s in range(len(a)) for t in range(len(a)))
+    return sum(pairs) / len(a) ** 2 - ((a * b).mean(0) ** 2).sum()
+
+
+@pytest.mark.parametrize("answer", [by_trace, by_images_in_numpy])
+def test_gram_redundancy_accepts(answer, capsys):
+    checks.gram_redundancy(answer)
+    assert "right" in capsys.readouterr().out
+
+
+def through_c(z_a, z_b):
+    return off(standardised(z_a).T @ standardised(z_b) / len(z_a))
+
+
+def of_view_a_alone(z_a, z_b):
+    return grams(z_a, z_a)[0] / len(z_a) ** 2 - grams(z_a, z_b)[1].square().sum()
+
+
+def as_matrices(z_a, z_b):
+    a, b = standardised(z_a), standardised(z_b)
+    return (a @ a.T @ b @ b.T).sum() / len(a) ** 2 - (a * b).mean(0).square().sum()
+
+
+def total(z_a, z_b):
+    return grams(z_a, z_b)[0] / len(z_a) ** 2
+
+
+def squares(z_a, z_b):
+    return grams(z_a, z_b)[1].square().sum()
+
+
+WRONG_GRAM = {
+    "D x D matrix was built": through_c,
+    "Take away those on the diagonal": total,
+    "Divide by N², and take": lambda a, b: total(a, b) * len(a) ** 2,
+    "Squared it is N²": lambda a, b: total(a, b) * len(a) - squares(a, b),
+    "divide the Gram part": lambda a, b: total(a, b) * len(a) ** 2 - squares(a, b),
+    "You divided by D²": lambda a, b: grams(a, b)[0] / a.shape[1] ** 2 - squares(a, b),
+    "was not squared": lambda a, b: total(a, b) - grams(a, b)[1].sum(),
+    "took away D": lambda a, b: total(a, b) - a.shape[1],
+    "view A twice": of_view_a_alone,
+    "entry by entry": as_matrices,
+    "times λ": lambda a, b: 0.005 * through_c(a, b),
+    "values differ": lambda a, b: 2 * through_c(a, b),
+}
+
+
+@pytest.mark.parametrize("diagnosis", WRONG_GRAM)
+def test_gram_redundancy_tells_the_mistake(diagnosis):
+    with pytest.raises(NotRight, match=diagnosis):
+        checks.gram_redundancy(WRONG_GRAM[diagnosis])
+
+
+@pytest.mark.parametrize("name", ["loss_from_c", "gradient_of_c", "gram_redundancy"])
+def test_an_open_exercise_passes_and_says_so(name, capsys):
+    getattr(checks, name)(lambda *inputs: ...)
+    assert "still open" in capsys.readouterr().out

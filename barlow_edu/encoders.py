@@ -19,7 +19,7 @@ class SmallResNet(nn.Module):
     last three halve the resolution. (N, channels, H, W) -> (N, 8 width) by global average pooling.
     """
 
-    def __init__(self, width: int = 32, channels: int = 3):
+    def __init__(self, width: int = 24, channels: int = 3):
         super().__init__()
         self.dim = 8 * width
         self.stem = nn.Sequential(
@@ -91,8 +91,8 @@ def _small(width: int) -> tuple[nn.Module, int]:
 
 
 ENCODERS: dict[str, Callable[[str, int], tuple[nn.Module, int]]] = {
-    "small_resnet": lambda stem, size: _small(32),
-    "small_resnet_wide": lambda stem, size: _small(64),
+    "small_resnet": lambda stem, size: _small(24),
+    "small_resnet_wide": lambda stem, size: _small(48),
     "resnet18": lambda stem, size: _resnet(resnet18, stem),
     "resnet34": lambda stem, size: _resnet(resnet34, stem),
     "resnet50": lambda stem, size: _resnet(resnet50, stem),

@@ -119,6 +119,8 @@ class TwinViews:
         recipe = PRESETS[preset] if isinstance(preset, str) else preset
         self.recipe = replace(recipe, **overrides)
         self.size = size
+        if size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {size}.")
         if self.recipe.interpolation not in _FILTERS:
             raise ValueError(
                 f"interpolation must be bilinear or bicubic, got {self.recipe.interpolation!r}."
@@ -161,9 +163,8 @@ class TwinViews:
         """
         r, drawn = self.recipe, drawn.to(images.device)
         x = crop(images, drawn.box, drawn.flip, self.size, r.interpolation)
-        if x.shape[1] == 3:
-            x = jitter(x, drawn)
-            x = _where(drawn.grey, x, lambda s, rows: grey(s).expand_as(s))
+        x = jitter(x, drawn)
+        x = _where(drawn.grey, x, lambda s, rows: grey(s).expand_as(s))
         if max(r.blur) > 0:
             x = _where(drawn.blur, x, lambda s, rows: gaussian_blur(s, drawn.sigma[rows]))
         if max(r.solarise) > 0:
@@ -224,10 +225,10 @@ class _Draws:
         w = torch.where(found, w.gather(1, first).squeeze(1), float(fallback_w))
         h = torch.where(found, h.gather(1, first).squeeze(1), float(fallback_h))
         top = torch.where(
-            found, (self.uniform(0, 1) * (height - h + 1)).floor(), ((height - h) / 2).round()
+            found, (self.uniform(0, 1) * (height - h + 1)).floor(), ((height - h) / 2).floor()
         )
         left = torch.where(
-            found, (self.uniform(0, 1) * (width - w + 1)).floor(), ((width - w) / 2).round()
+            found, (self.uniform(0, 1) * (width - w + 1)).floor(), ((width - w) / 2).floor()
         )
         return torch.stack([top.clamp(max=height - 1), left.clamp(max=width - 1), h, w], 1).long()
 
@@ -246,7 +247,7 @@ def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, interpolation="bi
     columns = _resampling(left, w, target, width, interpolation)  # (k N, size, W)
     x = images.reshape(n, channels * height, width) / 255
     out = x.new_empty(len(box), channels, size, size)
-    for start in range(0, len(box), n):
+    for start in range(0, len(box), max(1, n)):
         part = slice(start, start + n)
         lines = torch.bmm(x, columns[part].transpose(1, 2)).view(n, channels, height, size)
         out[part] = torch.einsum("nhk,nckw->nchw", rows[part], lines)
@@ -254,9 +255,9 @@ def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, interpolation="bi
 
 
 def jitter(x: Tensor, drawn: ViewParameters) -> Tensor:
-    """Colour jitter, in place, of the RGB images (n, 3, H, W) that ``drawn.jitter`` selects.
+    """Colour jitter, in place, of the images (n, C, H, W) that ``drawn.jitter`` selects.
 
-    The four operations run in each image's own order. Images are sorted by order. The 24 orders stand in
+    Grey images (C = 1) have brightness and contrast, but no saturation and hue to change. The four operations run in each image's own order. Images are sorted by order. The 24 orders stand in
     alphabetical order, so images that share their first steps are neighbours: each step runs on as few
     slices as it can.
     """
@@ -284,25 +285,29 @@ def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image's mean grey value, in place. x: (n, 3, H, W), factor: (n,)."""
+    """Blend with the image's mean grey value, in place. x: (n, C, H, W), factor: (n,)."""
     f = factor.view(-1, 1, 1, 1)
     mean = grey(x).mean((1, 2, 3), keepdim=True)
     return x.mul_(f).add_(mean.mul_(1 - f)).clamp_(0, 1)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the grey image, in place. x: (n, 3, H, W), factor: (n,)."""
+    """Blend with the grey image, in place. x: (n, C, H, W), factor: (n,)."""
+    if x.shape[1] == 1:
+        return x
     f = factor.view(-1, 1, 1, 1)
     luma = grey(x).mul_(1 - f)
     return x.mul_(f).add_(luma).clamp_(0, 1)
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of HSV by ``shift`` turns, in place. x: (n, 3, H, W) in [0, 1], shift: (n,).
+    """Turn the hue of HSV by ``shift`` turns, in place. x: (n, C, H, W) in [0, 1], shift: (n,).
 
     With value v = max, chroma c = max - min and hue h in sixths of a turn, channel n of the result is
     v - c * clip(2 - |(n + h) mod 6 - 2|, 0, 1), n = 5, 3, 1 for red, green, blue.
     """
+    if x.shape[1] == 1:
+        return x
     red, green, blue = x.unbind(1)
     value = x.amax(1)
     chroma = value - x.amin(1)
@@ -323,7 +328,9 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def grey(x: Tensor) -> Tensor:
-    """Luma of RGB images: (n, 3, H, W) -> (n, 1, H, W)."""
+    """Luma: (n, C, H, W) -> (n, 1, H, W), a copy."""
+    if x.shape[1] == 1:
+        return x.clone()
     red, green, blue = x.unbind(1)
     out = (red * GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1])
     return out.add_(blue, alpha=GREY_WEIGHTS[2]).unsqueeze_(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import sys
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
-    except (ValueError, FileNotFoundError, FileExistsError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"barlow_edu: {error}", file=sys.stderr)
         return 2
 
@@ -84,9 +83,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    from barlow_edu.config import load_config
     from barlow_edu.training import pretrain
 
-    run = pretrain(options.config, options.out, resume=options.resume, **_settings(options.set))
+    config = load_config(load_config(options.config) | _settings(options.set))
+    run = pretrain(config, options.out, resume=options.resume)
     last = run.metrics[-1]
     print(f"{run.path}: loss {last['loss']:.2f} after {last['step']} steps.")
     print(f"Next: python -m barlow_edu evaluate {run.path}")
@@ -117,16 +118,17 @@ def _course_build(options: argparse.Namespace) -> None:
 
 def _settings(pairs: Sequence[str]) -> dict:
     """KEY=VALUE pairs, values read as YAML (so 1e-3, true, null and [0.2, 1] are what they look like)."""
+    from barlow_edu.config import read_yaml
+
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise ValueError(f"--set takes KEY=VALUE, got {pair!r}.")
-        parsed = yaml.safe_load(value)
-        if isinstance(parsed, str):  # YAML 1.1 takes 1e-3 for a word
-            with contextlib.suppress(ValueError):
-                parsed = float(parsed)
-        settings[key] = parsed
+        try:
+            settings[key] = read_yaml(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--set {key}: {value!r} is not a YAML value.") from None
     return settings
 
 
@@ -139,8 +141,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     sets = {}
     if options.data or options.root:
         name = options.data or run.config["data"]
+        size = run.config["image_size"] if name == "folder" else None
         for split in ("train", "test"):
-            sets[split] = load_images(name, options.root, split)
+            sets[split] = load_images(name, options.root, split, size=size)
     found = evaluate(
         run,
         linear=not options.no_linear,

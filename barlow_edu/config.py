@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from barlow_edu.data import NAMES
+from barlow_edu.encoders import ENCODERS, STEMS
+from barlow_edu.loss import FORMS
 from barlow_edu.models import MODEL_DEFAULTS
 from barlow_edu.optim import OPTIMIZERS
-from barlow_edu.views import PRESETS, ViewRecipe
+from barlow_edu.views import PRESETS, TwinViews, ViewRecipe
 
 CONFIG_DIR = Path(__file__).parent / "configs"
 
@@ -51,24 +56,37 @@ CHOICES = {
     "method": ("barlow_twins",),
     "data": NAMES,
     "views": tuple(PRESETS),
+    "stem": STEMS,
     "optimizer": OPTIMIZERS,
     "precision": ("auto", "float32", "bfloat16"),
     "channels_last": ("auto", True, False),
-    "form": ("auto", "matrix", "gram"),
+    "form": FORMS,
 }
-AT_LEAST = {
-    "batch_size": 2,
-    "epochs": 1,
-    "log_every": 1,
-    "snapshots": 0,
-    "snapshot_dims": 1,
-    "probe_size": 2,
-    "lambd": 0,
-    "weight_decay": 0,
-    "warmup_epochs": 0,
-    "image_size": 8,
+# Every number: the least and the most it may be.
+BOUNDS = {
+    "limit": (1, math.inf),
+    "batch_size": (2, math.inf),
+    "epochs": (1, math.inf),
+    "lr": (1e-12, math.inf),
+    "bias_lr": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "momentum": (0, 1),
+    "warmup_epochs": (0, math.inf),
+    "final_lr": (0, 1),
+    "seed": (0, 2**63 - 2),
+    "log_every": (1, math.inf),
+    "snapshots": (0, math.inf),
+    "snapshot_dims": (1, math.inf),
+    "probe_size": (2, math.inf),
+    "encoder_dim": (1, math.inf),
+    "image_size": (8, math.inf),
+    "proj_dim": (1, math.inf),
+    "proj_hidden": (1, math.inf),
+    "proj_layers": (1, math.inf),
+    "lambd": (0, math.inf),
 }
-WHOLE = ("batch_size", "epochs", "log_every", "snapshots", "snapshot_dims", "probe_size", "seed")
+FRACTIONS = ("lr", "bias_lr", "weight_decay", "momentum", "warmup_epochs", "final_lr", "lambd")
+MAY_BE_NULL = ("limit", "bias_lr", "encoder_dim", "proj_hidden")
 
 
 def config_names() -> list[str]:
@@ -90,9 +108,37 @@ def load_config(config: str | Path | Mapping[str, Any] | None = None, **override
         raise ValueError(
             f"Unknown setting {', '.join(sorted(map(str, unknown)))}. Known: {', '.join(DEFAULTS)}."
         )
-    complete = {**DEFAULTS, **given}
+    complete = {key: _plain(value) for key, value in {**DEFAULTS, **given}.items()}
+    complete["augment"] = complete["augment"] or {}
     _check(complete)
     return complete
+
+
+def _plain(value: Any) -> Any:
+    """The value as YAML has it, so that a run's configuration can be written, read and compared."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for a word; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain YAML, in which 1e-3 is a number. Raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
 
 
 def _read(config: str | Path) -> dict:
@@ -104,9 +150,10 @@ def _read(config: str | Path) -> dict:
             f"No configuration {str(config)!r}. Give a YAML file or one of {', '.join(config_names())}."
         )
     try:
-        found = yaml.safe_load(path.read_text())
+        found = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable YAML: {error}") from error
+        told = " ".join(str(error).split())
+        raise ValueError(f"{path} is not readable YAML: {told}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold settings as 'key: value' lines.")
     return found
@@ -117,18 +164,49 @@ def _check(config: Mapping[str, Any]) -> None:
         if config[key] not in choices:
             allowed = ", ".join(map(str, choices))
             raise ValueError(f"{key} must be one of {allowed}, got {config[key]!r}.")
-    for key in ("lr", *AT_LEAST):
-        value = config[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{key} must be a number, got {value!r}.")
-        if not value >= AT_LEAST.get(key, 0) or (key == "lr" and value == 0):
-            raise ValueError(f"{key} must be at least {AT_LEAST.get(key, 'above 0')}, got {value}.")
-    for key in WHOLE:
-        if not isinstance(config[key], int):
-            raise ValueError(f"{key} must be a whole number, got {config[key]!r}.")
-    unknown = set(config["augment"] or {}) - set(ViewRecipe.__dataclass_fields__)
-    if unknown:
+    for key, (least, most) in BOUNDS.items():
+        if config[key] is not None or key not in MAY_BE_NULL:
+            _check_number(key, config[key], least, most)
+    for key in ("name", "device"):
+        if not isinstance(config[key], str) or not config[key]:
+            raise ValueError(f"{key} must be text, got {config[key]!r}.")
+    if not isinstance(config["root"], (str, type(None))):
+        raise ValueError(f"root must be a folder, got {config['root']!r}.")
+    if not isinstance(config["encoder"], str) or config["encoder"] not in ENCODERS:
         raise ValueError(
-            f"augment has no {', '.join(sorted(unknown))}. "
-            f"Known: {', '.join(ViewRecipe.__dataclass_fields__)}."
+            f"encoder must be one of {', '.join(ENCODERS)}, got {config['encoder']!r}. A run can only be "
+            "read again if its encoder has a name: add yours to barlow_edu.encoders.ENCODERS."
         )
+    _check_augment(config["augment"])
+    TwinViews(config["views"], config["image_size"], **config["augment"])
+
+
+def _check_number(key: str, value: Any, least: float, most: float) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or value in (math.inf, -math.inf)
+    ):
+        raise ValueError(f"{key} must be a number, got {value!r}.")
+    if key not in FRACTIONS and not isinstance(value, int):
+        raise ValueError(f"{key} must be a whole number, got {value!r}.")
+    if not least <= value <= most:
+        allowed = f"at least {least}" if most == math.inf else f"between {least} and {most}"
+        raise ValueError(f"{key} must be {allowed}, got {value}.")
+
+
+def _check_augment(augment: Any) -> None:
+    """Every value must be of the kind that the recipe has: a number, or as many numbers."""
+    if not isinstance(augment, Mapping):
+        raise ValueError(f"augment must hold 'key: value' pairs, got {augment!r}.")
+    known = ViewRecipe.__dataclass_fields__
+    for key, value in augment.items():
+        if key not in known:
+            raise ValueError(f"augment has no {key!r}. Known: {', '.join(known)}.")
+        usual = _plain(known[key].default)
+        fits = isinstance(value, list) == isinstance(usual, list)
+        numbers = (value if isinstance(value, list) else [value]) if fits else []
+        fits = fits and len(numbers) == (len(usual) if isinstance(usual, list) else 1)
+        kind = str if isinstance(usual, str) else (int, float)
+        if not fits or any(isinstance(n, bool) or not isinstance(n, kind) for n in numbers):
+            raise ValueError(f"augment: {key} must be like {usual}, got {value!r}.")

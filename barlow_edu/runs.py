@@ -6,7 +6,7 @@
     snapshots/c_STEP.npy   C on a fixed batch of twins, float16, the first ``snapshot_dims`` dimensions
     encoder.safetensors    weights, projector.safetensors beside it
     evaluation.json        what ``evaluate`` found
-    checkpoint.pt          everything needed to go on; only while a run is in progress
+    checkpoint.pt          everything needed to go on; a recorded run has none
 
 Files are written under a temporary name and renamed, so that a run folder is never half written.
 """
@@ -213,7 +213,7 @@ def build_model(config: Mapping[str, Any]) -> BarlowTwinsModel:
 
 def build_views(config: Mapping[str, Any]) -> TwinViews:
     """The twin views a run's configuration asks for."""
-    return TwinViews(config["views"], config["image_size"], **config.get("augment", {}))
+    return TwinViews(config["views"], config["image_size"], **(config.get("augment") or {}))
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class TrainingDiverged(RuntimeError):
 def pretrain(
     config: str | Path | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    data: ImageSet | None = None,
+    data: ImageSet | str | None = None,
     resume: bool = False,
     progress: bool = True,
     on_snapshot: Callable[[int, Tensor], None] | None = None,
@@ -40,35 +40,31 @@ def pretrain(
     """Pretrain an encoder with Barlow Twins and keep everything in a run folder.
 
     config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. out: the
-    run folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images to use instead of
-    ``config["data"]``. resume: go on from the folder's last checkpoint. on_snapshot(step, c) is called
-    whenever a snapshot of C, (d, d), is taken.
+    run folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images, or the name of an
+    image set, to use instead of ``config["data"]``. resume: go on from the folder's last checkpoint.
+    on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken.
 
     The last, partial batch of an epoch is dropped: C of fewer samples has a higher floor. Raises ValueError
     for settings that do not fit, FileExistsError if ``out`` holds a run and resume is False, and
     TrainingDiverged if the loss stops being finite.
     """
+    if isinstance(data, str):
+        overrides, data = {**overrides, "data": data}, None
     config = load_config(config, **overrides)
     folder = _run_folder(config["name"], out, resume)
     data = data if data is not None else _load(config)
     plan = _plan(config, len(data))
     computer = Computer.choose(config)
     state = TrainingState(config, computer)
+    if resume:
+        state.load(folder / "checkpoint.pt")
+        RunWriter(folder).rewind(state.step)
     writer = RunWriter(folder)
     environment = describe_environment(computer.device) | computer.describe()
     environment |= {"data": data.name, "images": len(data), "minutes": 0.0}
-    before = 0.0
-    if resume:
-        state.load(folder / "checkpoint.pt")
-        writer.rewind(state.step)
-        before = Run(folder).environment["minutes"]
-    else:
-        writer.start(config, environment)
-    loop = Loop(config, plan, computer, state, writer, data, progress, on_snapshot)
-    begin = time.perf_counter()
-    loop.run()
-    environment["minutes"] = round(before + (time.perf_counter() - begin) / 60, 2)
-    writer.environment(environment)
+    writer.start(config, environment)
+    Loop(config, plan, computer, state, writer, data, progress, on_snapshot).run()
+    writer.environment(environment | {"minutes": round(state.minutes, 2)})
     writer.weights(state.model)
     return Run(folder)
 
@@ -89,6 +85,10 @@ class Computer:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"device={config['device']!r}, but torch finds no GPU. Take 'auto' or 'cpu'."
+            )
         able = _fast_bfloat16(device)
         precision, layout = config["precision"], config["channels_last"]
         bfloat16 = able if precision == "auto" else precision == "bfloat16"
@@ -125,7 +125,7 @@ def _fast_bfloat16(device: torch.device) -> bool:
 
 
 class TrainingState:
-    """All that changes while training: model, optimizer, random generators, step."""
+    """All that changes while training: model, optimizer, random generator, step, minutes."""
 
     def __init__(self, config: Mapping[str, Any], computer: Computer):
         self.config = dict(config)
@@ -138,6 +138,7 @@ class TrainingState:
         self.optimizer = build_optimizer(name, self.model, *settings)
         self.generator = torch.Generator().manual_seed(config["seed"])
         self.step = 0
+        self.minutes = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The checkpoint."""
@@ -145,6 +146,7 @@ class TrainingState:
             "format": CHECKPOINT_FORMAT,
             "config": self.config,
             "step": self.step,
+            "minutes": self.minutes,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -154,7 +156,7 @@ class TrainingState:
         """Take up a checkpoint. Raises FileNotFoundError or ValueError saying what does not fit."""
         if not path.exists():
             raise FileNotFoundError(
-                f"Nothing to resume: {path} is missing. Start with resume=False."
+                f"Nothing to resume: {path} is missing. Start with resume=False, in an empty folder."
             )
         found = torch.load(path, map_location=self.computer.device, weights_only=True)
         if found.get("format") != CHECKPOINT_FORMAT:
@@ -166,14 +168,14 @@ class TrainingState:
                     f"The run in {path.parent} was started with {key}={found['config'].get(key)!r}, not "
                     f"{value!r}. Resume with the same setting, or start in another folder."
                 )
-        self.step = found["step"]
+        self.step, self.minutes = found["step"], found["minutes"]
         self.model.load_state_dict(found["model"])
         self.optimizer.load_state_dict(found["optimizer"])
         self.generator.set_state(found["generator"].cpu())
 
     def is_finite(self) -> bool:
-        """Whether every parameter is a number."""
-        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+        """Whether every weight and running average is a number."""
+        return all(bool(torch.isfinite(x).all()) for x in self.model.state_dict().values())
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ def _plan(config: Mapping[str, Any], images: int) -> Plan:
     total = per_epoch * config["epochs"]
     count = config["snapshots"]
     # Most happens early: snapshot times grow as a square, and the last step is always there.
-    times = {round(total * (i / max(1, count - 1)) ** 2) for i in range(count)} if count else set()
+    times = {round(total * (i / max(1, count - 1)) ** 2) for i in range(count)}
+    times |= {total} if count else set()
     warmup = round(per_epoch * config["warmup_epochs"])
     return Plan(per_epoch, total, warmup, frozenset(times))
 
@@ -221,6 +224,7 @@ class Loop:
         self.views = build_views(self.config)
         self.probe = self._twins_to_watch()
         self.clock, self.timed_step = time.perf_counter(), state.step
+        self.began, self.minutes_before = self.clock, state.minutes
         log.info("%s, %d steps, %s", self.data, plan.total, self.computer.describe()["precision"])
         bar = tqdm(
             total=plan.total,
@@ -301,6 +305,7 @@ class Loop:
     def _checkpoint(self) -> None:
         if not self.state.is_finite():
             self._give_up(f"A weight is no longer finite at step {self.state.step}")
+        self.state.minutes = self.minutes_before + (time.perf_counter() - self.began) / 60
         self.writer.checkpoint(self.state.to_dict())
 
     def _give_up(self, what: str) -> None:

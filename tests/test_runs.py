@@ -1,0 +1,118 @@
+"""Run folders: found by path or name, read lazily, recorded in little space."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIG, tiny_encoder, tiny_images
+
+import barlow_edu as be
+from barlow_edu.runs import RunWriter, record
+from barlow_edu.training import pretrain
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    with tiny_encoder():
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return pretrain(CONFIG, tmp_path_factory.mktemp("runs") / "a", tiny_images(), progress=False)
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    """An empty data folder."""
+    monkeypatch.setenv("BARLOW_EDU_DATA", str(tmp_path))
+    return tmp_path / "runs"
+
+
+def test_a_run_is_found_by_path_and_by_name(run, records):
+    assert be.load_run(str(run.path)).config == run.config
+    record(run, "kept")
+    assert be.load_run("kept").config == run.config
+    assert repr(be.load_run("kept")) == "Run('kept')"
+
+
+def test_a_missing_run_names_those_that_are_there(run, records):
+    with pytest.raises(FileNotFoundError, match="No run at 'nowhere'. Recorded runs: none."):
+        be.load_run("nowhere")
+    record(run, "first")
+    record(run, "second")
+    with pytest.raises(FileNotFoundError, match="Recorded runs: first, second."):
+        be.load_run("nowhere")
+
+
+def test_a_record_holds_everything_but_the_checkpoint(run, records):
+    kept = record(run, "kept")
+    assert kept.path == records / "kept"
+    names = {p.name for p in run.path.iterdir()}
+    assert {p.name for p in kept.path.iterdir()} == names - {"checkpoint.pt"}
+    assert kept.metrics == run.metrics and kept.environment == run.environment
+    assert all(np.array_equal(c, run.snapshots[step]) for step, c in kept.snapshots.items())
+    size = (kept.path / "encoder.safetensors").stat().st_size
+    assert size < (run.path / "encoder.safetensors").stat().st_size
+    assert [p.name for p in records.iterdir()] == ["kept"]  # and nothing half done
+
+
+def test_recorded_weights_are_halved_and_still_give_the_features(run, records):
+    model, kept = run.load_model(), record(run, "kept").load_model()
+    assert all(p.dtype == torch.float32 for p in kept.parameters())
+    x = run.views().normalize(tiny_images(20).images)
+    torch.testing.assert_close(kept.embed(x), model.embed(x), rtol=0.02, atol=0.02)
+
+
+def test_a_record_without_weights_says_so_when_they_are_asked_for(run, records):
+    kept = record(run, "kept", without_weights=True)
+    assert kept.load_model(weights=False) is not None
+    with pytest.raises(FileNotFoundError, match="holds no encoder.safetensors"):
+        kept.load_model()
+
+
+def test_records_are_not_overwritten_and_must_be_finished(run, records, tmp_path):
+    record(run, "kept")
+    with pytest.raises(FileExistsError, match="kept exists. Remove it first"):
+        record(run, "kept")
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.yaml").write_text("{}")
+    with pytest.raises(ValueError, match="is not finished: it holds no encoder.safetensors"):
+        record(be.load_run(tmp_path / "unfinished"), "other")
+    assert [p.name for p in records.iterdir()] == ["kept"]
+
+
+def test_a_run_is_read_when_it_is_asked_for(tmp_path):
+    run = be.Run(tmp_path)  # nothing is there yet
+    writer = RunWriter(tmp_path)
+    writer.metrics(1, {"loss": 1 / 3})
+    writer.snapshot(1, torch.eye(2))
+    writer.evaluation({"k": 5})
+    assert run.metrics == [{"step": 1, "loss": 0.333333}]
+    assert run.snapshots[1].tolist() == [[1, 0], [0, 1]]
+    assert run.evaluation == {"k": 5}
+    assert be.Run(tmp_path / "elsewhere").evaluation == {}
+
+
+def test_rewinding_drops_what_came_after(tmp_path):
+    writer = RunWriter(tmp_path)
+    for step in (0, 5, 10):
+        writer.metrics(step, {"loss": 1.0})
+        writer.snapshot(step, torch.zeros(2, 2))
+    writer.rewind(5)
+    run = be.Run(tmp_path)
+    assert [m["step"] for m in run.metrics] == [0, 5]
+    assert sorted(run.snapshots) == [0, 5]
+    RunWriter(tmp_path / "empty").rewind(5)
+
+
+def test_no_metrics_no_history(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    steps, values = be.Run(tmp_path).history("loss")
+    assert len(steps) == len(values) == 0
+
+
+def test_metrics_are_valid_json_lines(run):
+    for line in (run.path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))

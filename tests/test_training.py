@@ -1,0 +1,476 @@
+"""Pretraining: the run folder, determinism, resuming, and giving up in time."""
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny import CONFIG, tiny_encoder, tiny_images
+
+import barlow_edu as be
+from barlow_edu import training
+from barlow_edu.config import load_config
+from barlow_edu.training import Computer, TrainingDiverged, _plan, pretrain
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    with tiny_encoder():
+        yield
+
+
+@pytest.fixture(scope="module")
+def images():
+    return tiny_images()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, images):
+    """A run that nothing interrupted, and the snapshots it told of."""
+    seen = {}
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    run = pretrain(CONFIG, out, images, progress=False, on_snapshot=seen.__setitem__)
+    return run, seen
+
+
+def train(out, images, **options):
+    return pretrain(CONFIG, out, images, progress=False, **options)
+
+
+def weights(run):
+    return run.load_model().state_dict()
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# the run folder
+
+
+def test_the_run_folder_holds_what_it_should(whole):
+    run, _ = whole
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "checkpoint.pt",
+        "config.yaml",
+        "encoder.safetensors",
+        "environment.json",
+        "metrics.jsonl",
+        "projector.safetensors",
+        "snapshots",
+    ]
+    assert not [p for p in run.path.rglob("*") if p.name.endswith(".part")]
+
+
+def test_the_configuration_is_complete(whole):
+    run, _ = whole
+    assert run.config == load_config(CONFIG)
+    assert run.config == yaml.safe_load((run.path / "config.yaml").read_text())
+
+
+def test_the_environment_says_where_and_on_what(whole):
+    environment = whole[0].environment
+    assert environment["data"] == "tiny"
+    assert environment["images"] == 85
+    assert environment["torch"] == torch.__version__
+    assert environment["threads"] == 1
+    assert environment["precision"].startswith("float32, channels first")
+    assert 0 <= environment["minutes"] < 1
+
+
+def test_metrics_are_logged_at_the_first_every_second_and_the_last_step(whole):
+    run, _ = whole
+    assert [m["step"] for m in run.metrics] == [1, 2, 4, 6, 8, 10]
+    assert [m["epoch"] for m in run.metrics] == [0.2, 0.4, 0.8, 1.2, 1.6, 2.0]
+    for m in run.metrics:
+        assert set(m) >= {"loss", "on_diag_loss", "off_diag_loss", "cross_corr_diag_mean", "lr"}
+        assert all(math.isfinite(v) for v in m.values())
+        expected = m["on_diag_loss"] + 0.005 * m["off_diag_loss"]
+        assert m["loss"] == pytest.approx(expected, rel=1e-4)
+        assert m["images_per_second"] > 0
+
+
+def test_the_last_partial_batch_is_dropped(whole, images):
+    assert len(images) == 85 and CONFIG["batch_size"] == 16
+    assert whole[0].metrics[-1]["step"] == 2 * (85 // 16)
+
+
+def test_the_learning_rate_warms_up_and_falls(whole):
+    _, rates = whole[0].history("lr")
+    assert rates[0] == pytest.approx(0.01 / 2)  # half an epoch of warm-up: two steps
+    assert rates[1] == pytest.approx(0.01)
+    assert (np.diff(rates[1:]) < 0).all()
+
+
+def test_history_names_the_metrics_there_are(whole):
+    steps, losses = whole[0].history("loss")
+    assert steps.tolist() == [1, 2, 4, 6, 8, 10] and losses.shape == (6,)
+    with pytest.raises(KeyError, match="No metric 'accuracy'.*on_diag_loss"):
+        whole[0].history("accuracy")
+
+
+# snapshots of C
+
+
+def test_snapshots_are_correlations_from_the_first_to_the_last_step(whole):
+    run, seen = whole
+    assert sorted(run.snapshots) == sorted(seen) == [0, 1, 4, 10]
+    for step, c in run.snapshots.items():
+        assert c.shape == (6, 6) and c.dtype == np.float32
+        assert np.abs(c).max() <= 1
+        np.testing.assert_allclose(c, seen[step].numpy(), atol=1e-3)  # kept as float16
+
+
+def test_the_first_snapshot_is_c_of_the_untrained_model(whole, images):
+    """Made again by hand: the twins of the watched batch, the seeded weights, the first dimensions."""
+    run, seen = whole
+    generator = torch.Generator().manual_seed(run.config["seed"] + 1)
+    rows = torch.randperm(len(images), generator=generator)[: CONFIG["probe_size"]]
+    twins = run.views()(images.images[rows], generator)
+    model = run.load_model(weights=False).train()
+    z1, z2 = (model.embed(x).detach().double() for x in twins)
+    c = np.corrcoef(z1.T, z2.T)[:8, 8:]
+    np.testing.assert_allclose(seen[0].numpy(), c[:6, :6], atol=1e-5)
+
+
+def test_the_last_snapshot_is_c_of_the_trained_model(whole, images):
+    run, seen = whole
+    generator = torch.Generator().manual_seed(run.config["seed"] + 1)
+    rows = torch.randperm(len(images), generator=generator)[: CONFIG["probe_size"]]
+    twins = run.views()(images.images[rows], generator)
+    c = run.load_model().cross_correlation(*twins)
+    torch.testing.assert_close(seen[10], c[:6, :6])
+
+
+@pytest.mark.parametrize(
+    ("count", "steps"), [(0, []), (1, [0, 10]), (2, [0, 10]), (100, list(range(11)))]
+)
+def test_any_number_of_snapshots(tmp_path, images, count, steps):
+    run = train(tmp_path / "run", images, snapshots=count)
+    assert sorted(run.snapshots) == steps
+
+
+def test_watching_changes_nothing(tmp_path, images, whole):
+    run = train(tmp_path / "run", images, snapshots=0)
+    assert equal(weights(run), weights(whole[0]))
+
+
+# learning and determinism
+
+
+def test_the_loss_falls_and_the_diagonal_rises(tmp_path):
+    images = be.load_images("garments", split="test", limit=512)
+    options = {"image_size": 32, "batch_size": 64, "epochs": 6, "snapshots": 2, "probe_size": 256}
+    run = train(tmp_path / "run", images, **options)
+    _, losses = run.history("loss")
+    assert losses[-5:].mean() < 0.5 * losses[0]
+    first, last = (np.trace(run.snapshots[step]) / 6 for step in sorted(run.snapshots))
+    assert last > first + 0.15
+
+
+def test_the_same_seed_gives_the_same_run_whatever_torch_was_seeded_with(tmp_path, images, whole):
+    torch.manual_seed(1234)
+    run = train(tmp_path / "run", images)
+    assert equal(weights(run), weights(whole[0]))
+    assert [m["loss"] for m in run.metrics] == [m["loss"] for m in whole[0].metrics]
+    assert all(np.array_equal(c, whole[0].snapshots[step]) for step, c in run.snapshots.items())
+
+
+def test_another_seed_gives_another_run(tmp_path, images, whole):
+    run = train(tmp_path / "run", images, seed=1)
+    other, same = run.load_model(weights=False), whole[0].load_model(weights=False)
+    assert not equal(other.state_dict(), same.state_dict())
+    assert run.metrics[0]["loss"] != whole[0].metrics[0]["loss"]
+
+
+def test_global_random_states_are_left_alone(tmp_path, images):
+    torch.manual_seed(7)
+    np.random.seed(7)
+    random.seed(7)
+    train(tmp_path / "run", images, epochs=1).load_model()
+    drawn = torch.rand(3), np.random.rand(3), random.random()
+    torch.manual_seed(7)
+    np.random.seed(7)
+    random.seed(7)
+    assert torch.equal(drawn[0], torch.rand(3))
+    assert np.array_equal(drawn[1], np.random.rand(3))
+    assert drawn[2] == random.random()
+
+
+def test_a_run_gives_its_model_back(whole, images):
+    run, _ = whole
+    model = run.load_model()
+    assert not any(m.training for m in model.modules())
+    state = torch.load(run.path / "checkpoint.pt", weights_only=True)["model"]
+    assert equal(model.state_dict(), state)
+    again = be.load_run(run.path).load_model()
+    x = run.views().normalize(images.images[:20])
+    assert torch.equal(model.encode(x), again.encode(x))
+    assert torch.equal(model.embed(x), again.embed(x))
+    assert not torch.equal(model.encode(x), run.load_model(weights=False).encode(x))
+
+
+# precision
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_every_precision_and_layout_runs(tmp_path, images, precision, channels_last):
+    settings = {"precision": precision, "channels_last": channels_last, "epochs": 1}
+    run = train(tmp_path / "run", images, **settings)
+    told = run.environment["precision"]
+    assert ("bfloat16," in told or "float32," in told) and (
+        precision in told or precision == "auto"
+    )
+    assert ("channels last" in told) is channels_last
+    assert all(v.dtype in (torch.float32, torch.int64) for v in weights(run).values())
+
+
+def test_bfloat16_is_close_to_float32_but_not_the_same(tmp_path, images, whole):
+    run = train(tmp_path / "run", images, precision="bfloat16")
+    first, reference = run.metrics[0]["loss"], whole[0].metrics[0]["loss"]
+    assert first != reference
+    assert first == pytest.approx(reference, rel=0.05)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told(tmp_path, images):
+    with pytest.raises(ValueError, match="device='cuda', but torch finds no GPU"):
+        train(tmp_path / "run", images, device="cuda")
+    assert not (tmp_path / "run").exists()
+
+
+def test_auto_precision_says_why():
+    chosen = Computer.choose(load_config(device="cpu"))
+    assert chosen.bfloat16 is ("no fast bfloat16" not in chosen.describe()["precision"])
+
+
+# interruptions
+
+
+class Stop(Exception):
+    pass
+
+
+def interrupt_at(step, error=Stop):
+    def on_snapshot(now, c):
+        if now >= step:
+            raise error
+
+    return on_snapshot
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+@pytest.mark.parametrize("step", [8, 10, 15])
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, images, step, error):
+    """Stopped in the second or the third epoch, at its end or at the very last step."""
+    options = {"epochs": 3, "snapshots": 16}  # one at every step or two
+    whole = train(tmp_path / "whole", images, **options)
+    out = tmp_path / "stopped"
+    with pytest.raises(error):
+        train(out, images, on_snapshot=interrupt_at(step, error), **options)
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == (step - 1) // 5 * 5
+    assert not (out / "encoder.safetensors").exists()
+    run = train(out, images, resume=True, **options)
+    assert equal(weights(run), weights(whole))
+    assert [m["step"] for m in run.metrics] == [m["step"] for m in whole.metrics]
+    assert [m["loss"] for m in run.metrics] == [m["loss"] for m in whole.metrics]
+    assert sorted(run.snapshots) == sorted(whole.snapshots)
+    assert all(np.array_equal(c, whole.snapshots[s]) for s, c in run.snapshots.items())
+    assert not [p for p in out.rglob("*") if p.name.endswith(".part")]
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "sgd"}, {"optimizer": "lars", "lr": 0.5}])
+def test_every_optimizer_resumes(tmp_path, images, settings):
+    whole = train(tmp_path / "whole", images, **settings)
+    with pytest.raises(Stop):
+        train(tmp_path / "run", images, on_snapshot=interrupt_at(10), **settings)
+    run = train(tmp_path / "run", images, resume=True, **settings)
+    assert equal(weights(run), weights(whole))
+
+
+def test_minutes_of_all_attempts_are_added(tmp_path, images):
+    out = tmp_path / "run"
+    with pytest.raises(Stop):
+        train(out, images, on_snapshot=interrupt_at(10))
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert 0 < state["minutes"] < 1
+    torch.save(state | {"minutes": 90.0}, out / "checkpoint.pt")
+    assert 90 <= train(out, images, resume=True).environment["minutes"] < 91
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path, images):
+    train(tmp_path / "run", images, epochs=1)
+    run = train(tmp_path / "run", images, resume=True, epochs=3)
+    assert run.metrics[-1]["step"] == 15
+    assert run.config["epochs"] == 3
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, images):
+    first = train(tmp_path / "run", images)
+    before = weights(first), first.metrics, first.snapshots.keys()
+    again = train(tmp_path / "run", images, resume=True)
+    assert equal(weights(again), before[0])
+    assert again.metrics == before[1] and again.snapshots.keys() == before[2]
+
+
+@pytest.mark.parametrize(("key", "value"), [("lr", 0.02), ("seed", 1), ("proj_dim", 9)])
+def test_another_setting_is_refused_when_resuming(tmp_path, images, key, value):
+    train(tmp_path / "run", images)
+    with pytest.raises(ValueError, match=f"started with {key}={CONFIG.get(key, 0)}, not {value}"):
+        train(tmp_path / "run", images, resume=True, **{key: value})
+
+
+def test_nothing_to_resume_is_told_and_nothing_is_made(tmp_path, images):
+    with pytest.raises(FileNotFoundError, match=r"Nothing to resume: .*checkpoint.pt is missing"):
+        train(tmp_path / "run", images, resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, images):
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="is not a checkpoint of this version"):
+        train(tmp_path, images, resume=True)
+
+
+def test_a_line_cut_in_half_is_dropped(tmp_path, images, whole):
+    """What a crash while writing metrics leaves behind."""
+    out = tmp_path / "run"
+    with pytest.raises(Stop):
+        train(out, images, on_snapshot=interrupt_at(10))
+    with open(out / "metrics.jsonl", "a") as file:
+        file.write('{"step": 9, "lo')
+    assert all("loss" in m for m in be.load_run(out).metrics)
+    run = train(out, images, resume=True)
+    assert [m["loss"] for m in run.metrics] == [m["loss"] for m in whole[0].metrics]
+
+
+def test_an_existing_run_is_not_overwritten(whole, images):
+    run, _ = whole
+    before = (run.path / "metrics.jsonl").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run already. Give resume=True"):
+        train(run.path, images)
+    assert (run.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_without_out_the_next_free_folder_is_taken(tmp_path, images, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [train(None, images, epochs=1) for _ in range(3)]
+    assert [run.path.as_posix() for run in runs] == ["runs/tiny", "runs/tiny-2", "runs/tiny-3"]
+    again = train(None, images, epochs=1, resume=True)
+    assert again.path == runs[0].path
+
+
+# divergence
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The models that are built, newest first, so that a test can spoil one."""
+    models, original = [], training.build_model
+
+    def build_and_remember(config):
+        models.insert(0, original(config))
+        return models[0]
+
+    monkeypatch.setattr(training, "build_model", build_and_remember)
+    return models
+
+
+def test_a_diverging_run_stops_with_the_last_good_checkpoint(tmp_path, images, built):
+    def spoil(step, c):
+        if step >= 8:
+            next(built[0].parameters()).data.fill_(math.nan)
+
+    with pytest.raises(TrainingDiverged) as caught:
+        train(tmp_path / "run", images, on_snapshot=spoil, snapshots=100)
+    told = str(caught.value)
+    assert "The loss is nan at step 10" in told and "Try a lower lr (it is 0.01)" in told
+    assert f"The last good checkpoint is {tmp_path / 'run' / 'checkpoint.pt'}" in told
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 5
+    assert all(torch.isfinite(v).all() for v in state["model"].values())
+    # the rows before it are kept, and no line holds what is not a number
+    assert [m["step"] for m in be.load_run(tmp_path / "run").metrics] == [1, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_huge_rate_is_noticed(tmp_path, images, optimizer):
+    with pytest.raises(TrainingDiverged, match="No epoch was finished"):
+        settings = {"lr": 1e12, "optimizer": optimizer, "weight_decay": 1.0, "warmup_epochs": 0}
+        train(tmp_path / "run", images, epochs=4, **settings)
+
+
+def test_weights_that_are_no_numbers_are_never_checkpointed(tmp_path, images, built):
+    """Even where no loss was looked at since: they are looked at before they are kept."""
+
+    def spoil(step, c):
+        if step == 10:
+            built[0].encoder.body[1].running_mean.fill_(math.inf)
+
+    with pytest.raises(TrainingDiverged, match="no longer finite at step 10.*checkpoint is"):
+        train(tmp_path / "run", images, on_snapshot=spoil)
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 5
+
+
+# settings that do not fit
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path, images):
+    with pytest.raises(ValueError, match="batch_size=86 is more than the 85 images there are"):
+        train(tmp_path / "run", images, batch_size=86)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_all_the_data_is_fine(tmp_path, images):
+    assert train(tmp_path / "run", images, batch_size=85).metrics[-1]["step"] == 2
+
+
+@pytest.mark.parametrize("bad", [{"learning_rate": 1}, {"augment": {"interpolation": "x"}}])
+def test_a_wrong_setting_leaves_no_folder_behind(tmp_path, images, bad):
+    with pytest.raises(ValueError):
+        train(tmp_path / "run", images, **bad)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_set_can_be_named(tmp_path):
+    settings = {"image_size": 32, "limit": 40, "epochs": 1}
+    run = train(tmp_path / "run", "garments", **settings)
+    assert run.environment["data"] == "garments"
+    assert run.environment["images"] == 40
+    with pytest.raises(ValueError, match="data must be one of garments.*got 'mnist'"):
+        train(tmp_path / "other", "mnist")
+
+
+def test_a_plan_looks_more_often_early():
+    plan = _plan(load_config(CONFIG, epochs=100, snapshots=24), 85)
+    steps = sorted(plan.snapshots)
+    assert (steps[0], steps[-1], plan.total) == (0, 500, 500)
+    assert (np.diff(steps, 2) >= -1).all()  # the gaps grow
+    assert plan.warmup == 2
+
+
+# what is shown
+
+
+def test_the_progress_bar_shows_both_parts_of_the_loss(tmp_path, images, capsys):
+    pretrain(CONFIG, tmp_path / "run", images, epochs=1)
+    told = capsys.readouterr()
+    assert told.out == ""  # what is printed to the output belongs to the caller
+    last = told.err.strip().split("\r")[-1]
+    assert "5/5" in last and all(x in last for x in ("loss=", "invariance=", "redundancy=", "/s"))
+
+
+def test_nothing_is_shown_without_progress(tmp_path, images, capsys):
+    train(tmp_path / "run", images, epochs=1)
+    told = capsys.readouterr()
+    assert told.out + told.err == ""
+
+
+def test_the_environment_file_is_json_with_a_date(whole):
+    environment = json.loads((whole[0].path / "environment.json").read_text())
+    year, month, day = map(int, environment["date"].split("-"))
+    assert year >= 2024 and 1 <= month <= 12 and 1 <= day <= 31

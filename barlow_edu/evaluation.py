@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,20 @@ def extract_features(
     encoder: a module (put into evaluation mode meanwhile) or a function of normalised float images.
     normalize: uint8 -> float, usually ``run.views().normalize``. device: default, where the encoder is.
     """
-    was_training = isinstance(encoder, nn.Module) and encoder.training
-    if isinstance(encoder, nn.Module):
-        encoder.eval()
-        device = device or next((p.device for p in encoder.parameters()), "cpu")
-    parts = [
-        encoder(normalize(batch.to(device or "cpu"))).float().cpu()
-        for batch in images.split(batch_size)
-    ]
-    if was_training:
-        encoder.train()
-    return torch.cat(parts)
+    if not isinstance(encoder, nn.Module):
+        return _run_batches(encoder, images.split(batch_size), normalize, device or "cpu")
+    device = device or next((p.device for p in encoder.parameters()), "cpu")
+    was_training = {m: m.training for m in encoder.modules()}
+    encoder.eval()
+    try:
+        return _run_batches(encoder, images.split(batch_size), normalize, device)
+    finally:
+        for m, training in was_training.items():
+            m.training = training
+
+
+def _run_batches(encoder, batches, normalize, device) -> Tensor:
+    return torch.cat([encoder(normalize(batch.to(device))).float().cpu() for batch in batches])
 
 
 def pixel_features(images: Tensor) -> Tensor:
@@ -103,8 +106,14 @@ def linear_probe(
     probe = make_pipeline(
         StandardScaler(), LogisticRegression(C=strength, max_iter=max_iter, tol=1e-3)
     )
-    probe.fit(train_features.numpy(), train_labels.numpy())
-    return float(probe.score(test_features.numpy(), test_labels.numpy()))
+    probe.fit(_array(train_features), _array(train_labels))
+    return float(probe.score(_array(test_features), _array(test_labels)))
+
+
+def _array(x: Tensor) -> np.ndarray:
+    """For scikit-learn, which knows no bfloat16, no gradients and no GPU."""
+    x = x.detach().cpu()
+    return (x.float() if x.is_floating_point() else x).numpy()
 
 
 def effective_rank(features: Tensor | np.ndarray) -> float:
@@ -142,16 +151,23 @@ def evaluate(
     train, test: image sets; default, those of the run's configuration. Features are taken before the
     projector. Returns {"data", "k", "temperature", "train_images", "test_images", "rows"}, where rows maps
     "pixels", "random encoder" and "trained encoder" to {"knn", "linear", "effective_rank"}; save=True
-    keeps it in the run folder as evaluation.json.
+    keeps it in the run folder as evaluation.json. Raises ValueError if the run was trained on other images
+    than its configuration loads, or if the splits differ in their classes.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    train = train if train is not None else _images(run.config, "train")
-    test = test if test is not None else _images(run.config, "test")
+    train = train if train is not None else _images(run, "train")
+    test = test if test is not None else _images(run, "test")
+    if train.classes != test.classes:
+        raise ValueError(
+            f"The classes differ: {train.classes} for training, {test.classes} for the test. "
+            "A class folder must be there in both splits, even if it is empty."
+        )
     normalize = run.views().normalize
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     encoders = {
         "pixels": None,
-        "random encoder": run.load_model(weights=False).encoder,
-        "trained encoder": run.load_model().encoder,
+        "random encoder": run.load_model(weights=False).encoder.to(device),
+        "trained encoder": run.load_model().encoder.to(device),
     }
     rows = {}
     for name, encoder in encoders.items():
@@ -182,10 +198,18 @@ def _scores(encoder, train, test, normalize, linear, k, temperature) -> dict[str
     return {key: round(value, 4) for key, value in scores.items()}
 
 
-def _images(config: Mapping[str, Any], split: str) -> ImageSet:
+def _images(run: Run, split: str) -> ImageSet:
+    """The run's images. Raises ValueError if these are not what it was trained on."""
+    config, label = run.config, run.environment["data"]
     limit = config["limit"] if split == "train" else None
     size = config["image_size"] if config["data"] == "folder" else None
-    return load_images(config["data"], config["root"], split, limit, size)
+    images = load_images(config["data"], config["root"], split, limit, size)
+    if images.name != label:
+        raise ValueError(
+            f"{run} was trained on {label!r}, but its configuration loads {images.name!r}. Give train= and "
+            "test= (on the command line --data and --root)."
+        )
+    return images
 
 
 def _check_features(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
-from barlow_edu.encoders import ENCODERS, build_encoder
+from barlow_edu.encoders import BRANCH_START, ENCODERS, build_encoder
 from barlow_edu.models import batch_statistics
 
 
@@ -36,8 +36,8 @@ def on_meta(build, *arguments, **options):
 # encoders
 
 WIDTHS = {
-    "small_resnet": 256,
-    "small_resnet_wide": 512,
+    "small_resnet": 192,
+    "small_resnet_wide": 384,
     "resnet18": 512,
     "resnet34": 512,
     "resnet50": 2048,
@@ -107,11 +107,11 @@ def test_the_imagenet_stem_is_seven_by_seven_with_max_pool():
     assert isinstance(net.maxpool, nn.MaxPool2d)
 
 
-@pytest.mark.parametrize("name", ["small_resnet", "resnet18"])
-def test_residual_branches_start_at_zero(name):
+@pytest.mark.parametrize(("name", "start"), [("small_resnet", BRANCH_START), ("resnet18", 0)])
+def test_residual_branches_start_small(name, start):
     net, _ = build_encoder(name, "cifar")
     blocks = [m for m in net.modules() if isinstance(m, torchvision.models.resnet.BasicBlock)]
-    assert blocks and all((block.bn2.weight == 0).all() for block in blocks)
+    assert blocks and all((block.bn2.weight == start).all() for block in blocks)
 
 
 @pytest.mark.parametrize(("stem", "patches"), [("cifar", 8 * 8), ("imagenet", 2 * 2)])
@@ -271,7 +271,7 @@ def test_encode_and_embed_have_the_promised_shapes():
 
 def test_a_named_encoder_is_built():
     model = be.BarlowTwinsModel(encoder="small_resnet", proj_dim=8, proj_hidden=16)
-    assert model.encoder_dim == 256
+    assert model.encoder_dim == 192
     assert model.embed(torch.randn(4, 3, 32, 32)).shape == (4, 8)
     assert model.projector[0].out_features == 16
 
@@ -321,7 +321,7 @@ def test_an_encoder_of_another_width_is_told(encoder, message):
     [
         ({"encoder": nn.Identity()}, "With a module as encoder, give encoder_dim"),
         ({"encoder_dim": 512}, "encoder_dim=512 alone does not say which encoder"),
-        ({"encoder": "small_resnet", "encoder_dim": 512}, "does not match small_resnet.*256"),
+        ({"encoder": "small_resnet", "encoder_dim": 512}, "does not match small_resnet.*192"),
         ({"encoder": "resnet51"}, "No encoder 'resnet51'"),
         ({"encoder": "small_resnet", "stem": "big"}, "stem must be .* got 'big'"),
         ({"lambda": 1}, "lambda.*encoder, encoder_dim"),

@@ -52,7 +52,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
 
     Shapes: (N, D), (N, D) -> (D, D). C_ij is the Pearson correlation, over the batch, of dimension i of
     view A with dimension j of view B: both use the biased standard deviation, and the sum is divided by
-    N, so C_ii of two equal views is exactly 1. A dimension without variance has correlation 0.
+    N, so C_ii of two equal views is 1. A dimension without variance has correlation 0.
 
     Raises ValueError if the inputs are not 2-D, differ in shape, hold fewer than two samples, or are not
     floating point.
@@ -122,7 +122,8 @@ class _Standardize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        return _standardize_backward(grad - grad.mean(0), *ctx.saved_tensors), None
+        with _full_precision(grad):
+            return _standardize_backward(grad - grad.mean(0), *ctx.saved_tensors), None
 
 
 class _BarlowTwins(torch.autograd.Function):
@@ -195,14 +196,15 @@ def _gram_backward(off, on, a, b, scale_a, scale_b, diagonal, gram_a, gram_b):
 
 def _standardize(z: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     """Standardised columns (N, D), and the (D,) scales 1 / σ: 0 where a column has no variance."""
-    # The fused kernel of batch normalisation. Without variance its scale is 0.
-    out, mean, scale = torch.native_batch_norm(z, None, None, None, None, True, 0.0, 0.0)
-    # Rounding leaves a constant column with a deviation of about (machine epsilon * value).
-    alive = (mean * scale).abs_() < 1 / (4 * torch.finfo(z.dtype).eps)
-    factor = alive.to(z.dtype)
+    first = z[0]
+    # Less its first row a constant column is exactly zero, and a large mean costs no digits. What follows
+    # is the fused kernel of batch normalisation; it returns scale 0 for variance 0.
+    out, mean, scale = torch.native_batch_norm(z - first, None, None, None, None, True, 0.0, 0.0)
+    # A deviation of a few roundings of the mean is noise: 0 switches such a column off, 1 keeps it.
+    keep = mean.add_(first).mul_(scale).abs_().lt_(0.25 / torch.finfo(z.dtype).eps)
     if eps:
-        factor *= scale.square().mul_(eps).add_(1).rsqrt_()
-    return out.mul_(factor), scale.mul_(factor)
+        keep.mul_(scale.square().mul_(eps).add_(1).rsqrt_())
+    return out.mul_(keep), scale.mul_(keep)
 
 
 def _standardize_backward(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:

@@ -257,9 +257,9 @@ def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, interpolation="bi
 def jitter(x: Tensor, drawn: ViewParameters) -> Tensor:
     """Colour jitter, in place, of the images (n, C, H, W) that ``drawn.jitter`` selects.
 
-    Grey images (C = 1) have brightness and contrast, but no saturation and hue to change. The four operations run in each image's own order. Images are sorted by order. The 24 orders stand in
-    alphabetical order, so images that share their first steps are neighbours: each step runs on as few
-    slices as it can.
+    Grey images (C = 1) have brightness and contrast, but no saturation and hue to change. The four operations
+    run in each image's own order. Images are sorted by order. The 24 orders stand in alphabetical order, so
+    images that share their first steps are neighbours: each step runs on as few slices as it can.
     """
     order, position = torch.where(drawn.jitter, drawn.order, 24).sort()
     ends = torch.bincount(order, minlength=25)[:24].cumsum(0).tolist()

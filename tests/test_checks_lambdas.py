@@ -1,0 +1,123 @@
+"""Checkers of notebook 06: right answers pass, wrong ones get the diagnosis they deserve."""
+
+import numpy as np
+import pytest
+import torch
+
+from barlow_edu import checks
+
+
+def off(c):
+    return c[~torch.eye(len(c), dtype=torch.bool)].square().sum()
+
+
+def on(c):
+    return (1 - c.diagonal()).square().sum()
+
+
+def stretch(lambdas, knn, margin, reach=0):
+    best = low = high = int(knn.argmax())
+    while low > 0 and knn[low - 1] >= knn[best] - margin:
+        low -= 1
+    while high < len(knn) - 1 and knn[high + 1] >= knn[best] - margin:
+        high += 1
+    return best, low - reach, high + reach
+
+
+def by_runs(lambdas, knn, margin):
+    """The same with numpy: label the unbroken runs of good values."""
+    knn, lambdas = np.asarray(knn), np.asarray(lambdas)
+    good = knn >= knn.max() - margin
+    label = np.cumsum(np.diff(good, prepend=good[0]))
+    run = lambdas[(label == label[knn.argmax()]) & good]
+    return lambdas[knn.argmax()], run.min(), run.max()
+
+
+def everything_good(lambdas, knn, margin):
+    good = lambdas[knn >= knn.max() - margin]
+    return lambdas[knn.argmax()], good.min(), good.max()
+
+
+RIGHT = {
+    "same_balance": [
+        lambda lambd, dim, new: lambd * (dim - 1) / (new - 1),
+        lambda lambd, dim, new: (
+            torch.tensor(lambd) / ((new**2 - new) / new) * ((dim**2 - dim) / dim)
+        ),
+    ],
+    "redundancy_share": [
+        lambda c, lambd: lambd * off(c) / (on(c) + lambd * off(c)),
+        lambda c, lambd: (
+            1 - (on(c) / (on(c) + lambd * (c.pow(2).sum() - c.diag().pow(2).sum()))).item()
+        ),
+    ],
+    "plateau": [
+        lambda lambdas, knn, margin: [lambdas[i] for i in stretch(lambdas, knn, margin)],
+        by_runs,
+        lambda lambdas, knn, margin: lambdas[list(stretch(lambdas, knn, margin))],
+    ],
+}
+WRONG = {
+    "same_balance": {
+        "other way round": lambda lambd, dim, new: lambd * (new - 1) / (dim - 1),
+        "not D": lambda lambd, dim, new: lambd * dim / new,
+        "diagonal grows too": lambda lambd, dim, new: lambd * dim * (dim - 1) / new / (new - 1),
+        "D²": lambda lambd, dim, new: lambd * (dim / new) ** 2,
+        "root": lambda lambd, dim, new: lambd * ((dim - 1) / (new - 1)) ** 0.5,
+        "same λ": lambda lambd, dim, new: lambd,
+        "weight": lambda lambd, dim, new: lambd * (dim - 1),
+        "values differ": lambda lambd, dim, new: 1 / new,
+        "returned nothing": lambda lambd, dim, new: None,
+    },
+    "redundancy_share": {
+        "λ is missing:": lambda c, lambd: off(c) / (on(c) + off(c)),
+        "above the fraction line": lambda c, lambd: off(c) / (on(c) + lambd * off(c)),
+        "invariance": lambda c, lambd: on(c) / (on(c) + lambd * off(c)),
+        "ratio": lambda c, lambd: lambd * off(c) / on(c),
+        "Leave it out": lambda c, lambd: (
+            lambd * c.square().sum() / (on(c) + lambd * c.square().sum())
+        ),
+        "percent": lambda c, lambd: 100 * lambd * off(c) / (on(c) + lambd * off(c)),
+        "Divide it by the loss": lambda c, lambd: lambd * off(c),
+        "not means": lambda c, lambd: (
+            lambd * off(c) / 42 / ((1 - c.diagonal()).square().mean() + lambd * off(c) / 42)
+        ),
+        "in place": lambda c, lambd: c.fill_diagonal_(0).square().sum(),
+    },
+    "plateau": {
+        "places in the list": stretch,
+        "accuracies": lambda lambdas, knn, margin: knn[list(stretch(lambdas, knn, margin))],
+        "unbroken": everything_good,
+        "too far": lambda lambdas, knn, margin: lambdas[list(stretch(lambdas, knn, margin, 1))],
+        "stopped at the best": lambda lambdas, knn, margin: [lambdas[knn.argmax()]] * 3,
+        "order is": lambda lambdas, knn, margin: sorted(
+            float(lambdas[i]) for i in stretch(lambdas, knn, margin)
+        ),
+        "worst": lambda lambdas, knn, margin: [lambdas[knn.argmin()]] * 3,
+        "relative": lambda lambdas, knn, margin: lambdas[
+            list(stretch(lambdas, knn, margin * float(knn.max())))
+        ],
+        "three numbers": lambda lambdas, knn, margin: "0.005",
+        "shape": lambda lambdas, knn, margin: [lambdas[3], lambdas[2]],
+    },
+}
+
+
+@pytest.mark.parametrize("name, answer", [(n, f) for n, fs in RIGHT.items() for f in fs])
+def test_right_answers_pass(name, answer, capsys):
+    getattr(checks, name)(answer)
+    assert capsys.readouterr().out == f"{name}: right.\n"
+
+
+@pytest.mark.parametrize(
+    "name, diagnosis, answer", [(n, d, f) for n, w in WRONG.items() for d, f in w.items()]
+)
+def test_wrong_answers_are_diagnosed(name, diagnosis, answer):
+    with pytest.raises(checks.NotRight, match=diagnosis):
+        getattr(checks, name)(answer)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_open_exercise_is_told_so(name, capsys):
+    getattr(checks, name)(lambda *inputs: ...)
+    assert "still open" in capsys.readouterr().out

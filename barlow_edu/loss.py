@@ -171,6 +171,7 @@ def _matrix_backward(off, on, a, b, scale_a, scale_b, diagonal, c):
     grad_c.diagonal().copy_(on / len(a))
     along = grad_c * c
     along_a, along_b = along.sum(1).mul_(scale_a), along.sum(0).mul_(scale_b)
+    del along  # D x D: make room for the next one
     grad_a = (b @ (grad_c.T * scale_a)).addcmul_(a, along_a, value=-1)
     grad_b = (a @ grad_c.mul_(scale_b)).addcmul_(b, along_b, value=-1)
     return grad_a, grad_b

@@ -140,6 +140,8 @@ def record(run: Run, name: str, without_weights: bool = False) -> Run:
         for file in run.path.glob("*.safetensors"):
             half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(file).items()}
             save_file(half, unfinished / file.name)
+    config = run.config | {"root": None}  # a path of this machine; environment.json names the data
+    _write_text(unfinished / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     os.replace(unfinished, target)
     return Run(target)
 

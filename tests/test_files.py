@@ -202,6 +202,15 @@ def test_size_resizes_the_shorter_side_and_crops_the_centre(tmp_path, width, hei
     assert (images[..., 3:-3, 3:-3] > 250).all()
 
 
+def test_the_seed_decides_which_files_a_limit_keeps(tmp_path):
+    for i in range(20):
+        put(tmp_path / "train" / "a" / f"{i:02}.png", (i, 0, 0), (4, 4))
+    kept = [be.load_images("folder", tmp_path, limit=5, seed=seed) for seed in (0, 0, 1)]
+    first, again, other = (images.images[:, 0, 0, 0].tolist() for images in kept)
+    assert first == again == sorted(first)
+    assert first != other
+
+
 def test_many_files_are_decoded_in_order(tmp_path, monkeypatch):
     for i in range(30):
         put(tmp_path / "train" / f"c{i % 3}" / f"{i:02}.png", (i, 2 * i, 3 * i), (4, 4))

@@ -1,0 +1,218 @@
+"""The checkers of notebook 05: right answers pass, and each known mistake gets its own diagnosis."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import barlow_edu as be
+from barlow_edu import checks
+from barlow_edu.checks import NotRight
+
+
+def gradients(z_a, z_b, lambd):
+    z_a, z_b = z_a.clone().requires_grad_(), z_b.clone().requires_grad_()
+    be.barlow_twins_loss(z_a, z_b, lambd).loss.backward()
+    return z_a.grad, z_b.grad
+
+
+def by_backward(z_a, z_b, lambd, lr):
+    g_a, g_b = gradients(z_a, z_b, lambd)
+    return z_a - lr * g_a, z_b - lr * g_b
+
+
+def by_corrcoef(z_a, z_b, lambd, lr):
+    """Both views at once, on C from torch.corrcoef."""
+    z = torch.stack([z_a, z_b]).requires_grad_()
+    d = z.shape[-1]
+    c = torch.corrcoef(torch.cat([z[0], z[1]], dim=1).T)[:d, d:]
+    weight = torch.full_like(c, lambd).fill_diagonal_(1)
+    (weight * (c - torch.eye(d)) ** 2).sum().backward()
+    return (z - lr * z.grad).detach()
+
+
+@pytest.mark.parametrize("answer", [by_backward, by_corrcoef])
+def test_free_step_accepts(answer, capsys):
+    checks.free_step(answer)
+    assert capsys.readouterr().out == "free_step: right.\n"
+
+
+def one_after_the_other(z_a, z_b, lambd, lr):
+    z_a = z_a - lr * gradients(z_a, z_b, lambd)[0]
+    return z_a, z_b - lr * gradients(z_a, z_b, lambd)[1]
+
+
+def in_place(z_a, z_b, lambd, lr):
+    g_a, g_b = gradients(z_a, z_b, lambd)
+    z_a -= lr * g_a
+    z_b -= lr * g_b
+    return z_a, z_b
+
+
+def only_a(a, b, w, lr):
+    return by_backward(a, b, w, lr)[0], b
+
+
+def only_b(a, b, w, lr):
+    return a, by_backward(a, b, w, lr)[1]
+
+
+def invariance_only(a, b, w, lr):
+    return by_backward(a, b, 0.0, lr)
+
+
+WRONG_STEP = {
+    "uphill": lambda a, b, w, lr: by_backward(a, b, w, -lr),
+    "learning rate is missing": lambda a, b, w, lr: by_backward(a, b, w, 1.0),
+    "View B stands still": only_a,
+    "View A stands still": only_b,
+    "changed places": lambda a, b, w, lr: by_backward(a, b, w, lr)[::-1],
+    "These are the gradients": lambda a, b, w, lr: gradients(a, b, w),
+    "This is the step alone": lambda a, b, w, lr: [lr * g for g in gradients(a, b, w)],
+    "does not use the lambd": lambda a, b, w, lr: by_backward(a, b, 0.005, lr),
+    "Only the invariance": invariance_only,
+    "after A had moved": one_after_the_other,
+    "Nothing has moved": lambda a, b, w, lr: (a, b),
+    "Return two tensors": lambda a, b, w, lr: by_backward(a, b, w, lr)[0],
+    "a single number": lambda a, b, w, lr: be.barlow_twins_loss(a, b, w).loss,
+    "must be (N, D) tensors": lambda a, b, w, lr: ("z_a", "z_b"),
+    "in place": in_place,
+    "has shape": lambda a, b, w, lr: (a.T, b.T),
+    "differ by up to": lambda a, b, w, lr: by_backward(a, b, w, lr / 3),
+}
+
+
+@pytest.mark.parametrize("says", WRONG_STEP)
+def test_free_step_says(says):
+    with pytest.raises(NotRight) as told:
+        checks.free_step(WRONG_STEP[says])
+    assert says in str(told.value)
+
+
+def by_integration(gamma, s0):
+    """Follow ds/dt = −4 γ s (γ s² − 1) with small Runge-Kutta steps until γ s² is 1/2."""
+    gamma, s, t = float(gamma), float(s0), 0.0
+    dt = 1e-3 / gamma
+
+    def speed(s):
+        return -4 * gamma * s * (gamma * s * s - 1)
+
+    while gamma * s * s < 0.5:
+        middle = s + dt / 2 * speed(s)
+        s, t = s + dt * speed(middle), t + dt
+    return t
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda gamma, s0: math.log(1 / (gamma * s0**2) - 1) / (8 * gamma),
+        lambda gamma, s0: -torch.log(s0**2 * gamma) / 8 / gamma,
+        lambda gamma, s0: (-2 * np.log(float(s0)) - np.log(float(gamma))) / (8 * float(gamma)),
+        by_integration,
+    ],
+    ids=["exact", "approximate", "numpy", "integrated"],
+)
+def test_learning_time_accepts(answer, capsys):
+    checks.learning_time(answer)
+    assert capsys.readouterr().out == "learning_time: right.\n"
+
+
+WRONG_TIME = {
+    "turn the sign": lambda g, s: math.log(s**2 * g) / (8 * g),
+    "at twice that rate": lambda g, s: -math.log(s**2 * g) / (4 * g),
+    "You took s0 where": lambda g, s: -math.log(s * g) / (8 * g),
+    "missing inside the logarithm": lambda g, s: -math.log(s**2) / (8 * g),
+    "missing in the denominator": lambda g, s: -math.log(s**2 * g) / 8,
+    "decimal logarithm": lambda g, s: -math.log10(s**2 * g) / (8 * g),
+    "differ by up to": lambda g, s: -math.log(s**2 * g) / (6 * g),
+    "raised ValueError": lambda g, s: math.log(-g),
+    "returned nothing": lambda g, s: None,
+}
+
+
+@pytest.mark.parametrize("says", WRONG_TIME)
+def test_learning_time_says(says):
+    with pytest.raises(NotRight) as told:
+        checks.learning_time(WRONG_TIME[says])
+    assert says in str(told.value)
+
+
+def shares(c):
+    values = np.linalg.svd(np.asarray(c), compute_uv=False)
+    return values / values.sum()
+
+
+def entropy(p, log=np.log):
+    p = p[p > 0]
+    return -(p * log(p)).sum()
+
+
+def by_torch(c):
+    p = torch.linalg.svdvals(c)
+    p = p / p.sum()
+    return torch.special.entr(p).sum().exp()
+
+
+def by_categorical(c):
+    return torch.distributions.Categorical(probs=torch.linalg.svdvals(c)).perplexity()
+
+
+def by_gram(c):
+    values = np.sqrt(np.linalg.eigvalsh(np.asarray(c.T @ c)).clip(0))
+    p = values / values.sum()
+    return np.prod(np.where(p > 0, p, 1.0) ** -p)
+
+
+@pytest.mark.parametrize(
+    "answer", [by_torch, by_gram, by_categorical, lambda c: 2 ** entropy(shares(c), np.log2)]
+)
+def test_effective_modes_accepts(answer, capsys):
+    checks.effective_modes(answer)
+    assert capsys.readouterr().out == "effective_modes: right.\n"
+
+
+def with_zeros(c):
+    p = torch.linalg.svdvals(c)
+    p = p / p.sum()
+    return torch.exp(-(p * p.log()).sum())
+
+
+def of_eigenvalues(c):
+    sizes = np.abs(np.linalg.eigvals(np.asarray(c)))
+    return np.exp(entropy(sizes / sizes.sum()))
+
+
+def of_squares(c):
+    p = shares(c) ** 2
+    return np.exp(entropy(p / p.sum()))
+
+
+WRONG_MODES = {
+    "This is the entropy itself": lambda c: entropy(shares(c)),
+    "This is the entropy in bits": lambda c: entropy(shares(c), np.log2),
+    "The entropy is in bits, but": lambda c: np.exp(entropy(shares(c), np.log2)),
+    "The sign of the entropy": lambda c: np.exp(-entropy(shares(c))),
+    "You squared": of_squares,
+    "These are eigenvalues": of_eigenvalues,
+    "not divided by their sum": lambda c: np.exp(entropy(np.linalg.svd(c.numpy())[1])),
+    "counts every singular value": lambda c: float(torch.linalg.matrix_rank(c)),
+    "participation ratio": lambda c: 1 / (shares(c) ** 2).sum(),
+    "NaN for": with_zeros,
+    "has shape": lambda c: torch.linalg.svdvals(c),
+    "differ by up to": lambda c: 2 * np.exp(entropy(shares(c))),
+}
+
+
+@pytest.mark.parametrize("says", WRONG_MODES)
+def test_effective_modes_says(says):
+    with pytest.raises(NotRight) as told:
+        checks.effective_modes(WRONG_MODES[says])
+    assert says in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["free_step", "learning_time", "effective_modes"])
+def test_an_open_exercise_passes(name, capsys):
+    getattr(checks, name)(lambda *given: ...)
+    assert "still open" in capsys.readouterr().out

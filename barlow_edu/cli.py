@@ -60,16 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("name", metavar="NAME")
     record.add_argument("--no-weights", action="store_true", help="leave the weights out")
     record.set_defaults(run=_record)
-    sweep = commands.add_parser("sweep", help="one short training for every value of a setting")
-    lambdas = sweep.add_subparsers(required=True, metavar="SETTING").add_parser(
-        "lambda", help="41 values of lambda, as notebook 06 shows them; call it again to go on"
-    )
-    lambdas.add_argument("--out", type=Path, help="folder (default: runs/lambda_sweep)")
-    lambdas.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
-    lambdas.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
-    )
-    lambdas.set_defaults(run=_sweep)
     course = commands.add_parser("course", help="work on the notebooks")
     builds = course.add_subparsers(required=True, metavar="BUILD")
     execute = builds.add_parser("run", help="restart and run notebooks, storing their outputs")
@@ -101,14 +91,6 @@ def _pretrain(options: argparse.Namespace) -> None:
     last = run.metrics[-1]
     print(f"{run.path}: loss {last['loss']:.2f} after {last['step']} steps.")
     print(f"Next: python -m barlow_edu evaluate {run.path}")
-
-
-def _sweep(options: argparse.Namespace) -> None:
-    from barlow_edu.sweeps import lambda_sweep
-
-    sweep = lambda_sweep(options.out, jobs=options.jobs, **_settings(options.set))
-    best = max(sweep.rows, key=lambda row: row["knn"])
-    print(f"{sweep.path}: kNN is best, {100 * best['knn']:.1f} %, at lambda = {best['lambd']:.3g}.")
 
 
 def _record(options: argparse.Namespace) -> None:

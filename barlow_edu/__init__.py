@@ -26,7 +26,7 @@ _HOMES = {
     "views": ("TwinViews", "ViewRecipe"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("checks", "cli", "course", "doctor", "explorer", "optim", "plots", *_HOMES)
+_MODULES = ("checks", "cli", "course", "doctor", "optim", "plots", *_HOMES)
 
 __all__ = sorted(_HOME_OF)
 

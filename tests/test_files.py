@@ -299,6 +299,7 @@ def serve(archive, monkeypatch):
     """serve("missing", "good") starts hosts with these manners and makes them the hosts of "toy"."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(files, "PATIENCE", 0.1)
+    monkeypatch.setattr(files, "SLOW", 500)  # a trickle is slower, a busy machine is not
     hosts = []
 
     def start(*manners):

@@ -48,6 +48,19 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.fixture
+def built(monkeypatch):
+    """The models that are built, newest first, so that a test can spoil one."""
+    models, original = [], training.build_model
+
+    def build_and_remember(config):
+        models.insert(0, original(config))
+        return models[0]
+
+    monkeypatch.setattr(training, "build_model", build_and_remember)
+    return models
+
+
 # the run folder
 
 
@@ -78,7 +91,7 @@ def test_the_environment_says_where_and_on_what(whole):
     assert environment["torch"] == torch.__version__
     assert environment["threads"] == 1
     assert environment["precision"].startswith("float32, channels first")
-    assert 0 <= environment["minutes"] < 1
+    assert 0 <= environment["minutes"] < 30
 
 
 def test_metrics_are_logged_at_the_first_every_second_and_the_last_step(whole):
@@ -171,6 +184,35 @@ def test_the_loss_falls_and_the_diagonal_rises(tmp_path):
     assert last > first + 0.15
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_training_is_this_loop(tmp_path, images, name):
+    """The same weights as from torch's optimizer and schedule in a loop of a few lines."""
+    settings = {"optimizer": name, "weight_decay": 0.1, "bias_lr": 0.02, "warmup_epochs": 0.6}
+    run = train(tmp_path / "run", images, **settings)
+    model, views = run.load_model(weights=False).train(), run.views()
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim == 1]
+    groups = [
+        {"params": decayed, "lr": 0.01, "weight_decay": 0.1},
+        {"params": others, "lr": 0.02, "weight_decay": 0.0},
+    ]
+    options = {"adamw": {}, "sgd": {"momentum": 0.9, "nesterov": True}}[name]
+    optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name](groups, **options)
+    cosine = [1 / 3, 2 / 3, 1.0]  # three steps of warm-up, seven of a cosine to a thousandth
+    cosine += [0.001 + 0.999 * (1 + math.cos(math.pi * i / 7)) / 2 for i in range(7)]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: [*cosine, 0.0][step])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        order = torch.randperm(85, generator=generator)
+        for rows in order[:80].split(16):
+            optimizer.zero_grad()
+            model(*views(images.images[rows], generator))[0].backward()
+            optimizer.step()
+            schedule.step()
+    for (key, w), v in zip(model.state_dict().items(), weights(run).values(), strict=True):
+        torch.testing.assert_close(v, w, rtol=1e-4, atol=1e-5, msg=key)
+
+
 def test_the_same_seed_gives_the_same_run_whatever_torch_was_seeded_with(tmp_path, images, whole):
     torch.manual_seed(1234)
     run = train(tmp_path / "run", images)
@@ -229,11 +271,22 @@ def test_every_precision_and_layout_runs(tmp_path, images, precision, channels_l
     assert all(v.dtype in (torch.float32, torch.int64) for v in weights(run).values())
 
 
-def test_bfloat16_is_close_to_float32_but_not_the_same(tmp_path, images, whole):
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_the_encoder_computes_in_the_precision_asked_for(tmp_path, images, built, name):
+    seen = set()
+
+    def look(step, c):
+        if step == 0:  # all forward passes after this one, training and watching
+            built[0].encoder.body[3].register_forward_hook(lambda m, i, out: seen.add(out.dtype))
+
+    run = train(tmp_path / "run", images, precision=name, on_snapshot=look)
+    assert seen == {getattr(torch, name)}
+    assert all(m["loss"] < 20 for m in run.metrics)
+
+
+def test_bfloat16_is_close_to_float32(tmp_path, images, whole):
     run = train(tmp_path / "run", images, precision="bfloat16")
-    first, reference = run.metrics[0]["loss"], whole[0].metrics[0]["loss"]
-    assert first != reference
-    assert first == pytest.approx(reference, rel=0.05)
+    assert run.metrics[0]["loss"] == pytest.approx(whole[0].metrics[0]["loss"], rel=0.05)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -297,9 +350,9 @@ def test_minutes_of_all_attempts_are_added(tmp_path, images):
     with pytest.raises(Stop):
         train(out, images, on_snapshot=interrupt_at(10))
     state = torch.load(out / "checkpoint.pt", weights_only=True)
-    assert 0 < state["minutes"] < 1
+    assert 0 < state["minutes"] < 30
     torch.save(state | {"minutes": 90.0}, out / "checkpoint.pt")
-    assert 90 <= train(out, images, resume=True).environment["minutes"] < 91
+    assert 90 <= train(out, images, resume=True).environment["minutes"] < 120
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path, images):
@@ -365,19 +418,6 @@ def test_without_out_the_next_free_folder_is_taken(tmp_path, images, monkeypatch
 
 
 # divergence
-
-
-@pytest.fixture
-def built(monkeypatch):
-    """The models that are built, newest first, so that a test can spoil one."""
-    models, original = [], training.build_model
-
-    def build_and_remember(config):
-        models.insert(0, original(config))
-        return models[0]
-
-    monkeypatch.setattr(training, "build_model", build_and_remember)
-    return models
 
 
 def test_a_diverging_run_stops_with_the_last_good_checkpoint(tmp_path, images, built):

@@ -144,7 +144,7 @@ def main() -> None:
             "# Twin views: views a second on one core",
             f"{describe(env)}. Made by `python tests/benchmarks/views.py`.",
             f"{BATCH} images of {SIZE} x {SIZE}, two views each. PIL and tensor are torchvision's "
-            "per-image pipelines.",
+            "per-image pipelines. Times are processor time, least of several turns.",
             table([show(row) for row in rows]),
             f"Each operation alone on {BATCH} images; one view, the imagenet preset's second.",
             table(operations),

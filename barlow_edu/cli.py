@@ -41,18 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
     )
     pretrain.set_defaults(run=_pretrain)
-    evaluate = commands.add_parser("evaluate", help="kNN and linear probe of a run, with baselines")
-    evaluate.add_argument("run_folder", metavar="RUN", help="a run folder or a recorded run's name")
-    evaluate.add_argument("--data", help="another image set")
-    evaluate.add_argument("--root", help="its folder")
-    evaluate.add_argument("--k", type=int, default=200, help="neighbours (default 200)")
-    evaluate.add_argument(
-        "--temperature", type=float, default=0.1, help="of the vote (default 0.1)"
-    )
-    evaluate.add_argument("--no-linear", action="store_true", help="skip the linear probe")
-    evaluate.add_argument("--save", action="store_true", help="keep it as RUN/evaluation.json")
-    evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.set_defaults(run=_evaluate)
+    _evaluate_parser(commands)
     record = commands.add_parser(
         "record", help="keep a run among the recorded ones (data/runs/NAME)"
     )
@@ -60,6 +49,16 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("name", metavar="NAME")
     record.add_argument("--no-weights", action="store_true", help="leave the weights out")
     record.set_defaults(run=_record)
+    sweep = commands.add_parser("sweep", help="one short training for every value of a setting")
+    lambdas = sweep.add_subparsers(required=True, metavar="SETTING").add_parser(
+        "lambda", help="41 values of lambda, as notebook 06 shows them; call it again to go on"
+    )
+    lambdas.add_argument("--out", type=Path, help="folder (default: runs/lambda_sweep)")
+    lambdas.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
+    lambdas.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
+    )
+    lambdas.set_defaults(run=_sweep)
     course = commands.add_parser("course", help="work on the notebooks")
     builds = course.add_subparsers(required=True, metavar="BUILD")
     execute = builds.add_parser("run", help="restart and run notebooks, storing their outputs")
@@ -74,6 +73,41 @@ def _parser() -> argparse.ArgumentParser:
         version.add_argument("--notebooks", type=Path, default=None, help="where the notebooks are")
         version.set_defaults(run=_course_build, kind=kind)
     return parser
+
+
+def _evaluate_parser(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser("evaluate", help="kNN and linear probe of a run, with baselines")
+    evaluate.add_argument("run_folder", metavar="RUN", help="a run folder or a recorded run's name")
+    evaluate.add_argument("--data", help="another image set: transfer")
+    evaluate.add_argument("--root", help="its folder")
+    evaluate.add_argument("--k", type=int, default=200, help="neighbours (default 200)")
+    evaluate.add_argument(
+        "--temperature", type=float, default=0.1, help="of the vote (default 0.1)"
+    )
+    evaluate.add_argument("--no-linear", action="store_true", help="skip the linear probe")
+    evaluate.add_argument("--seeds", type=int, default=1, help="draws; gives standard deviations")
+    few = "linear probes with N labels a class (default 1 5 10 100)"
+    evaluate.add_argument("--few", type=int, nargs="*", metavar="N", help=few)
+    tune = "train the whole encoder on, with N labels a class (default 10 100 all); minutes"
+    evaluate.add_argument("--fine-tune", type=_labels, nargs="*", metavar="N", help=tune)
+    labels = "also train the same encoder with all labels (default: the run's epochs); minutes"
+    evaluate.add_argument(
+        "--supervised",
+        type=int,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="EPOCHS",
+        help=labels,
+    )
+    evaluate.add_argument("--save", action="store_true", help="keep it in RUN/evaluation.json")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _labels(text: str) -> int | str:
+    """Labels a class: a number, or "all"."""
+    return text if text == "all" else int(text)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -91,6 +125,14 @@ def _pretrain(options: argparse.Namespace) -> None:
     last = run.metrics[-1]
     print(f"{run.path}: loss {last['loss']:.2f} after {last['step']} steps.")
     print(f"Next: python -m barlow_edu evaluate {run.path}")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from barlow_edu.sweeps import lambda_sweep
+
+    sweep = lambda_sweep(options.out, jobs=options.jobs, **_settings(options.set))
+    best = max(sweep.rows, key=lambda row: row["knn"])
+    print(f"{sweep.path}: kNN is best, {100 * best['knn']:.1f} %, at lambda = {best['lambd']:.3g}.")
 
 
 def _record(options: argparse.Namespace) -> None:
@@ -134,8 +176,9 @@ def _settings(pairs: Sequence[str]) -> dict:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from barlow_edu.data import load_images
-    from barlow_edu.evaluation import evaluate
+    from barlow_edu.evaluation import FEW_LABELS, FINE_TUNING, evaluate
     from barlow_edu.runs import load_run
+    from barlow_edu.tables import evaluation_table
 
     run = load_run(options.run_folder)
     sets = {}
@@ -150,19 +193,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         k=options.k,
         temperature=options.temperature,
         save=options.save,
+        seeds=options.seeds,
+        few=FEW_LABELS if options.few == [] else options.few or (),
+        fine_tuning=FINE_TUNING if options.fine_tune == [] else options.fine_tune or (),
+        supervised=options.supervised,
+        progress=None,
         **sets,
     )
-    print(json.dumps(found, indent=1) if options.json else _table(found))
-
-
-def _table(found: dict) -> str:
-    """The evaluation as text."""
-    head = (
-        f"{found['data']}: {found['train_images']:,} training and {found['test_images']:,} test images, "
-        f"kNN with k = {found['k']}, temperature {found['temperature']}"
-    )
-    lines = [head, f"{'':18}{'kNN':>8}{'linear':>9}{'eff. rank':>11}"]
-    for name, row in found["rows"].items():
-        linear = f"{100 * row['linear']:.1f} %" if "linear" in row else "-"
-        lines.append(f"{name:18}{100 * row['knn']:6.1f} %{linear:>9}{row['effective_rank']:>11.1f}")
-    return "\n".join(lines)
+    print(json.dumps(found, indent=1) if options.json else evaluation_table(found))

@@ -1,0 +1,319 @@
+"""A sweep: one short training again and again, with nothing changed but one setting (and the seed).
+
+    config.yaml         what was run, and ``sweep``: the setting, its values, the seeds
+    environment.json    hardware, versions, commit, date, data label, minutes
+    sweep.json          one row a training (see ``measure``), and the baselines
+    matrices.npz        C of each training on the same twins, uint8 (64, 64), see ``to_bytes``
+
+Trainings of one seed start from the same weights and see the same batches in the same order. A finished one is
+kept, so that a sweep can be stopped and called again. Files are written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from barlow_edu.config import DEFAULTS, load_config
+from barlow_edu.data import ImageSet, data_dir, load_images
+from barlow_edu.evaluation import effective_rank, extract_features, knn_accuracy, pixel_features
+from barlow_edu.files import replacing
+from barlow_edu.loss import barlow_twins_loss, cross_correlation
+from barlow_edu.models import batch_statistics
+from barlow_edu.runs import Run, build_model, build_views, describe_environment
+from barlow_edu.training import Computer, pretrain
+
+LAMBDAS = tuple(float(f"{10 ** (k / 8 - 5):.4g}") for k in range(41))  # 1e-5 to 1, eight a decade
+DIMS = 64  # dimensions of C whose picture is kept; all numbers are of the whole C
+IMAGES = (4000, 2000, 1024)  # training images that vote, test images, those of which twins are made
+FREE = ("name", "device", "root", "seed")  # settings in which a folder's trainings may differ
+RECORD = "lambda_sweep"
+
+
+class Sweep:
+    """A recorded sweep. ``load_sweep`` finds one by path or by name.
+
+    ``key`` is the setting, ``rows`` are sorted by its value, then by seed; all arrays are in that order.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text())
+        self.environment = json.loads((self.path / "environment.json").read_text())
+        self.key: str = self.config["sweep"]["key"]
+        found = json.loads((self.path / "sweep.json").read_text())
+        self.baselines: dict[str, float] = found["baselines"]
+        self.rows: list[dict[str, Any]] = sorted(found["rows"], key=self._point)
+        with np.load(self.path / "matrices.npz") as kept:
+            self.bytes = np.stack([kept[_name(*self._point(row))] for row in self.rows])
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.path.name!r}, {len(self.rows)} trainings over {self.key})"
+
+    def _point(self, row: Mapping[str, Any]) -> tuple:
+        return row[self.key], row["seed"]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The setting's value of each row, ascending, (n,)."""
+        return self.column(self.key)
+
+    @property
+    def spectra(self) -> np.ndarray:
+        """Singular values of C, largest first, (n, D)."""
+        return np.array([row["spectrum"] for row in self.rows])
+
+    def column(self, name: str) -> np.ndarray:
+        """One number a row, (n,). Raises KeyError naming the columns there are."""
+        known = [k for k, value in self.rows[0].items() if not isinstance(value, list)]
+        if name not in known:
+            raise KeyError(f"No column {name!r}. There are {', '.join(known)}.")
+        return np.array([row[name] for row in self.rows])
+
+    def nearest(self, value: float) -> int:
+        """The row whose value is nearest, on a logarithmic scale. Raises ValueError unless value > 0."""
+        if not value > 0:
+            raise ValueError(
+                f"{self.key} must be above 0, got {value}: the scale of a sweep is logarithmic."
+            )
+        return int(np.abs(np.log(self.values / value)).argmin())
+
+    def matrix(self, row: int) -> np.ndarray:
+        """The first 64 dimensions of C of one row, float32, within 0.004."""
+        return from_bytes(self.bytes[row])
+
+
+def load_sweep(path: str | Path = RECORD) -> Sweep:
+    """A sweep by folder, or by the name of a recorded one (``data/runs/NAME``).
+
+    Raises FileNotFoundError saying how to make one.
+    """
+    for folder in (Path(path), data_dir() / "runs" / str(path)):
+        if (folder / "sweep.json").exists():
+            return Sweep(folder)
+    raise FileNotFoundError(
+        f"No sweep at {str(path)!r}. Make one: python -m barlow_edu sweep lambda --out {path}"
+    )
+
+
+def to_bytes(c: np.ndarray | Tensor) -> np.ndarray:
+    """Correlations as uint8: 0 is −1, 127 is 0, 254 is 1. What leaves [−1, 1] is cut off."""
+    return np.rint(np.clip(np.asarray(c, dtype=np.float64), -1, 1) * 127 + 127).astype(np.uint8)
+
+
+def from_bytes(values: np.ndarray) -> np.ndarray:
+    """The inverse of ``to_bytes``, float32, within 1/254."""
+    return (values.astype(np.float32) - 127) / 127
+
+
+def lambda_sweep(
+    out: str | Path | None = None, jobs: int = 1, progress: bool = True, **overrides: Any
+) -> Sweep:
+    """The sweep of notebook 06: the configuration ``lambda_sweep`` with each of ``LAMBDAS``."""
+    out = out if out is not None else Path("runs") / RECORD
+    coarse_first = sorted(LAMBDAS, key=lambda x: LAMBDAS.index(x) % 8 > 0)
+    return sweep(out, RECORD, "lambd", coarse_first, jobs=jobs, progress=progress, **overrides)
+
+
+def sweep(
+    out: str | Path,
+    config: str | Path | Mapping[str, Any],
+    key: str,
+    values: Sequence[float],
+    seeds: Sequence[int] = (0,),
+    jobs: int = 1,
+    progress: bool = True,
+    **overrides: Any,
+) -> Sweep:
+    """Train once for every value of one setting and every seed; keep what came of it in one folder.
+
+    out: the folder; trainings finished there are not run again, and values are trained in their order. config, overrides: as for ``pretrain``. key: a
+    setting that is a number, such as "lambd". jobs: trainings at a time, each in a process of its own with one
+    thread. Raises ValueError if there is nothing to train, if a value does not fit the setting, or if the folder
+    holds a sweep of other settings.
+    """
+    if jobs < 1 or not len(values) or not len(seeds):
+        raise ValueError(
+            f"A sweep needs values, seeds and jobs of 1 or more, got {values}, {seeds} and {jobs}."
+        )
+    if not isinstance(DEFAULTS.get(key), (int, float)) or key == "seed":
+        raise ValueError(f"A sweep goes over a setting that is a number, got {key!r}.")
+    base = load_config(config, snapshots=0, **overrides)
+    points = list(product(values, seeds))
+    for value, seed in points:
+        load_config(base, **{key: value, "seed": seed})
+    folder = _Folder(Path(out), base, key, points)
+    todo = [point for point in points if point not in folder.rows]
+    with tqdm(total=len(points), initial=len(points) - len(todo), disable=not progress) as bar:
+        for row, c in _trained(base, key, todo, jobs):
+            folder.add(row, c)
+            bar.update()
+            bar.set_postfix_str(f"{key} = {row[key]:.3g}: kNN {100 * row['knn']:.1f} %")
+    return Sweep(folder.path)
+
+
+class _Folder:
+    """The sweep's folder while it is being filled. ``rows`` and ``matrices`` go by (value, seed)."""
+
+    def __init__(self, path: Path, config: dict[str, Any], key: str, points: Sequence[tuple]):
+        self.path, self.key = path, key
+        self.rows: dict[tuple, dict] = {}
+        self.matrices: dict[tuple, np.ndarray] = {}
+        if (path / "sweep.json").exists():
+            kept = Sweep(path)
+            _check_same(kept, config, key)
+            self.rows = {kept._point(row): row for row in kept.rows}
+            self.matrices = dict(zip(self.rows, kept.bytes, strict=True))
+            self.environment, self.baselines = kept.environment, kept.baselines
+        else:
+            device = Computer.choose(config)
+            self.environment = describe_environment(device.device) | device.describe()
+            self.environment |= {"threads": 1, "data": config["data"]}
+            self.baselines = _baselines(config)
+        wanted = {*points, *self.rows}
+        axes = {"key": key, "values": sorted({v for v, _ in wanted})}
+        self.config = config | {"sweep": axes | {"seeds": sorted({s for _, s in wanted})}}
+
+    def add(self, row: dict, c: np.ndarray) -> None:
+        """Keep one training: first the matrices, then the rows that name them."""
+        point = row[self.key], row["seed"]
+        self.rows[point], self.matrices[point] = row, c
+        order = sorted(self.rows)
+        with replacing(self.path / "matrices.npz") as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **{_name(*p): self.matrices[p] for p in order})
+        self.environment["minutes"] = round(sum(r["minutes"] for r in self.rows.values()), 2)
+        self._write("environment.json", json.dumps(self.environment, indent=1) + "\n")
+        self._write("config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        rows = ",\n".join(json.dumps(self.rows[p]) for p in order)
+        baselines = json.dumps(self.baselines)
+        self._write("sweep.json", f'{{"baselines": {baselines},\n"rows": [\n{rows}\n]}}\n')
+
+    def _write(self, name: str, text: str) -> None:
+        with replacing(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _name(value: float, seed: int) -> str:
+    """A training's name in matrices.npz."""
+    return f"{value:g}_seed{seed}"
+
+
+def _check_same(kept: Sweep, config: Mapping[str, Any], key: str) -> None:
+    if kept.key != key:
+        raise ValueError(f"{kept.path} holds a sweep over {kept.key}, not {key}.")
+    for name, value in config.items():
+        if name not in (*FREE, key) and kept.config.get(name) != value:
+            raise ValueError(
+                f"{kept.path} holds a sweep with {name}={kept.config.get(name)!r}, not {value!r}. "
+                "Choose another folder."
+            )
+
+
+def _trained(config: dict, key: str, points: Sequence[tuple], jobs: int) -> Iterator[tuple]:
+    """(row, C) of every training, as they get ready."""
+    configs = [config | {key: value, "seed": seed} for value, seed in points]
+    if jobs == 1:
+        with _one_thread():
+            yield from (train_one(one, key, IMAGES) for one in configs)
+        return
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        waiting = [pool.submit(train_one, one, key, IMAGES) for one in configs]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def train_one(
+    config: Mapping[str, Any], key: str, counts: tuple[int, int, int] = IMAGES
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Train once, in a folder that is thrown away, and measure: see there for ``counts``."""
+    images = _load(config["data"], config["root"], "train", config["limit"])
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run = pretrain(config, Path(folder) / "run", images, progress=False)
+        minutes = round((time.perf_counter() - begin) / 60, 2)
+        row, c = measure(run, counts)
+    return {key: config[key], "seed": config["seed"], **row, "minutes": minutes}, c
+
+
+def measure(run: Run, counts: tuple[int, int, int] = IMAGES) -> tuple[dict[str, Any], np.ndarray]:
+    """What a sweep keeps of a run: a row of numbers, and C as uint8 (64, 64).
+
+    counts: how many training images vote, how many test images there are, and of how many twins are made
+    (``batch_size``), the same for every training. On the twins: invariance, redundancy (not multiplied by λ),
+    diagonal_mean, effective_rank_z and the spectrum of C, (D,). On the ``features`` before the projector:
+    effective_rank_h and knn (k = 200).
+    """
+    config, model, views = run.config, run.load_model(), run.views()
+    bank, test = _judges(config, counts)
+    generator = torch.Generator().manual_seed(config["seed"] + 1)
+    twins = views(test.images[: counts[2]], generator)
+    with torch.no_grad(), batch_statistics(model):
+        z_a, z_b = map(model.embed, twins)
+    c = cross_correlation(z_a, z_b)
+    terms = barlow_twins_loss(z_a, z_b, config["lambd"])
+    sets = [extract_features(model.encoder, s.images, views.normalize) for s in (bank, test)]
+    row = {
+        "batch_size": len(z_a),
+        "dim": z_a.shape[1],
+        "features": sets[0].shape[1],
+        "invariance": terms.invariance.item(),
+        "redundancy": terms.redundancy.item(),
+        "diagonal_mean": terms.diagonal.mean().item(),
+        "effective_rank_z": effective_rank(z_a),
+        "effective_rank_h": effective_rank(sets[1]),
+        "knn": knn_accuracy(sets[0], bank.labels, sets[1], test.labels),
+    }
+    row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
+    row["spectrum"] = [float(f"{v:.4g}") for v in torch.linalg.svdvals(c.double())]
+    return row, to_bytes(c[:DIMS, :DIMS])
+
+
+_load = lru_cache(maxsize=3)(load_images)
+
+
+def _judges(config: Mapping[str, Any], counts: Sequence[int]) -> tuple[ImageSet, ImageSet]:
+    """Images that vote, and images to test."""
+    name, root = config["data"], config["root"]
+    return _load(name, root, "train", counts[0]), _load(name, root, "test", counts[1])
+
+
+def _baselines(config: Mapping[str, Any]) -> dict[str, float]:
+    """kNN accuracy of the pixels, of the untrained encoder, and of chance."""
+    bank, test = _judges(config, IMAGES)
+    encoder, normalize = build_model(config).encoder, build_views(config).normalize
+    features = {
+        "pixels": [pixel_features(s.images) for s in (bank, test)],
+        "untrained": [extract_features(encoder, s.images, normalize) for s in (bank, test)],
+    }
+    knn = {k: knn_accuracy(a, bank.labels, b, test.labels) for k, (a, b) in features.items()}
+    return {k: float(f"{v:.5g}") for k, v in knn.items()} | {"chance": 1 / len(test.classes)}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Short trainings on few cores: results that do not depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,7 @@
 """What every exercise checker is made of: open, right, and each kind of not right."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -67,9 +69,51 @@ def test_a_checker_keeps_its_name_and_passes_options_on():
         picky(1.01)
 
 
+def test_a_checker_that_breaks_on_an_answer_says_so_in_a_sentence():
+    @checker
+    def brittle(answer):
+        answer["nothing"]
+
+    with pytest.raises(NotRight, match="cannot be used here. KeyError: 'nothing'") as told:
+        brittle({})
+    assert isinstance(told.value.__cause__, KeyError)
+
+
 def test_not_right_is_an_assertion():
     assert issubclass(NotRight, AssertionError)
     assert checks.NotRight is NotRight
+
+
+# what Jupyter shows: the message, not the frames of the checker
+
+
+def shown(source):
+    """The lines that IPython shows as the traceback of a cell."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    lines = []
+    shell._showtraceback = lambda kind, error, traceback: lines.extend(traceback)
+    shell.run_cell(source)
+    InteractiveShell.clear_instance()
+    return [re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines]
+
+
+def test_jupyter_shows_a_wrong_answer_as_its_diagnosis_alone():
+    source = (
+        "from barlow_edu import checks\nchecks.off_diagonal_rms(lambda c: c.square().mean().sqrt())"
+    )
+    assert shown(source) == [
+        "NotRight (not right): That is the root mean square of all of C. Leave the diagonal out."
+    ]
+
+
+def test_jupyter_shows_an_exercise_not_done_as_its_task_alone():
+    source = (
+        "from barlow_edu import checks\ndef f(c):\n    raise NotImplementedError('Exercise 0.1: do it')\n"
+        "checks.off_diagonal_rms(f)"
+    )
+    assert shown(source) == ["NotImplementedError (not done yet): Exercise 0.1: do it"]
 
 
 # attempt
@@ -93,6 +137,27 @@ def test_an_exercise_not_written_yet_is_passed_on():
 
     with pytest.raises(NotImplementedError, match="Exercise 1"):
         attempt(stub, X)
+
+
+def test_what_torch_has_not_implemented_is_no_open_exercise():
+    def lacks_a_type(x):
+        raise NotImplementedError('"cholesky" not implemented for Half')
+
+    with pytest.raises(NotRight, match="raised NotImplementedError: .cholesky. not implemented"):
+        attempt(lacks_a_type, X)
+
+
+def test_an_exception_is_located_in_the_learners_own_lines():
+    def multiplies(x):
+        tripled = torch.cat([x, x, x])
+        return tripled @ x.T @ x.new_zeros(7)
+
+    with pytest.raises(NotRight) as told:
+        attempt(multiplies, X.clone())
+    first, second = str(told.value).splitlines()
+    assert first.startswith("Your function raised RuntimeError: ")
+    line = multiplies.__code__.co_firstlineno + 2
+    assert second == f"  in line {line}:  return tripled @ x.T @ x.new_zeros(7)"
 
 
 def test_a_forgotten_return_is_told():

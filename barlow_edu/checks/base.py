@@ -8,6 +8,7 @@ never says "wrong" and goes on. Only an exercise that was left open (it returns 
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ import torch
 
 class NotRight(AssertionError):
     """The answer is not right; the message says what seems to have happened."""
+
+    def _render_traceback_(self) -> list[str]:
+        return _rendered("not right", self)
 
 
 class _Open(Exception):
@@ -39,6 +43,14 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
                 f"{check.__name__}: still open. Replace the three dots, then run this cell again."
             )
             return
+        except NotRight:
+            raise
+        except Exception as error:
+            if not _is_stub(error):
+                problem = f"{type(error).__name__}: {error}"
+                raise NotRight(f"Your answer cannot be used here. {problem}") from error
+            error._render_traceback_ = functools.partial(_rendered, "not done yet", error)
+            raise
         print(f"{check.__name__}: right.")
 
     return run
@@ -53,10 +65,12 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
     before = [x.clone() if torch.is_tensor(x) else x for x in inputs]
     try:
         answer = function(*inputs, **options)
-    except NotImplementedError:
-        raise
     except Exception as error:
-        raise NotRight(f"Your function raised {type(error).__name__}: {error}") from error
+        if _is_stub(error):
+            raise
+        raise NotRight(
+            f"Your function raised {type(error).__name__}: {error}{_place(function, error)}"
+        ) from error
     if answer is ...:
         raise _Open
     if answer is None:
@@ -67,6 +81,25 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
                 "Your function changed its input in place. Work on a copy, or without x -= ..."
             )
     return answer
+
+
+def _is_stub(error: Exception) -> bool:
+    """Raised by the open exercise of a student notebook, not by torch, where an operation lacks a type."""
+    return isinstance(error, NotImplementedError) and str(error).startswith("Exercise")
+
+
+def _place(function: Callable, error: Exception) -> str:
+    """Where in the file or cell of ``function`` the error was raised, or nothing if it was not there."""
+    here = getattr(getattr(function, "__code__", None), "co_filename", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == here]
+    if not frames or not frames[-1].line:
+        return ""
+    return f"\n  in line {frames[-1].lineno}:  {frames[-1].line}"
+
+
+def _rendered(verdict: str, error: Exception) -> list[str]:
+    """What Jupyter shows: the verdict and the message alone. The frames of a checker would tell a learner nothing."""
+    return [f"\x1b[1;31m{type(error).__name__}\x1b[0m ({verdict}): {error}"]
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

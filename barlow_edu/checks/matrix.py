@@ -176,6 +176,8 @@ def _correlation_mistakes(z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
             rows[0].T @ rows[1] / n
         ),
         "This is the transpose of C: row i belongs to view A, column j to view B.": c.T,
+        "You made C symmetric, but C is symmetric only when the views are equal: C_ij and C_ji compare "
+        "different columns.": (c + c.T) / 2,
         "This correlates view A with itself. The second table must be view B.": _correlate(a, a),
         "This correlates view B with itself. The first table must be view A.": _correlate(b, b),
     }

@@ -15,18 +15,22 @@ BRANCH_START = 0.3  # of SmallResNet's residual branches
 class SmallResNet(nn.Module):
     """A residual net for 32 x 32 images that two CPU cores can train in minutes.
 
-    A strided 3 x 3 stem, then four of torchvision's basic blocks at width, 2 width, 4 width, 8 width; the
-    last three halve the resolution. (N, channels, H, W) -> (N, 8 width) by global average pooling.
+    A strided 3 x 3 stem, or with ``stem`` one of the large nets' (see ``build_encoder``); then four of
+    torchvision's basic blocks at width, 2 width, 4 width, 8 width; the last three halve the resolution.
+    (N, channels, H, W) -> (N, 8 width) by global average pooling.
     """
 
-    def __init__(self, width: int = 24, channels: int = 3):
+    def __init__(self, width: int = 24, channels: int = 3, stem: str | None = None):
         super().__init__()
         self.dim = 8 * width
+        kernel, stride = {None: (3, 2), "cifar": (3, 1), "imagenet": (7, 2)}[stem]
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
         )
+        if stem == "imagenet":
+            self.stem.append(nn.MaxPool2d(3, 2, padding=1))
         widths = [width, width, 2 * width, 4 * width, 8 * width]
         self.blocks = nn.Sequential(
             *(_block(a, b, 1 if a == b else 2) for a, b in zip(widths, widths[1:], strict=False))
@@ -85,14 +89,15 @@ def _vit(dim: int, heads: int, stem: str, image_size: int) -> tuple[nn.Module, i
     return net, dim
 
 
-def _small(width: int) -> tuple[nn.Module, int]:
-    net = SmallResNet(width)
+def _small(width: int, stem: str | None = None) -> tuple[nn.Module, int]:
+    net = SmallResNet(width, stem=stem)
     return net, net.dim
 
 
 ENCODERS: dict[str, Callable[[str, int], tuple[nn.Module, int]]] = {
     "small_resnet": lambda stem, size: _small(24),
     "small_resnet_wide": lambda stem, size: _small(48),
+    "narrow_resnet": lambda stem, size: _small(12, stem),  # to compare stems on a CPU
     "resnet18": lambda stem, size: _resnet(resnet18, stem),
     "resnet34": lambda stem, size: _resnet(resnet34, stem),
     "resnet50": lambda stem, size: _resnet(resnet50, stem),

@@ -38,6 +38,7 @@ def on_meta(build, *arguments, **options):
 WIDTHS = {
     "small_resnet": 192,
     "small_resnet_wide": 384,
+    "narrow_resnet": 96,
     "resnet18": 512,
     "resnet34": 512,
     "resnet50": 2048,
@@ -105,6 +106,23 @@ def test_the_imagenet_stem_is_seven_by_seven_with_max_pool():
     net, _ = on_meta(build_encoder, "resnet50", "imagenet")
     assert (net.conv1.kernel_size, net.conv1.stride) == ((7, 7), (2, 2))
     assert isinstance(net.maxpool, nn.MaxPool2d)
+
+
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_the_narrow_net_has_the_stems_of_the_large_ones(stem):
+    """Stem and first stage of torchvision's network with 12 channels, and the same resolutions."""
+    narrow, large = (build_encoder(name, stem)[0] for name in ("narrow_resnet", "resnet18"))
+    large = nn.Sequential(large.conv1, large.bn1, large.relu, large.maxpool)
+    describe = [
+        [(m.kernel_size, m.stride, m.padding) for m in net.modules() if hasattr(m, "padding")]
+        for net in (narrow.stem, large)
+    ]
+    assert describe[0] == describe[1]
+    x = torch.zeros(2, 3, 33, 33)
+    assert narrow.stem(x).shape == (2, 12, *large(x).shape[2:])
+    assert narrow.blocks(narrow.stem(x)).shape[1:] == (
+        (96, 5, 5) if stem == "cifar" else (96, 2, 2)
+    )
 
 
 @pytest.mark.parametrize(("name", "start"), [("small_resnet", BRANCH_START), ("resnet18", 0)])

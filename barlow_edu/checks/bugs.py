@@ -169,12 +169,14 @@ def _run_recipe(recipe: object, total: int) -> tuple[list[float], bool]:
     used = []
     optimizer.register_step_pre_hook(lambda o, *_: used.append(o.param_groups[0]["lr"]))
     after = []
+
+    def take(step):
+        done = recipe.optimizer_step(step, optimizer)
+        return ... if done is ... else True  # an open exercise returns three dots
+
     for step in range(total):
         weight.grad = torch.ones(())
-        try:
-            recipe.optimizer_step(step, optimizer)
-        except Exception as error:
-            raise NotRight(f"Your hook raised {type(error).__name__}: {error}") from error
+        attempt(take, step)
         after.append(optimizer.param_groups[0]["lr"])
     if len(used) > total:
         raise NotRight(

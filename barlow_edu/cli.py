@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return options.run(options) or 0
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop}" if str(stop) else "\nStopped.", file=sys.stderr)
+        return 128 + getattr(stop, "signum", signal.SIGINT)  # 130 for Ctrl-C, 143 for SIGTERM
     except (ValueError, OSError, RuntimeError) as error:
         print(f"barlow_edu: {error}", file=sys.stderr)
         return 2
@@ -130,6 +131,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from barlow_edu.sweeps import lambda_sweep
 
+    logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # forty trainings, one bar
     sweep = lambda_sweep(options.out, jobs=options.jobs, **_settings(options.set))
     best = max(sweep.rows, key=lambda row: row["knn"])
     print(f"{sweep.path}: kNN is best, {100 * best['knn']:.1f} %, at lambda = {best['lambd']:.3g}.")

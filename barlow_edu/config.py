@@ -44,7 +44,9 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "device": "auto",
     "precision": "auto",
     "channels_last": "auto",
-    # what is kept
+    "compile": False,
+    # what is kept; checkpoint_every counts steps, null is once an epoch
+    "checkpoint_every": None,
     "log_every": 10,
     "snapshots": 24,
     "snapshot_dims": 128,
@@ -60,6 +62,8 @@ CHOICES = {
     "optimizer": OPTIMIZERS,
     "precision": ("auto", "float32", "bfloat16"),
     "channels_last": ("auto", True, False),
+    "compile": (True, False),
+    "joint_views": (True, False),
     "form": FORMS,
 }
 # Every number: the least and the most it may be.
@@ -74,6 +78,7 @@ BOUNDS = {
     "warmup_epochs": (0, math.inf),
     "final_lr": (0, 1),
     "seed": (0, 2**63 - 2),
+    "checkpoint_every": (1, math.inf),
     "log_every": (1, math.inf),
     "snapshots": (0, math.inf),
     "snapshot_dims": (1, math.inf),
@@ -86,7 +91,7 @@ BOUNDS = {
     "lambd": (0, math.inf),
 }
 FRACTIONS = ("lr", "bias_lr", "weight_decay", "momentum", "warmup_epochs", "final_lr", "lambd")
-MAY_BE_NULL = ("limit", "bias_lr", "encoder_dim", "proj_hidden")
+MAY_BE_NULL = ("limit", "bias_lr", "checkpoint_every", "encoder_dim", "proj_hidden")
 
 
 def config_names() -> list[str]:

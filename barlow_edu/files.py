@@ -1,10 +1,12 @@
-"""Files on disk and on the network: safe writing, class-folder trees, downloads with a mirror."""
+"""Files on disk and on the network: safe writing, locks, class-folder trees, downloads with a mirror."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.client
+import logging
 import os
 import tarfile
 import time
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 from PIL import Image
@@ -40,16 +43,89 @@ ARCHIVES = {
 }
 
 
+# What the system says when nothing more fits: on the disk, in the user's share of it, in one file.
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+log = logging.getLogger("barlow_edu")
+
+
+class DiskFull(OSError):
+    """A file could not be written because nothing more fits on the disk. What was there before is unharmed."""
+
+
+class FolderInUse(RuntimeError):
+    """Another process writes to the folder."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; renamed to it when the block ends well, removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A temporary name beside ``path``; renamed to it when the block ends well, removed when it does not.
+
+    Raises DiskFull, naming ``path``, where the block or the renaming finds the disk full.
+    """
+    with naming_what_does_not_fit(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming_what_does_not_fit(path: Path) -> Iterator[None]:
+    """Turn the system's error for a full disk into DiskFull, which names ``path``."""
     try:
-        yield temporary
-        os.replace(temporary, path)
+        yield
+    except OSError as error:
+        if error.errno not in FULL or isinstance(error, DiskFull):
+            raise
+        raise DiskFull(f"The disk is full: {path} could not be written.") from error
+
+
+def append(path: Path, text: str) -> None:
+    """Add ``text`` to a file: all of it, or, where the disk is full (DiskFull), nothing."""
+    with naming_what_does_not_fit(path), open(path, "ab", buffering=0) as out:
+        data, size = text.encode(), out.tell()
+        try:
+            while data:  # a full disk may take a part before it refuses
+                data = data[out.write(data) :]
+        except OSError:
+            out.truncate(size)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk, so that a power cut cannot take it away."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` (made if need be) while the block runs. Raises FolderInUse if another process holds it.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise FolderInUse(
+            f"Another process is training in {folder}. Wait for it to end, or choose another folder."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.warning(
+            "This file system knows no locks: see to it that one process alone uses %s.", folder
+        )
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        lock.release()
 
 
 def image_files(root: Path, splits: tuple[str, ...]) -> tuple[list[Path], list[int], list[str]]:

@@ -6,20 +6,20 @@
     snapshots/c_STEP.npy   C on a fixed batch of twins, float16, the first ``snapshot_dims`` dimensions
     encoder.safetensors    weights, projector.safetensors beside it
     evaluation.json        what ``evaluate`` found
-    checkpoint.pt          everything needed to go on; a recorded run has none
+    checkpoint.pt          everything needed to go on; checkpoint_previous.pt the one before it
+    .lock                  held by the process that trains
 
-Files are written under a temporary name and renamed, so that a run folder is never half written.
+A recorded run has no checkpoints. Files are written under a temporary name and renamed, so that a run folder
+is never half written; a line of metrics that a crash cut in half is passed over and dropped when resuming.
 """
 
 from __future__ import annotations
 
-import datetime
+import io
 import json
 import math
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +28,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from barlow_edu.data import data_dir
-from barlow_edu.files import replacing
+from barlow_edu.devices import describe_environment as describe_environment  # its former home
+from barlow_edu.files import append, replacing
 from barlow_edu.models import MODEL_DEFAULTS, BarlowTwinsModel
 from barlow_edu.views import TwinViews
 
@@ -111,12 +112,17 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """A run by folder, or by the name of a recorded one (``data/runs/NAME``).
 
-    Raises FileNotFoundError naming the recorded runs there are.
+    Raises FileNotFoundError naming the recorded runs there are, and ValueError if the folder holds a sweep.
     """
     for folder in (Path(path), data_dir() / "runs" / str(path)):
+        if (folder / "sweep.json").exists():
+            raise ValueError(
+                f"{folder} holds a sweep, not a run: use barlow_edu.sweeps.load_sweep."
+            )
         if (folder / "config.yaml").exists():
             return Run(folder)
-    recorded = sorted(f.parent.name for f in (data_dir() / "runs").glob("*/config.yaml"))
+    found = (f.parent for f in (data_dir() / "runs").glob("*/config.yaml"))
+    recorded = sorted(folder.name for folder in found if not (folder / "sweep.json").exists())
     raise FileNotFoundError(
         f"No run at {str(path)!r}. Recorded runs: {', '.join(recorded) or 'none'}."
     )
@@ -134,7 +140,7 @@ def record(run: Run, name: str, without_weights: bool = False) -> Run:
         raise ValueError(f"{run.path} is not finished: it holds no encoder.safetensors.")
     unfinished = target.with_name(f".{name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    weights = ("*.safetensors", "*.part", "checkpoint.pt")
+    weights = ("*.safetensors", "*.part", "checkpoint*.pt", ".lock")
     shutil.copytree(run.path, unfinished, ignore=shutil.ignore_patterns(*weights))
     if not without_weights:
         for file in run.path.glob("*.safetensors"):
@@ -163,36 +169,41 @@ class RunWriter:
         _write_text(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line."""
+        """Append one line, whole or not at all."""
         rounded = {k: float(f"{v:.6g}") if math.isfinite(v) else v for k, v in values.items()}
-        with open(self.path / "metrics.jsonl", "a") as out:
-            out.write(json.dumps({"step": step, **rounded}) + "\n")
+        append(self.path / "metrics.jsonl", json.dumps({"step": step, **rounded}) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drop metrics and snapshots after ``step``: a resumed run writes them again."""
+        """Drop what came after ``step`` (a resumed run writes it again), and what a crash left half written."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            lines = [x for x in path.read_text().splitlines(True) if x.endswith("}\n")]
-            _write_text(path, "".join(x for x in lines if json.loads(x)["step"] <= step))
+            lines = path.read_text().splitlines(True)
+            whole = [x for x in lines if x.endswith("}\n") and json.loads(x)["step"] <= step]
+            if whole != lines:
+                _write_text(path, "".join(whole))
         for file in (self.path / "snapshots").glob("c_*.npy"):
             if int(file.stem[2:]) > step:
                 file.unlink()
+        for file in [*self.path.glob(".*.part"), *self.path.glob("snapshots/.*.part")]:
+            file.unlink()
+
+    def unfinish(self) -> None:
+        """Drop what only a finished run has: it goes on now."""
+        for name in ("encoder.safetensors", "projector.safetensors", "evaluation.json"):
+            (self.path / name).unlink(missing_ok=True)
 
     def snapshot(self, step: int, c: Tensor) -> None:
         """Keep one C, as float16."""
         target = self.path / "snapshots" / f"c_{step:07d}.npy"
-        with replacing(target) as temporary, open(temporary, "wb") as out:
-            np.save(out, c.cpu().numpy().astype(np.float16))
+        content = io.BytesIO()
+        np.save(content, c.cpu().numpy().astype(np.float16))
+        with replacing(target) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
     def weights(self, model: BarlowTwinsModel) -> None:
         """Keep the encoder's and the projector's weights."""
         for name, module in (("encoder", model.encoder), ("projector", model.projector)):
             save_weights(module, self.path / f"{name}.safetensors")
-
-    def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep everything that is needed to go on."""
-        with replacing(self.path / "checkpoint.pt") as temporary:
-            torch.save(dict(state), temporary)
 
     def evaluation(self, results: Mapping[str, Any]) -> None:
         """Keep what an evaluation found."""
@@ -203,7 +214,8 @@ def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's state as safetensors."""
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(state, temporary)
+        # Not by save_file: its error for a full disk is not the system's.
+        temporary.write_bytes(save(state))
 
 
 def build_model(config: Mapping[str, Any]) -> BarlowTwinsModel:
@@ -216,42 +228,6 @@ def build_model(config: Mapping[str, Any]) -> BarlowTwinsModel:
 def build_views(config: Mapping[str, Any]) -> TwinViews:
     """The twin views a run's configuration asks for."""
     return TwinViews(config["views"], config["image_size"], **(config.get("augment") or {}))
-
-
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Hardware and versions, for environment.json."""
-    import torchvision
-
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "commit": _commit(),
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The checkout's commit, if the package runs from one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
 
 
 def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:

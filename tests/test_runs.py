@@ -50,7 +50,9 @@ def test_a_record_holds_everything_but_the_checkpoint(run, records):
     kept = record(run, "kept")
     assert kept.path == records / "kept"
     names = {p.name for p in run.path.iterdir()}
-    assert {p.name for p in kept.path.iterdir()} == names - {"checkpoint.pt"}
+    not_kept = {"checkpoint.pt", "checkpoint_previous.pt", ".lock"}
+    assert names > {"checkpoint.pt", "checkpoint_previous.pt"}
+    assert {p.name for p in kept.path.iterdir()} == names - not_kept
     assert kept.metrics == run.metrics and kept.environment == run.environment
     assert all(np.array_equal(c, run.snapshots[step]) for step, c in kept.snapshots.items())
     size = (kept.path / "encoder.safetensors").stat().st_size

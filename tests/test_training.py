@@ -11,7 +11,7 @@ import yaml
 from tiny import CONFIG, tiny_encoder, tiny_images
 
 import barlow_edu as be
-from barlow_edu import training
+from barlow_edu import checkpoints
 from barlow_edu.config import load_config
 from barlow_edu.training import Computer, TrainingDiverged, _plan, pretrain
 
@@ -51,13 +51,13 @@ def equal(a, b):
 @pytest.fixture
 def built(monkeypatch):
     """The models that are built, newest first, so that a test can spoil one."""
-    models, original = [], training.build_model
+    models, original = [], checkpoints.build_model
 
     def build_and_remember(config):
         models.insert(0, original(config))
         return models[0]
 
-    monkeypatch.setattr(training, "build_model", build_and_remember)
+    monkeypatch.setattr(checkpoints, "build_model", build_and_remember)
     return models
 
 
@@ -66,8 +66,9 @@ def built(monkeypatch):
 
 def test_the_run_folder_holds_what_it_should(whole):
     run, _ = whole
-    assert sorted(p.name for p in run.path.iterdir()) == [
+    assert sorted(p.name for p in run.path.iterdir() if p.name != ".lock") == [
         "checkpoint.pt",
+        "checkpoint_previous.pt",
         "config.yaml",
         "encoder.safetensors",
         "environment.json",
@@ -351,7 +352,7 @@ def test_minutes_of_all_attempts_are_added(tmp_path, images):
         train(out, images, on_snapshot=interrupt_at(10))
     state = torch.load(out / "checkpoint.pt", weights_only=True)
     assert 0 < state["minutes"] < 30
-    torch.save(state | {"minutes": 90.0}, out / "checkpoint.pt")
+    checkpoints.write_checkpoint(out, state | {"minutes": 90.0})
     assert 90 <= train(out, images, resume=True).environment["minutes"] < 120
 
 
@@ -384,7 +385,7 @@ def test_nothing_to_resume_is_told_and_nothing_is_made(tmp_path, images):
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, images):
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "checkpoint.pt")
+    checkpoints.write_checkpoint(tmp_path, {"weights": torch.zeros(1)})
     with pytest.raises(ValueError, match="is not a checkpoint of this version"):
         train(tmp_path, images, resume=True)
 
@@ -439,7 +440,7 @@ def test_a_diverging_run_stops_with_the_last_good_checkpoint(tmp_path, images, b
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_huge_rate_is_noticed(tmp_path, images, optimizer):
-    with pytest.raises(TrainingDiverged, match="No epoch was finished"):
+    with pytest.raises(TrainingDiverged, match="The last good checkpoint is"):
         settings = {"lr": 1e12, "optimizer": optimizer, "weight_decay": 1.0, "warmup_epochs": 0}
         train(tmp_path / "run", images, epochs=4, **settings)
 

@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM while training: finish the step, save, and only then stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+IMPATIENCE = (
+    1.0  # seconds after which a second signal counts as one: some senders repeat themselves
+)
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was asked to stop; it finished its step and saved. ``signum`` says by which signal."""
+
+    def __init__(self, message: str, signum: int):
+        super().__init__(message)
+        self.signum = signum
+
+
+class StopRequest:
+    """While entered, SIGINT (Ctrl-C) and SIGTERM are noted in ``signum`` instead of ending the process.
+
+    A second one does what it always did. In a thread other than the main one, which no signal reaches,
+    nothing changes; a signal that is ignored stays ignored.
+    """
+
+    def __init__(self):
+        self.signum: int | None = None
+        self._since = 0.0
+        self._before = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                # None: set by a library in C, and Python could not put it back.
+                if signal.getsignal(signum) not in (signal.SIG_IGN, None):
+                    self._before[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame) -> None:
+        if self.signum is None:
+            self.signum, self._since = signum, time.monotonic()
+        elif time.monotonic() - self._since > IMPATIENCE:
+            signal.signal(signum, self._before[signum])
+            signal.raise_signal(signum)

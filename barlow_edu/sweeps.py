@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import lru_cache
@@ -48,7 +48,8 @@ RECORD = "lambda_sweep"
 class Sweep:
     """A recorded sweep. ``load_sweep`` finds one by path or by name.
 
-    ``key`` is the setting, ``rows`` are sorted by its value, then by seed; all arrays are in that order.
+    ``key`` is the setting, ``rows`` are sorted by its value, then by seed; ``bytes``, C as uint8 (d, d) each,
+    and all arrays are in that order.
     """
 
     def __init__(self, path: str | Path):
@@ -60,7 +61,7 @@ class Sweep:
         self.baselines: dict[str, float] = found["baselines"]
         self.rows: list[dict[str, Any]] = sorted(found["rows"], key=self._point)
         with np.load(self.path / "matrices.npz") as kept:
-            self.bytes = np.stack([kept[_name(*self._point(row))] for row in self.rows])
+            self.bytes = [kept[_name(*self._point(row))] for row in self.rows]
 
     def __repr__(self) -> str:
         return f"Sweep({self.path.name!r}, {len(self.rows)} trainings over {self.key})"
@@ -75,7 +76,7 @@ class Sweep:
 
     @property
     def spectra(self) -> np.ndarray:
-        """Singular values of C, largest first, (n, D)."""
+        """Singular values of C, largest first, (n, D), where D is the same for all."""
         return np.array([row["spectrum"] for row in self.rows])
 
     def column(self, name: str) -> np.ndarray:
@@ -142,10 +143,10 @@ def sweep(
 ) -> Sweep:
     """Train once for every value of one setting and every seed; keep what came of it in one folder.
 
-    out: the folder; trainings finished there are not run again, and values are trained in their order. config, overrides: as for ``pretrain``. key: a
-    setting that is a number, such as "lambd". jobs: trainings at a time, each in a process of its own with one
-    thread. Raises ValueError if there is nothing to train, if a value does not fit the setting, or if the folder
-    holds a sweep of other settings.
+    out: the folder; trainings finished there are not run again. key: a setting that is a number; its values are
+    trained in the given order. jobs: trainings at a time, each in a process of its own with one thread. config,
+    overrides: as for ``pretrain``. Raises ValueError if there is nothing to train, if a value does not fit the
+    setting, or if the folder holds a sweep of other settings.
     """
     if jobs < 1 or not len(values) or not len(seeds):
         raise ValueError(
@@ -154,13 +155,12 @@ def sweep(
     if not isinstance(DEFAULTS.get(key), (int, float)) or key == "seed":
         raise ValueError(f"A sweep goes over a setting that is a number, got {key!r}.")
     base = load_config(config, snapshots=0, **overrides)
-    points = list(product(values, seeds))
-    for value, seed in points:
-        load_config(base, **{key: value, "seed": seed})
-    folder = _Folder(Path(out), base, key, points)
-    todo = [point for point in points if point not in folder.rows]
-    with tqdm(total=len(points), initial=len(points) - len(todo), disable=not progress) as bar:
-        for row, c in _trained(base, key, todo, jobs):
+    settings = [{key: value, "seed": seed} for value, seed in product(values, seeds)]
+    configs = {(c[key], c["seed"]): c for c in (load_config(base, **own) for own in settings)}
+    folder = _Folder(Path(out), base, key, configs)
+    todo = [one for point, one in configs.items() if point not in folder.rows]
+    with tqdm(total=len(configs), initial=len(configs) - len(todo), disable=not progress) as bar:
+        for row, c in _trained(todo, key, jobs):
             folder.add(row, c)
             bar.update()
             bar.set_postfix_str(f"{key} = {row[key]:.3g}: kNN {100 * row['knn']:.1f} %")
@@ -170,7 +170,7 @@ def sweep(
 class _Folder:
     """The sweep's folder while it is being filled. ``rows`` and ``matrices`` go by (value, seed)."""
 
-    def __init__(self, path: Path, config: dict[str, Any], key: str, points: Sequence[tuple]):
+    def __init__(self, path: Path, config: dict[str, Any], key: str, points: Iterable[tuple]):
         self.path, self.key = path, key
         self.rows: dict[tuple, dict] = {}
         self.matrices: dict[tuple, np.ndarray] = {}
@@ -210,7 +210,7 @@ class _Folder:
 
 def _name(value: float, seed: int) -> str:
     """A training's name in matrices.npz."""
-    return f"{value:g}_seed{seed}"
+    return f"{value:.12g}_seed{seed}"
 
 
 def _check_same(kept: Sweep, config: Mapping[str, Any], key: str) -> None:
@@ -224,9 +224,8 @@ def _check_same(kept: Sweep, config: Mapping[str, Any], key: str) -> None:
             )
 
 
-def _trained(config: dict, key: str, points: Sequence[tuple], jobs: int) -> Iterator[tuple]:
+def _trained(configs: Sequence[dict], key: str, jobs: int) -> Iterator[tuple]:
     """(row, C) of every training, as they get ready."""
-    configs = [config | {key: value, "seed": seed} for value, seed in points]
     if jobs == 1:
         with _one_thread():
             yield from (train_one(one, key, IMAGES) for one in configs)
@@ -259,8 +258,8 @@ def measure(run: Run, counts: tuple[int, int, int] = IMAGES) -> tuple[dict[str, 
 
     counts: how many training images vote, how many test images there are, and of how many twins are made
     (``batch_size``), the same for every training. On the twins: invariance, redundancy (not multiplied by λ),
-    diagonal_mean, effective_rank_z and the spectrum of C, (D,). On the ``features`` before the projector:
-    effective_rank_h and knn (k = 200).
+    diagonal_mean, effective_rank_z and the spectrum of C, (D,). On the ``features`` h before the projector:
+    effective_rank_h and knn (k = 200). On the embeddings z of undistorted images: knn_z.
     """
     config, model, views = run.config, run.load_model(), run.views()
     bank, test = _judges(config, counts)
@@ -271,6 +270,8 @@ def measure(run: Run, counts: tuple[int, int, int] = IMAGES) -> tuple[dict[str, 
     c = cross_correlation(z_a, z_b)
     terms = barlow_twins_loss(z_a, z_b, config["lambd"])
     sets = [extract_features(model.encoder, s.images, views.normalize) for s in (bank, test)]
+    with torch.no_grad():
+        heads = [model.projector(features) for features in sets]
     row = {
         "batch_size": len(z_a),
         "dim": z_a.shape[1],
@@ -280,6 +281,7 @@ def measure(run: Run, counts: tuple[int, int, int] = IMAGES) -> tuple[dict[str, 
         "diagonal_mean": terms.diagonal.mean().item(),
         "effective_rank_z": effective_rank(z_a),
         "effective_rank_h": effective_rank(sets[1]),
+        "knn_z": knn_accuracy(heads[0], bank.labels, heads[1], test.labels),
         "knn": knn_accuracy(sets[0], bank.labels, sets[1], test.labels),
     }
     row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}

@@ -84,7 +84,7 @@ def test_evaluate_prints_a_table(capsys, trained):
     head, columns, *rows = out.splitlines()
     assert status == 0
     assert head == ("folder: 48 training and 24 test images, kNN with k = 5, temperature 0.2")
-    assert columns.split() == ["kNN", "linear", "eff.", "rank"]
+    assert columns.split() == ["kNN", "linear", "eff.", "rank", "RankMe", "alpha"]
     assert [row.split("  ")[0] for row in rows] == ["pixels", "random encoder", "trained encoder"]
     assert all(row.count("%") == 2 for row in rows)
 
@@ -95,9 +95,39 @@ def test_evaluate_json_is_json_and_the_same(capsys, trained, tree):
     found = json.loads(out)
     assert found == be.evaluate(be.load_run(trained), linear=False)
     assert found == json.loads((trained / "evaluation.json").read_text())
-    assert set(found["rows"]["pixels"]) == {"knn", "effective_rank"}
+    wanted = {"knn", "effective_rank", "rankme", "alpha", "seeds"}
+    assert set(found["rows"]["pixels"]) == wanted
     again = run(capsys, "evaluate", trained, "--json", "--no-linear", "--root", tree)
     assert json.loads(again[1]) == found  # the same images, of differing sizes, by their folder
+
+
+def test_evaluate_with_few_labels_and_seeds(capsys, trained):
+    options = ("--k", 5, "--few", 1, 2, "--seeds", 2)
+    status, out, _ = run(capsys, "evaluate", trained, *options)
+    assert status == 0 and "Linear probe, labels a class:" in out and "over 2 seeds" in out
+    found = json.loads(run(capsys, "evaluate", trained, *options, "--json")[1])
+    assert list(found["rows"]["pixels"]["few"]) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), {"few": (), "fine_tuning": (), "supervised": False, "seeds": 1}),
+        (("--few", "--fine-tune", "--supervised"), {"few": (1, 5, 10, 100), "supervised": True,
+                                                    "fine_tuning": (10, 100, "all")}),
+        (("--fine-tune", 3, "all", "--supervised", 2), {"fine_tuning": [3, "all"], "supervised": 2}),
+    ],
+)  # fmt: skip
+def test_what_evaluate_is_asked_for_reaches_it(capsys, trained, monkeypatch, options, expected):
+    given = {}
+
+    def spy(run, **options):
+        given.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(be.evaluation, "evaluate", spy)
+    assert run(capsys, "evaluate", trained, *options)[0] == 2
+    assert expected.items() <= given.items()
 
 
 def test_evaluate_on_other_images(capsys, trained, monkeypatch):
@@ -228,6 +258,8 @@ def test_what_is_missing_is_named_in_one_sentence(capsys, arguments, message, mo
         (["--temperature", "-1"], "got 200 and -1.0."),
         (["--data", "mnist"], "No image set 'mnist'."),
         (["--root", "nowhere"], "No folder"),
+        (["--few", "100"], "Labels a class must be between 1 and"),
+        (["--seeds", "0"], "seeds must be at least 1, got 0."),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_one_sentence(capsys, trained, options, message):

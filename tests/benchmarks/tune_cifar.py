@@ -35,6 +35,8 @@ TRIED = [
     {"lr": 0.01},
     {"lambd": 0.0125},
     {"augment": {"scale": [0.08, 1.0], "solarise": [0.0, 0.0]}},
+    {"image_size": 24},
+    {"image_size": 20},
     {"seed": 1},
 ]
 

@@ -29,6 +29,34 @@ FENCE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#{1,6})\s+(.+)$", re.MULTILINE)
 MARKDOWN_IMAGE = re.compile(r"!\[([^\]]*)\]\s*[(\[]")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
+EXERCISE = re.compile(r"^## Exercise (\d+\.\d+): \S.*$", re.MULTILINE)
+STARS = {"★☆☆": "1", "★★☆": "2", "★★★": "3"}
+HEADER = re.compile(
+    r"^\*\*Difficulty:\*\* (\S+) \((\d) of 3\) · \*\*Time:\*\* \d+ minutes$", re.MULTILINE
+)
+HINT = re.compile(r"<summary>(Hint \d+)</summary>")
+TASK = re.compile(r"\.\.\.\s*# your turn")
+CHECK = re.compile(r"^checks\.\w+\(", re.MULTILINE)
+# parts that every notebook has, and how one sees that it does; the card is the table below the claim
+ANATOMY = {
+    "a claim": r"\*\*Claim\b",
+    "the card: You will": r"^\| \*\*You will\b",
+    "the card: You need": r"^\| \*\*You need\*\*",
+    "the card: Time": r"^\| \*\*Time\*\*",
+    "the card: Offline": r"^\| \*\*Offline\*\*",
+    "a prediction, **Predict.**": r"\*\*Predict\b",
+    "**What to notice.**": r"\*\*What to notice\.\*\*",
+    "a heading with 'common mistake'": r"^#+ .*\bcommon mistake",
+    "## Recap": r"^## Recap$",
+    "### Three questions": r"^#+ Three questions$",
+    "a heading 'Limits'": r"^## Limits\b",
+    "the references": r"^#+ .*\breferences\b",
+}
+NOTES = {
+    "how long it takes, in minutes": r"\bminutes\b|\(\d+\)",
+    "the misconceptions to expect": r"\bmisconceptions?\b",
+    "what to discuss": r"\bdiscuss(ion)?\b",
+}
 HTML_ALT = re.compile(r"""\balt\s*=\s*("\s*[^"\s]|'\s*[^'\s])""", re.IGNORECASE)
 
 
@@ -106,6 +134,98 @@ def has_exercise(notebook):
     return [] if found else ["no markdown cell has the word Exercise"]
 
 
+def exercises_are_whole(notebook):
+    """Title, header line, three hints, a stub with its check, and right after it the folded solution."""
+    problems, numbers = [], []
+    for i, cell in enumerate(notebook.cells):
+        if "exercise" in tags(cell):
+            number = exercise_number(cell)
+            numbers.append(number)
+            told = notebook.cells[i - 1].source if i else ""
+            after = notebook.cells[i + 1] if i + 1 < len(notebook.cells) else None
+            found = (
+                exercise_text(told, number) + exercise_code(cell) + solution_after(after, number)
+            )
+            problems += [f"exercise {number} (cell {i}): {problem}" for problem in found]
+    solutions = [exercise_number(cell) for cell in notebook.cells if "solution" in tags(cell)]
+    titles = [
+        title for _, cell in cells(notebook, "markdown") for title in EXERCISE.findall(cell.source)
+    ]
+    for what, found in {"solutions": solutions, "titles": titles}.items():
+        if found != numbers:
+            problems.append(f"exercises are {numbers}, {what} are {found}")
+    if not 2 <= len(numbers) <= 6:
+        problems.append(f"{len(numbers)} exercises; a notebook has two or three, at most six")
+    return problems
+
+
+def exercise_number(cell):
+    return str(cell.metadata.get("barlow_edu", {}).get("exercise"))
+
+
+def exercise_text(source, number):
+    """Problems of the markdown cell before an exercise."""
+    problems = []
+    if EXERCISE.findall(source)[-1:] != [number]:
+        problems.append(f"no title '## Exercise {number}: ...' in the cell before it")
+    text = source[source.rfind("## Exercise") :]
+    header = HEADER.search(text)
+    if not header or STARS.get(header[1]) != header[2]:
+        line = "**Difficulty:** ★★☆ (2 of 3) · **Time:** 12 minutes"
+        problems.append(f"no line like {line!r}")
+    if HINT.findall(text) != ["Hint 1", "Hint 2", "Hint 3"]:
+        problems.append(f"hints are {HINT.findall(text)}, not Hint 1 to 3")
+    return problems
+
+
+def exercise_code(cell):
+    """Problems of the stub."""
+    problems = [] if TASK.search(cell.source) else ["its cell has no '...  # your turn'"]
+    return problems + ([] if CHECK.search(cell.source) else ["its cell calls no checker"])
+
+
+def solution_after(cell, number):
+    """Problems of the cell after an exercise, which holds the solution."""
+    if cell is None or "solution" not in tags(cell) or exercise_number(cell) != number:
+        return ["the next cell is not its solution"]
+    problems = [] if CHECK.search(cell.source) else ["its solution calls no checker"]
+    folded = cell.metadata.get("jupyter", {}).get("source_hidden")
+    return problems + ([] if folded else ["its solution is not folded (jupyter.source_hidden)"])
+
+
+def has_its_anatomy(notebook):
+    text = "\n\n".join(
+        FENCE.sub("", cell.source)
+        for _, cell in cells(notebook, "markdown")
+        if "instructor" not in tags(cell)
+    )
+    problems = [
+        f"lacks {part}"
+        for part, pattern in ANATOMY.items()
+        if not re.search(pattern, text, re.MULTILINE | re.IGNORECASE)
+    ]
+    setups = sum("setup" in tags(cell) for _, cell in cells(notebook, "code"))
+    return problems + ([] if setups == 1 else [f"{setups} cells tagged setup, not one"])
+
+
+def has_teaching_notes(notebook):
+    """At the end, in a cell of their own, so that the builds can leave them out."""
+    last = notebook.cells[-1]
+    if last.cell_type != "markdown" or "instructor" not in tags(last):
+        return ["the last cell is not a markdown cell tagged instructor, with the teaching notes"]
+    problems = [
+        f"the teaching notes lack {part}"
+        for part, pattern in NOTES.items()
+        if not re.search(pattern, last.source, re.IGNORECASE)
+    ]
+    loose = [
+        f"cell {i}: teaching notes outside the cell tagged instructor"
+        for i, cell in cells(notebook, "markdown")
+        if re.search(r"(\*\*|# )Teaching notes", cell.source) and "instructor" not in tags(cell)
+    ]
+    return problems + loose
+
+
 def images_have_alt_text(notebook):
     problems = []
     for i, cell in cells(notebook, "markdown"):
@@ -168,6 +288,9 @@ RULES = [
     small_file,
     outputs_are_compared,
     has_exercise,
+    exercises_are_whole,
+    has_its_anatomy,
+    has_teaching_notes,
     images_have_alt_text,
     figures_have_alt_text,
     headings_in_order,

@@ -104,7 +104,7 @@ def test_jupyter_shows_a_wrong_answer_as_its_diagnosis_alone():
         "from barlow_edu import checks\nchecks.off_diagonal_rms(lambda c: c.square().mean().sqrt())"
     )
     assert shown(source) == [
-        "NotRight (not right): That is the root mean square of all of C. Leave the diagonal out."
+        "NotRight: That is the root mean square of all of C. Leave the diagonal out."
     ]
 
 
@@ -113,7 +113,7 @@ def test_jupyter_shows_an_exercise_not_done_as_its_task_alone():
         "from barlow_edu import checks\ndef f(c):\n    raise NotImplementedError('Exercise 0.1: do it')\n"
         "checks.off_diagonal_rms(f)"
     )
-    assert shown(source) == ["NotImplementedError (not done yet): Exercise 0.1: do it"]
+    assert shown(source) == ["NotImplementedError: Exercise 0.1: do it"]
 
 
 # attempt

@@ -19,7 +19,7 @@ class NotRight(AssertionError):
     """The answer is not right; the message says what seems to have happened."""
 
     def _render_traceback_(self) -> list[str]:
-        return _rendered("not right", self)
+        return _rendered(self)
 
 
 class _Open(Exception):
@@ -49,7 +49,7 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
             if not _is_stub(error):
                 problem = f"{type(error).__name__}: {error}"
                 raise NotRight(f"Your answer cannot be used here. {problem}") from error
-            error._render_traceback_ = functools.partial(_rendered, "not done yet", error)
+            error._render_traceback_ = functools.partial(_rendered, error)
             raise
         print(f"{check.__name__}: right.")
 
@@ -97,9 +97,9 @@ def _place(function: Callable, error: Exception) -> str:
     return f"\n  in line {frames[-1].lineno}:  {frames[-1].line}"
 
 
-def _rendered(verdict: str, error: Exception) -> list[str]:
-    """What Jupyter shows: the verdict and the message alone. The frames of a checker would tell a learner nothing."""
-    return [f"\x1b[1;31m{type(error).__name__}\x1b[0m ({verdict}): {error}"]
+def _rendered(error: Exception) -> list[str]:
+    """What Jupyter shows: the message alone. The frames of a checker would tell a learner nothing."""
+    return [f"\x1b[1;31m{type(error).__name__}:\x1b[0m {error}"]
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

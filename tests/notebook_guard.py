@@ -213,10 +213,13 @@ def has_teaching_notes(notebook):
     last = notebook.cells[-1]
     if last.cell_type != "markdown" or "instructor" not in tags(last):
         return ["the last cell is not a markdown cell tagged instructor, with the teaching notes"]
+    text = "\n".join(
+        cell.source for _, cell in cells(notebook, "markdown") if "instructor" in tags(cell)
+    )
     problems = [
         f"the teaching notes lack {part}"
         for part, pattern in NOTES.items()
-        if not re.search(pattern, last.source, re.IGNORECASE)
+        if not re.search(pattern, text, re.IGNORECASE)
     ]
     loose = [
         f"cell {i}: teaching notes outside the cell tagged instructor"

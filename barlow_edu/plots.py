@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from barlow_edu import drawing
 from barlow_edu.drawing import DASHES, GREY, PALETTE, TEXT, WIDTH, style, styled, to_array
 from barlow_edu.film import Film, show
+from barlow_edu.pictures import neighbours, profile, scatter
 
 __all__ = [
     "bars",
@@ -26,6 +27,9 @@ __all__ = [
     "heatmaps",
     "images",
     "line",
+    "neighbours",
+    "profile",
+    "scatter",
     "show",
     "spectrum",
     "staircase",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from barlow_edu.convolution import shorten_convolutions
 from barlow_edu.data import ImageSet
 from barlow_edu.devices import Computer
 from barlow_edu.files import replacing, sync
@@ -45,6 +46,8 @@ class TrainingState:
         self.model = build_model(config).to(computer.device)
         if computer.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        if computer.device.type == "cpu" and computer.bfloat16 and not config["compile"]:
+            shorten_convolutions(self.model)
         keys = ("optimizer", "lr", "weight_decay", "bias_lr", "momentum")
         name, *settings = (config[k] for k in keys)
         self.optimizer = build_optimizer(name, self.model, *settings)

@@ -59,6 +59,12 @@ class Computer:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return x.to(self.device, memory_format=layout, non_blocking=True)
 
+    def seed(self, seed: int) -> None:
+        """Seed torch's own generators, from which modules such as dropout draw."""
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would ask every kind of device
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
     @contextlib.contextmanager
     def repeatable(self) -> Iterator[None]:
         """Inside, the same seeds give the same run; torch's global random state is left as it was found.

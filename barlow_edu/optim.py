@@ -85,10 +85,13 @@ def build_optimizer(
     bias_lr defaults to lr. Raises ValueError for another name.
     """
     groups = parameter_groups(model, lr, lr if bias_lr is None else bias_lr, weight_decay)
+    # One pass over all parameters, where torch has it: a few per cent of a step on a CPU.
+    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr=lr, fused=fused)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+        nesterov = momentum > 0
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused)
     if name == "lars":
         for group in groups:
             group["adapt"] = group["params"][0].ndim > 1

@@ -181,7 +181,7 @@ class Loop:
     def _step(self, rows: Tensor) -> tuple[Mapping[str, Tensor], float]:
         """One update. Nothing in it waits for the device."""
         state, plan = self.state, self.plan
-        torch.manual_seed(state.module_seed())  # for modules that draw: dropout
+        self.computer.seed(state.module_seed())
         view1, view2 = self.views(self.images[rows], state.generator)
         factor = warmup_cosine(state.step, plan.total, plan.warmup, self.config["final_lr"])
         lr = set_learning_rate(state.optimizer, factor)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import torch
@@ -130,8 +130,8 @@ class TwinViews:
         """uint8 (N, C, H, W) -> view 1 and view 2, float32 (N, C, size, size), normalised."""
         _check_images(images)
         n, _, height, width = images.shape
-        drawn = [self.draw(n, height, width, which, generator) for which in (0, 1)]
-        both = ViewParameters(*(torch.cat(pair) for pair in zip(*map(astuple, drawn), strict=True)))
+        drawn = [vars(self.draw(n, height, width, which, generator)) for which in (0, 1)]
+        both = ViewParameters(**{k: torch.cat([d[k] for d in drawn]) for k in drawn[0]})
         view_1, view_2 = self.apply(images, both).chunk(2)
         return view_1, view_2
 

@@ -13,10 +13,10 @@ from barlow_edu import checkpoints
 from barlow_edu.encoders import ENCODERS
 from barlow_edu.training import TrainingInterrupted, pretrain
 
-# 40 epochs of 5 steps; checkpoints fall within epochs; every step is logged
-LONG = {**CONFIG, "encoder": "forgetful", "epochs": 40, "log_every": 1, "checkpoint_every": 7}
-LONG |= {"snapshots": 12, "precision": "auto", "weight_decay": 0.01}
-STEPS = 200
+# 16 epochs of 5 steps; checkpoints fall within epochs; every step is logged
+LONG = {**CONFIG, "encoder": "forgetful", "epochs": 16, "log_every": 1, "checkpoint_every": 7}
+LONG |= {"snapshots": 8, "precision": "auto", "weight_decay": 0.01}
+STEPS = 80
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows ends a process at once by either
 POINTS = ("half written", "not in place", "between the renames", "in place")
 

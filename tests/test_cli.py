@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -303,6 +306,24 @@ def test_ctrl_c_is_no_traceback(capsys, monkeypatch, trained):
 
     monkeypatch.setattr(be.runs, "load_run", interrupted)
     assert run(capsys, "evaluate", trained) == (130, "", "\nStopped.\n")
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_stopped_training_says_how_to_go_on(capsys, config, tmp_path, monkeypatch, name, status):
+    log, out = be.training.Loop._log, tmp_path / "run"
+
+    def log_and_stop(loop, *arguments):
+        log(loop, *arguments)
+        if loop.state.step == 2:
+            signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr(be.training.Loop, "_log", log_and_stop)
+    found, told, err = run(capsys, "pretrain", config, "--out", out)
+    assert (found, told) == (status, "")
+    assert "Stopped and saved at step 2 of 3. To go on:" in err and "Traceback" not in err
+    [command] = re.findall(r"python -m barlow_edu (.*)$", err, re.MULTILINE)
+    found, told, _ = run(capsys, *shlex.split(command))  # as it was told
+    assert found == 0 and "after 3 steps" in told
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["pretrain"], ["evaluate"], ["course"]])

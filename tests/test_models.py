@@ -424,3 +424,41 @@ def test_the_model_is_put_back_when_something_fails():
         model.embed(two_views()[0])
         raise ZeroDivisionError
     assert same(before, everything(model))
+
+
+# both views at once
+
+
+def joint_pair():
+    """Two models with the same weights, views one after the other and both at once; two views."""
+    torch.manual_seed(0)
+    options = {"encoder": "small_resnet", "stem": "cifar", "image_size": 16, "proj_dim": 8}
+    apart = be.BarlowTwinsModel(options)
+    joint = be.BarlowTwinsModel(options, joint_views=True)
+    joint.load_state_dict(apart.state_dict())
+    return apart, joint, *torch.randn(2, 12, 3, 16, 16)
+
+
+def test_joint_views_see_the_statistics_of_both():
+    apart, joint, a, b = joint_pair()
+    b = b + 1  # another mean
+    joint(a, b)
+    norm = joint.encoder.stem[1]
+    both = joint.encoder.stem[0](torch.cat((a, b)))
+    torch.testing.assert_close(norm.running_mean, 0.1 * both.mean((0, 2, 3)))
+    assert norm.num_batches_tracked == 1
+    apart(a, b)
+    assert apart.encoder.stem[1].num_batches_tracked == 2
+
+
+def test_joint_views_differ_in_batch_norm_alone():
+    apart, joint, a, b = joint_pair()
+    assert abs(joint(a, b)[0] - apart(a, b)[0]) > 1e-3
+    joint.load_state_dict(apart.state_dict())
+    losses = [model.eval()(a, b)[0] for model in (apart, joint)]
+    torch.testing.assert_close(*losses)
+
+
+def test_joint_views_must_be_true_or_false():
+    with pytest.raises(ValueError, match="joint_views must be True or False, got 'yes'"):
+        be.BarlowTwinsModel({"encoder": "small_resnet", "joint_views": "yes"})

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny import CONFIG, tiny_encoder, tiny_images
+from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
-from barlow_edu import checkpoints
+from barlow_edu import checkpoints, training
 from barlow_edu.config import load_config
+from barlow_edu.encoders import ENCODERS
 from barlow_edu.training import Computer, TrainingDiverged, _plan, pretrain
 
 
@@ -300,6 +302,79 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path, images):
 def test_auto_precision_says_why():
     chosen = Computer.choose(load_config(device="cpu"))
     assert chosen.bfloat16 is ("no fast bfloat16" not in chosen.describe()["precision"])
+
+
+# how it is computed
+
+
+def test_a_step_waits_for_the_device_only_to_log(tmp_path, images, monkeypatch):
+    """No tensor is turned into a number while a step is computed; metrics are, once, where they are logged."""
+    reads, steps = [], []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten._local_scalar_dense.default:
+                reads.append(len(steps))
+            return function(*args, **(kwargs or {}))
+
+    step, stacked, stack = training.Loop._step, [], torch.stack
+
+    def watched(loop, rows):
+        steps.append(loop.state.step)
+        with Watch():
+            return step(loop, rows)
+
+    def count(tensors, *arguments):
+        stacked.append(len(steps))
+        return stack(tensors, *arguments)
+
+    monkeypatch.setattr(training.Loop, "_step", watched)
+    monkeypatch.setattr(training.torch, "stack", count)
+    train(tmp_path / "run", images, optimizer="sgd", log_every=4, snapshots=0)
+    assert len(steps) == 10 and reads == []
+    logged = [s for s in dict.fromkeys(stacked) if s in (1, 4, 8, 10)]
+    assert logged == [1, 4, 8, 10]
+    with Watch():
+        torch.ones(1).item()  # would be seen
+    assert reads == [10]
+
+
+def test_compiled_training_is_the_same_up_to_rounding(tmp_path, images, whole, monkeypatch):
+    """Through torch.compile's tracing; its code generation needs a compiler, and has tests of its own."""
+    compiled, original = [], torch.compile
+
+    def compile_without_code(model):
+        compiled.append(model)
+        return original(model, backend="aot_eager")
+
+    monkeypatch.setattr(training.torch, "compile", compile_without_code)
+    run = train(tmp_path / "run", images, compile=True, epochs=1)
+    assert len(compiled) == 1
+    for m, n in zip(run.metrics[:3], whole[0].metrics, strict=False):
+        assert m["loss"] == pytest.approx(n["loss"], rel=1e-2)
+
+
+def test_both_views_at_once_is_another_training(tmp_path, images, whole):
+    """Batch norm's statistics are then those of both views."""
+    run = train(tmp_path / "run", images, joint_views=True)
+    first, other = run.metrics[0], whole[0].metrics[0]
+    assert first["loss"] != other["loss"]
+    assert first["loss"] == pytest.approx(other["loss"], rel=0.5)
+    assert run.config["joint_views"] is True and run.load_model().config["joint_views"] is True
+
+
+def test_dropout_follows_from_the_seed_and_the_step(tmp_path, images, monkeypatch):
+    class Forgetful(TinyEncoder):
+        def __init__(self):
+            super().__init__()
+            self.body.append(torch.nn.Dropout(0.5))
+
+    monkeypatch.setitem(ENCODERS, "tiny", lambda stem, size: (Forgetful(), 12))
+    runs = []
+    for i in range(2):
+        torch.manual_seed(i)
+        runs.append(train(tmp_path / f"run{i}", images))
+    assert equal(*map(weights, runs))
 
 
 # interruptions

@@ -1,0 +1,79 @@
+"""A Chromium for the browser tests, and where their pictures go."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+APT = ["apt-get", "-qq", "-y", "--no-install-recommends"]
+
+
+def installed():
+    """Path of a Chromium on this machine, or None: the system's, or the one playwright fetched."""
+    from playwright.sync_api import sync_playwright
+
+    for name in NAMES:
+        if shutil.which(name):
+            return shutil.which(name)
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    return own if Path(own).exists() else None
+
+
+def install():
+    """Install Debian's Chromium where that is possible. Returns why it was not, or ""."""
+    if os.environ.get("BARLOW_EDU_INSTALL") == "no":
+        return "BARLOW_EDU_INSTALL=no forbids to install it"
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return "only root can install it, with apt-get"
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in ([*APT, "update"], [*APT, "install", "chromium"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return "" if done.returncode == 0 else f"apt-get failed: {done.stderr.strip()[-300:]}"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Path of a Chromium. Without one the test is skipped, except where CI is set: there it fails."""
+    path = installed()
+    why = "" if path else install()
+    path = path or installed()
+    if path:
+        return path
+    told = f"There is no Chromium ({why}). On Debian: apt-get install chromium."
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        pytest.fail(told)
+    pytest.skip(told)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    """A headless browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = [
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+        ]  # containers run as root with a small /dev/shm
+        running = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def picture(capsys):
+    """Save a screenshot of a page or an element, and tell where."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+
+    def save(what, name):
+        path = SCREENSHOTS / f"{name}.png"
+        what.screenshot(path=path)
+        with capsys.disabled():
+            print(f"\nscreenshot: {path.relative_to(SCREENSHOTS.parent.parent)}")
+
+    return save

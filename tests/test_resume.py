@@ -166,6 +166,20 @@ def test_other_weights_metrics_or_snapshots_would_be_seen(tmp_path, whole):
     assert {"metrics", "snapshots", "checkpoint: optimizer"} <= set(different)
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_small_residual_net_resumes_in_bfloat16(tmp_path, tiny, joint):
+    """The package's own encoder, in the precision and layout of the recorded runs."""
+    settings = {**CONFIG, "encoder": "small_resnet", "precision": "bfloat16", "channels_last": True}
+    settings |= {"snapshots": 99, "joint_views": joint, "image_size": 32}
+    images = tiny_images(size=32)
+    whole = pretrain(settings, tmp_path / "whole", images, progress=False)
+    stop = at(7, signal.raise_signal, signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match="saved at step 7 of 10"):
+        pretrain(settings, tmp_path / "run", images, progress=False, on_snapshot=stop)
+    run = pretrain(settings, tmp_path / "run", images, progress=False, resume=True)
+    assert same(run.path, whole.path) == []
+
+
 # Ctrl-C and SIGTERM
 
 

@@ -61,7 +61,9 @@ class Computer:
 
     def seed(self, seed: int) -> None:
         """Seed torch's own generators, from which modules such as dropout draw."""
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would ask every kind of device
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed would ask every kind of device
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 

@@ -185,7 +185,9 @@ def test_sgd_and_adamw_are_torchs(name, nesterov):
             net(x).square().mean().backward()
             opt.step()
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-5)  # torch's fused kernels round differently
+        torch.testing.assert_close(
+            p, q, rtol=1e-5, atol=1e-5
+        )  # torch's fused kernels round differently
 
 
 def test_lars_adapts_matrices_only():

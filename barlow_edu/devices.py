@@ -61,9 +61,8 @@ class Computer:
 
     def seed(self, seed: int) -> None:
         """Seed torch's own generators, from which modules such as dropout draw."""
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would ask every kind of device
+        # Not torch.manual_seed: it asks every kind of device, and queues up for those not yet in use.
+        torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 

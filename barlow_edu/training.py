@@ -215,7 +215,7 @@ class Loop:
         )
 
     def _twins_to_watch(self) -> tuple[Tensor, Tensor]:
-        """Two views of a fixed batch, from a generator of their own: the film of C is always of these."""
+        """Two views of a fixed batch, from a generator of their own: C is always looked at on these."""
         generator = torch.Generator().manual_seed(self.config["seed"] + 1)
         count = min(self.config["probe_size"], len(self.images))
         rows = torch.randperm(len(self.images), generator=generator)[:count]
@@ -248,8 +248,8 @@ class Loop:
 
     def _give_up(self, what: str) -> None:
         raise TrainingDiverged(
-            f"{what}. The last good checkpoint is {self.writer.path / NEWEST}. Try a lower lr (it is {self.config['lr']}), a "
-            "longer warm-up, or precision='float32'."
+            f"{what}. The last good checkpoint is {self.writer.path / NEWEST}. Try a "
+            f"lower lr (it is {self.config['lr']}), a longer warm-up, or precision='float32'."
         )
 
 

@@ -133,17 +133,14 @@ function drawChart(svg, spec) {
   }
   const paths = spec.lines.map((line, i) => add(svg, "polyline", {
     class: `be-lx-line be-lx-line${i}`,
-    points: points(line.x, line.y, x, y, spec.y),
+    points: points(line.x, line.y, x, y),
   }));
   return { x, y, paths, spec };
 }
 
-function points(xs, ys, x, y, axis) {
-  const kept = [];
-  for (let i = 0; i < ys.length; i += 1) {
-    if (!axis.log || ys[i] >= axis.low) kept.push(x(xs[i]).toFixed(1) + "," + y(ys[i]).toFixed(1));
-  }
-  return kept.join(" ");
+// What lies below a logarithmic axis is drawn on it.
+function points(xs, ys, x, y) {
+  return Array.from(ys, (value, i) => x(xs[i]).toFixed(1) + "," + y(value).toFixed(1)).join(" ");
 }
 
 function addChart(parent, label, box = SMALL) {
@@ -253,7 +250,7 @@ function explore(root, spec, data) {
   const top = Math.max(...data.spectrum.map((values) => values[0]));
   const values = drawChart(spectrum, {
     title: "singular values of C",
-    x: { low: 1, high: data.dim, label: "rank" },
+    x: { low: 1, high: data.dim, label: "rank (0.01 and less lie on the axis)" },
     y: { low: 0.01, high: 1.5 * Math.max(2, top), log: true },
     lines: [{ name: "", x: ranks, y: data.spectrum[0] }],
     target: { name: "target: all 1", level: 1 },
@@ -272,7 +269,7 @@ function explore(root, spec, data) {
     const text = describe(data, i);
     paintMatrix(canvas, data.frame(i), data.dims, table);
     values.paths[0].setAttribute("points",
-      points(ranks, data.spectrum[i], values.x, values.y, values.spec.y));
+      points(ranks, data.spectrum[i], values.x, values.y));
     for (const move of markers) move(i);
     slider.value = i;
     slider.setAttribute("aria-valuetext", "λ = " + plain(data.lambdas[i]));

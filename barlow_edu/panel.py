@@ -144,9 +144,10 @@ class LiveLambda(widgets.VBox):
 
     def pause(self, why: str = "") -> None:
         """Stop training; safe to call at any time."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if self._task is None:
+            return
+        self._task.cancel()
+        self._task = None
         if LiveLambda.current is self:
             LiveLambda.current = None
         self._show_state()
@@ -197,7 +198,6 @@ class LiveLambda(widgets.VBox):
                     self.pause("nothing was touched for five minutes")
                 await asyncio.sleep(max(0.02, FRAME - (time.perf_counter() - begin)))
         except Exception:
-            self._task = None
             self.pause()
             raise
 

@@ -125,6 +125,7 @@ class LambdaExplorer(anywidget.AnyWidget):
 
     @lambd.setter
     def lambd(self, value: float) -> None:
+        """Show the nearest λ of the sweep."""
         self.index = self.sweep.nearest(value)
 
     def figure(self) -> Figure:

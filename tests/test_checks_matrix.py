@@ -52,9 +52,7 @@ WRONG_C = {
         scaled(centred(a, 1), 1).T @ scaled(centred(b, 1), 1) / len(a)
     ),
     "transpose of C": lambda a, b: by_matmul(b, a),
-    "symmetric only when the views are equal": lambda a, b: (
-        (by_matmul(a, b) + by_matmul(b, a)) / 2
-    ),
+    "symmetric only when the views are equal": lambda a, b: (by_matmul(a, b) + by_matmul(b, a)) / 2,
     "view A with itself": lambda a, b: by_matmul(a, a),
     "view B with itself": lambda a, b: by_matmul(b, b),
     "images with images": lambda a, b: scaled(centred(a)) @ scaled(centred(b)).T / len(a),

@@ -1,5 +1,6 @@
 """What a child process trains in the tests of resuming, and how it can be made to die. Imports little."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -29,7 +30,12 @@ class Forgetful(TinyEncoder):
         self.body.append(nn.Dropout(0.2))
 
 
-ENCODERS["forgetful"] = lambda stem, size: (Forgetful(), 12)
+@contextlib.contextmanager
+def forgetful_encoder():
+    """The encoder under the name "forgetful", inside."""
+    ENCODERS["forgetful"] = lambda stem, size: (Forgetful(), 12)
+    yield
+    del ENCODERS["forgetful"]
 
 
 def train(out, resume, stderr, die_at=None):
@@ -40,7 +46,8 @@ def train(out, resume, stderr, die_at=None):
     if die_at:
         _die_while_writing(die_at)
     try:
-        pretrain(LONG, out, tiny_images(), resume=resume, progress=False)
+        with forgetful_encoder():
+            pretrain(LONG, out, tiny_images(), resume=resume, progress=False)
     except TrainingInterrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signum)

@@ -22,7 +22,7 @@ import filelock
 import interrupted
 import pytest
 import torch
-from interrupted import LONG, STEPS
+from interrupted import LONG, STEPS, forgetful_encoder
 from safetensors.torch import load_file
 from tiny import CONFIG, tiny_encoder, tiny_images
 
@@ -34,6 +34,13 @@ from barlow_edu.training import TrainingInterrupted, pretrain
 # Processes of their own: forked from one that has nothing but the imports, or, on Windows, started afresh.
 PROCESSES = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
 PROCESSES.set_forkserver_preload(["torch", "torchvision", "barlow_edu.training"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgetful():
+    """For this module alone: other tests count the encoders."""
+    with forgetful_encoder():
+        yield
 
 
 def start(out, resume=False, die_at=None):
@@ -507,7 +514,7 @@ def main():
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(2))
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, forgetful_encoder():
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
         run = pretrain(LONG, whole, tiny_images(), progress=False)
         told = run.environment["precision"]

@@ -50,7 +50,9 @@ def chromium():
     pytest.skip(told)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # playwright holds an event loop, in whose way other tests would come
 def browser(chromium):
     """A headless browser."""
     from playwright.sync_api import sync_playwright

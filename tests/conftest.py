@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ def pytest_configure(config):
     path = [str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(path)
     os.environ["BARLOW_EDU_TIER"] = "quick"  # what the notebooks' stored outputs were made with
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts background jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         tempfile.TemporaryFile(dir=Path.home()).close()
     except (OSError, RuntimeError):  # Jupyter, IPython and matplotlib all write there

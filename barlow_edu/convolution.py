@@ -1,6 +1,6 @@
 """3 x 3 convolutions that end in a few pixels: the gradient of their weights as one matrix product.
 
-The last stages of a residual net see 2 x 2 pixels or one. There oneDNN's bfloat16 kernel for the gradient of the
+The last stages of a residual net see 4 x 4 pixels or fewer. There oneDNN's bfloat16 kernel for the gradient of the
 weights takes longer than the other two passes together. Copying every 3 x 3 neighbourhood into a row of a matrix
 ("im2col") costs little for so few pixels, and then it is one product. The forward pass and the gradient of the
 input stay oneDNN's.
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-FEW = 2  # pixels along each side of the output, at most
+FEW = 4  # pixels along each side of the output, at most
 
 
 def weight_gradient(x: Tensor, grad: Tensor, stride: int) -> Tensor:

@@ -69,6 +69,37 @@ def test_the_exercise_of_a_student_notebook_stays_open(name):
         getattr(checks, name)(Stub)
 
 
+def cases(kind):
+    """(checker, which answer, answer); an answer without a name has its number."""
+    return [
+        pytest.param(name, way, answer, id=f"{name}-{way}")
+        for module in checker_table.modules()
+        for name, given in getattr(module, kind, {}).items()
+        for way, answer in (given.items() if isinstance(given, dict) else enumerate(given))
+    ]
+
+
+@pytest.mark.parametrize("name, way, answer", cases("RIGHT"))
+def test_right_answers_pass_however_they_are_written(name, way, answer, capsys):
+    getattr(checks, name)(answer)
+    assert capsys.readouterr().out == f"{name}: right.\n"
+
+
+@pytest.mark.parametrize("name, diagnosis, answer", cases("WRONG"))
+def test_wrong_answers_are_told_what_happened(name, diagnosis, answer):
+    with pytest.raises(NotRight) as told:
+        getattr(checks, name)(answer)
+    assert diagnosis in str(told.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_open_exercise_passes_and_says_so(name, capsys):
+    stubs = [...] if name == "first_steps" else [..., lambda *inputs: ...]  # that one takes a class
+    for stub in stubs:
+        getattr(checks, name)(stub)
+        assert "still open" in capsys.readouterr().out
+
+
 def test_answers_belong_to_checkers_that_exist():
     assert set(RIGHT) | set(WRONG) <= set(NAMES)
 

@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from barlow_edu import checks
-from barlow_edu.checks import NotRight
-
 
 def by_matmul(z_a, z_b):
     a = (z_a - z_a.mean(0)) / z_a.std(0, correction=0)
@@ -106,7 +103,7 @@ def as_tensor(z):
 
 
 WRONG_COPIES = {
-    r"pairs \(i, i\)": lambda z: above(sizes(z), 0.999, start=0),
+    "pairs (i, i)": lambda z: above(sizes(z), 0.999, start=0),
     "i > j": lambda z: torch.from_numpy(sizes(z) - 2 * np.eye(8) > 0.999).nonzero(),
     "twice": lambda z: above(sizes(z), 0.999) * 2,
     "found no copy": lambda z: [],
@@ -134,25 +131,3 @@ WRONG = {
     "expected_redundancy": WRONG_SUM,
     "find_copies": WRONG_COPIES,
 }
-
-
-def cases(table):
-    return [(name, key) for name, answers in table.items() for key in answers]
-
-
-@pytest.mark.parametrize("name, way", cases(RIGHT))
-def test_right_answers_pass_however_they_are_written(name, way, capsys):
-    getattr(checks, name)(RIGHT[name][way])
-    assert capsys.readouterr().out == f"{name}: right.\n"
-
-
-@pytest.mark.parametrize("name, diagnosis", cases(WRONG))
-def test_wrong_answers_are_told_what_happened(name, diagnosis):
-    with pytest.raises(NotRight, match=diagnosis):
-        getattr(checks, name)(WRONG[name][diagnosis])
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_an_open_exercise_passes_and_says_so(name, capsys):
-    getattr(checks, name)(lambda *inputs: ...)
-    assert "still open" in capsys.readouterr().out

@@ -2,14 +2,12 @@
 
 import math
 
-import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
 
 import barlow_edu as be
 from barlow_edu import checks
-from barlow_edu.checks import NotRight
 
 
 def halved(size):
@@ -60,7 +58,7 @@ WRONG_RESOLUTIONS = {
     "left out the padding": lambda size, stem: [
         max(n, 0) for n in by_formula(size, stem, pads=False)
     ],
-    r"left out the \+ 1": lambda size, stem: by_formula(size, stem, plus=0),
+    "left out the + 1": lambda size, stem: by_formula(size, stem, plus=0),
     "padded by 2": lambda size, stem: by_formula(size, stem, padding=2),
     "Six numbers": lambda size, stem: [size, *by_formula(size, stem)],
     "Return five numbers": lambda size, stem: by_formula(size, stem)[1:],
@@ -141,7 +139,7 @@ WRONG_PROJECTOR = {
     "not a list": lambda i, d: list(sequence(i, d)),
     "values differ": edited(lambda layers: layers.insert(2, nn.Tanh())),
     "raised": lambda i, d: nn.Linear(i),
-    r"shape \(20, 64\)": edited(lambda layers: layers.append(Turned())),
+    "shape (20, 64)": edited(lambda layers: layers.append(Turned())),
 }
 
 
@@ -189,28 +187,6 @@ WRONG = {
     "build_projector": WRONG_PROJECTOR,
     "projector_parameters": WRONG_COUNT,
 }
-
-
-def cases(table):
-    return [(name, key) for name, answers in table.items() for key in answers]
-
-
-@pytest.mark.parametrize("name, way", cases(RIGHT))
-def test_right_answers_pass_however_they_are_written(name, way, capsys):
-    getattr(checks, name)(RIGHT[name][way])
-    assert capsys.readouterr().out == f"{name}: right.\n"
-
-
-@pytest.mark.parametrize("name, diagnosis", cases(WRONG))
-def test_wrong_answers_are_told_what_happened(name, diagnosis):
-    with pytest.raises(NotRight, match=diagnosis):
-        getattr(checks, name)(WRONG[name][diagnosis])
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_an_open_exercise_passes_and_says_so(name, capsys):
-    getattr(checks, name)(lambda *inputs: ...)
-    assert "still open" in capsys.readouterr().out
 
 
 def test_no_two_mistakes_of_the_count_give_the_same_number():

@@ -5,11 +5,9 @@ import io
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from barlow_edu import checks
-from barlow_edu.checks import NotRight
 
 
 def length(images, n, epochs, rate):
@@ -161,7 +159,7 @@ WRONG_CHECKPOINT = {
         generator=lambda m, o, g, s: torch.Generator().manual_seed(8).get_state()
     ),
     "steps already made, got 4": instead(step=lambda m, o, g, s: s + 1),
-    "not a list|not list": lambda *run: list(keep(*run).values()),
+    "not list": lambda *run: list(keep(*run).values()),
     "should hold model.state_dict": instead(model=lambda m, o, g, s: list(m.parameters())),
     "raised": lambda m, o, g, s: m.keep(),
 }
@@ -176,28 +174,6 @@ WRONG = {
     "warmup_factor": WRONG_FACTOR,
     "checkpoint": WRONG_CHECKPOINT,
 }
-
-
-def cases(table):
-    return [(name, key) for name, answers in table.items() for key in answers]
-
-
-@pytest.mark.parametrize("name, way", cases(RIGHT))
-def test_right_answers_pass_however_they_are_written(name, way, capsys):
-    getattr(checks, name)(RIGHT[name][way])
-    assert capsys.readouterr().out == f"{name}: right.\n"
-
-
-@pytest.mark.parametrize("name, diagnosis", cases(WRONG))
-def test_wrong_answers_are_told_what_happened(name, diagnosis):
-    with pytest.raises(NotRight, match=diagnosis):
-        getattr(checks, name)(WRONG[name][diagnosis])
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_an_open_exercise_passes_and_says_so(name, capsys):
-    getattr(checks, name)(lambda *inputs: ...)
-    assert "still open" in capsys.readouterr().out
 
 
 def test_checking_draws_nothing_from_the_global_generator():

@@ -1,14 +1,11 @@
 """The checkers of notebook 01: right answers pass, and each known mistake gets its own diagnosis."""
 
 import numpy as np
-import pytest
 import torch
 from scipy.linalg import fractional_matrix_power
 from sklearn.cross_decomposition import CCA
 from sklearn.preprocessing import StandardScaler
 
-from barlow_edu import checks
-from barlow_edu.checks import NotRight
 from barlow_edu.checks.redundancy import _shifted_views
 
 
@@ -51,7 +48,7 @@ WRONG_ZCA = {
     "scales": lambda c: eigen(c)[0],
     "not a tuple": torch.linalg.eigh,
     "NaN": lambda c: c**-0.5,
-    r"shape \(5,\)": lambda c: torch.linalg.eigvalsh(c),
+    "shape (5,)": lambda c: torch.linalg.eigvalsh(c),
     "values differ": lambda c: zca(c) + 0.1,
     "returned nothing": lambda c: None,
 }
@@ -165,28 +162,6 @@ WRONG = {
     "kind_of_collapse": WRONG_KIND,
     "canonical_correlations": WRONG_CANONICAL,
 }
-
-
-def cases(table):
-    return [(name, key) for name, answers in table.items() for key in answers]
-
-
-@pytest.mark.parametrize("name, way", cases(RIGHT))
-def test_right_answers_pass_however_they_are_written(name, way, capsys):
-    getattr(checks, name)(RIGHT[name][way])
-    assert capsys.readouterr().out == f"{name}: right.\n"
-
-
-@pytest.mark.parametrize("name, diagnosis", cases(WRONG))
-def test_wrong_answers_are_told_what_happened(name, diagnosis):
-    with pytest.raises(NotRight, match=diagnosis):
-        getattr(checks, name)(WRONG[name][diagnosis])
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_an_open_exercise_passes_and_says_so(name, capsys):
-    getattr(checks, name)(lambda *inputs: ...)
-    assert "still open" in capsys.readouterr().out
 
 
 def test_no_two_mistakes_give_the_same_canonical_correlations():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from barlow_edu.config import DEFAULTS
 from barlow_edu.convolution import shorten_convolutions
 from barlow_edu.data import ImageSet
 from barlow_edu.devices import Computer
@@ -95,7 +96,7 @@ class TrainingState:
         """
         found = read_checkpoint(folder, self.computer.device)
         for key, value in self.config.items():
-            if key not in MAY_DIFFER and found["config"].get(key) != value:
+            if key not in MAY_DIFFER and found["config"].get(key, DEFAULTS.get(key)) != value:
                 raise ValueError(
                     f"The run in {folder} was started with {key}={found['config'].get(key)!r}, not "
                     f"{value!r}. Resume with the same setting, or start in another folder."

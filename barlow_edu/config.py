@@ -16,6 +16,7 @@ from barlow_edu.encoders import ENCODERS, STEMS
 from barlow_edu.loss import FORMS
 from barlow_edu.models import MODEL_DEFAULTS
 from barlow_edu.optim import OPTIMIZERS
+from barlow_edu.relatives import METHODS
 from barlow_edu.views import PRESETS, TwinViews, ViewRecipe
 
 CONFIG_DIR = Path(__file__).parent / "configs"
@@ -55,7 +56,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 SMALL_IMAGES = {"encoder": "small_resnet", "stem": "cifar", "image_size": 32, "proj_dim": 512}
 DEFAULTS = {**TRAINING_DEFAULTS, **MODEL_DEFAULTS, **SMALL_IMAGES}
 CHOICES = {
-    "method": ("barlow_twins",),
+    "method": tuple(METHODS),
     "data": NAMES,
     "views": tuple(PRESETS),
     "stem": STEMS,
@@ -64,6 +65,8 @@ CHOICES = {
     "channels_last": ("auto", True, False),
     "compile": (True, False),
     "joint_views": (True, False),
+    "predictor": (True, False),
+    "stop_gradient": (True, False),
     "form": FORMS,
 }
 # Every number: the least and the most it may be.
@@ -89,9 +92,16 @@ BOUNDS = {
     "proj_hidden": (1, math.inf),
     "proj_layers": (1, math.inf),
     "lambd": (0, math.inf),
+    "temperature": (1e-3, math.inf),
+    "pred_hidden": (1, math.inf),
+    "ema": (0, 1),
+    "invariance_weight": (0, math.inf),
+    "variance_weight": (0, math.inf),
+    "covariance_weight": (0, math.inf),
 }
 FRACTIONS = ("lr", "bias_lr", "weight_decay", "momentum", "warmup_epochs", "final_lr", "lambd")
-MAY_BE_NULL = ("limit", "bias_lr", "checkpoint_every", "encoder_dim", "proj_hidden")
+FRACTIONS += ("temperature", "ema", "invariance_weight", "variance_weight", "covariance_weight")
+MAY_BE_NULL = ("limit", "bias_lr", "checkpoint_every", "encoder_dim", "proj_hidden", "pred_hidden")
 
 
 def config_names() -> list[str]:

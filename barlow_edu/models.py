@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from barlow_edu.encoders import build_encoder
-from barlow_edu.loss import FORMS, barlow_twins_loss, cross_correlation
+from barlow_edu.loss import FORMS, LossTerms, barlow_twins_loss, cross_correlation
 
 # What a model's configuration may hold, with the paper's values.
 MODEL_DEFAULTS: dict[str, Any] = {
@@ -24,6 +24,15 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "lambd": 0.005,
     "form": "auto",
     "joint_views": False,
+    # of the relatives, see relatives.py
+    "temperature": 0.1,
+    "predictor": True,
+    "pred_hidden": None,
+    "stop_gradient": True,
+    "ema": 0.996,
+    "invariance_weight": 25.0,
+    "variance_weight": 25.0,
+    "covariance_weight": 1.0,
 }
 
 
@@ -32,40 +41,46 @@ class Projector(nn.Sequential):
 
     (N, inputs) -> (N, dim). The last batch norm has no weight or bias: it standardises each dimension, as
     the loss does. ``hidden`` is the width of the inner layers (default: dim), ``layers`` how many linear
-    layers there are (paper, section 3: three of 8192).
+    layers there are (paper, section 3: three of 8192). last_norm=False leaves the last batch norm out, as BYOL
+    and VICReg do.
     """
 
-    def __init__(self, inputs: int, dim: int, hidden: int | None = None, layers: int = 3):
+    def __init__(
+        self,
+        inputs: int,
+        dim: int,
+        hidden: int | None = None,
+        layers: int = 3,
+        last_norm: bool = True,
+    ):
         widths = [inputs] + [hidden or dim] * (layers - 1) + [dim]
         parts: list[nn.Module] = []
         for i, o in zip(widths[:-1], widths[1:], strict=True):
             parts += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]
-        parts[-2:] = [nn.BatchNorm1d(dim, affine=False)]
+        parts[-2:] = [nn.BatchNorm1d(dim, affine=False)] if last_norm else []
         super().__init__(*parts)
 
 
-class BarlowTwinsModel(nn.Module):
-    """Encoder, projector and loss in one module.
+class TwinModel(nn.Module):
+    """What Barlow Twins and its relatives share: encoder, projector, and a call that takes two views.
 
-    ``model(view1, view2)`` returns the scalar loss and a dictionary of detached 0-d tensors: "loss",
-    "on_diag_loss" (Σ(1 − C_ii)²), "off_diag_loss" (Σ_{i≠j} C_ij², not multiplied by lambd) and
-    "cross_corr_diag_mean". Reading none of them costs no device synchronisation.
-
-    config: a mapping with any of
+    ``model(view1, view2)`` returns the scalar loss and a dictionary of detached 0-d tensors. config: a mapping
+    with any of
       encoder: a name (see ``encoders.ENCODERS``) or any module from images or vectors to (N, dim) features;
         with only encoder_dim=2048 given, a ResNet-50;
       encoder_dim: dimension of the features; checked, and needed when the encoder is a module;
       stem, image_size: see ``build_encoder``;
       proj_dim=8192, proj_hidden=proj_dim, proj_layers=3: the projector;
-      lambd=0.005, form="auto": the loss;
       joint_views=False: how the views go through the network. As in the paper's code they go one after the
         other, and batch norm sees one view at a time; True sends both at once, which is a little faster, and
         batch norm's statistics are then those of both views together.
+    Settings of another method are accepted and left alone, so that one mapping serves all of them.
 
     Raises ValueError for an unknown key or a value that does not fit.
     """
 
-    method = "barlow_twins"
+    method = ""
+    last_norm = True  # whether the projector ends with batch norm
 
     def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):
         super().__init__()
@@ -84,21 +99,11 @@ class BarlowTwinsModel(nn.Module):
             self.config["proj_dim"],
             self.config["proj_hidden"],
             self.config["proj_layers"],
+            self.last_norm,
         )
 
-    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two batches of views -> the loss and its parts."""
-        if len(view1) != len(view2):
-            raise ValueError(f"The views differ in batch size: {len(view1)} and {len(view2)}.")
-        z_a, z_b = self._embed_both(view1, view2)
-        terms = barlow_twins_loss(z_a, z_b, self.config["lambd"], self.config["form"])
-        metrics = {
-            "loss": terms.loss.detach(),
-            "on_diag_loss": terms.invariance.detach(),
-            "off_diag_loss": terms.redundancy.detach(),
-            "cross_corr_diag_mean": terms.diagonal.detach().mean(),
-        }
-        return terms.loss, metrics
+    def after_step(self, step: int, total: int) -> None:
+        """Called when ``step`` of ``total`` updates are done; here nothing has to happen."""
 
     def encode(self, x: Tensor) -> Tensor:
         """Images -> features h before the projector, (N, encoder_dim). These are what is kept."""
@@ -121,6 +126,8 @@ class BarlowTwinsModel(nn.Module):
         return self.projector(self.encode(x))
 
     def _embed_both(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+        if len(view1) != len(view2):
+            raise ValueError(f"The views differ in batch size: {len(view1)} and {len(view2)}.")
         if self.config["joint_views"]:
             z_a, z_b = self.embed(torch.cat((view1, view2))).chunk(2)
             return z_a, z_b
@@ -131,6 +138,33 @@ class BarlowTwinsModel(nn.Module):
         """C (D, D) of two batches of views as training would see it; the model is left as it was."""
         with batch_statistics(self):
             return cross_correlation(*self._embed_both(view1, view2))
+
+
+class BarlowTwinsModel(TwinModel):
+    """Encoder, projector and the Barlow Twins loss in one module; ``config`` as for ``TwinModel``, and
+
+      lambd=0.005, form="auto": the loss.
+
+    The metrics are "loss", "on_diag_loss" (Σ(1 − C_ii)²), "off_diag_loss" (Σ_{i≠j} C_ij², not multiplied by
+    lambd) and "cross_corr_diag_mean". Reading none of them costs no device synchronisation.
+    """
+
+    method = "barlow_twins"
+
+    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two batches of views -> the loss and its parts."""
+        z_a, z_b = self._embed_both(view1, view2)
+        terms = barlow_twins_loss(z_a, z_b, self.config["lambd"], self.config["form"])
+        return terms.loss, {"loss": terms.loss.detach()} | correlation_metrics(terms)
+
+
+def correlation_metrics(terms: LossTerms) -> dict[str, Tensor]:
+    """What is told of C, detached."""
+    return {
+        "on_diag_loss": terms.invariance.detach(),
+        "off_diag_loss": terms.redundancy.detach(),
+        "cross_corr_diag_mean": terms.diagonal.detach().mean(),
+    }
 
 
 @contextmanager
@@ -154,16 +188,25 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def _check_model_config(config: Mapping[str, Any]) -> None:
-    for key in ("proj_dim", "proj_hidden", "proj_layers", "encoder_dim", "image_size"):
+    widths = ("proj_dim", "proj_hidden", "pred_hidden", "encoder_dim")
+    for key in (*widths, "proj_layers", "image_size"):
         value = config[key]
-        if value is None and key in ("proj_hidden", "encoder_dim"):
+        if value is None and key in widths[1:]:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{key} must be a whole number of at least 1, got {value!r}.")
     if not isinstance(config["lambd"], (int, float)) or not config["lambd"] >= 0:
         raise ValueError(f"lambd must be 0 or more, got {config['lambd']!r}.")
-    if not isinstance(config["joint_views"], bool):
-        raise ValueError(f"joint_views must be True or False, got {config['joint_views']!r}.")
+    for key in ("invariance_weight", "variance_weight", "covariance_weight"):
+        if not isinstance(config[key], (int, float)) or not config[key] >= 0:
+            raise ValueError(f"{key} must be 0 or more, got {config[key]!r}.")
+    if not isinstance(config["temperature"], (int, float)) or not config["temperature"] > 0:
+        raise ValueError(f"temperature must be above 0, got {config['temperature']!r}.")
+    if not isinstance(config["ema"], (int, float)) or not 0 <= config["ema"] <= 1:
+        raise ValueError(f"ema must be between 0 and 1, got {config['ema']!r}.")
+    for key in ("joint_views", "predictor", "stop_gradient"):
+        if not isinstance(config[key], bool):
+            raise ValueError(f"{key} must be True or False, got {config[key]!r}.")
     if config["form"] not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {config['form']!r}.")
 

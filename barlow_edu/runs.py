@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from barlow_edu.data import data_dir
 from barlow_edu.devices import describe_environment as describe_environment  # its former home
 from barlow_edu.files import append, replacing
-from barlow_edu.models import MODEL_DEFAULTS, BarlowTwinsModel
+from barlow_edu.models import MODEL_DEFAULTS, TwinModel
+from barlow_edu.relatives import METHODS
 from barlow_edu.views import TwinViews
 
 
@@ -88,7 +89,7 @@ class Run:
         """The twin views of this run; their ``normalize`` is what the encoder expects."""
         return build_views(self.config)
 
-    def load_model(self, weights: bool = True) -> BarlowTwinsModel:
+    def load_model(self, weights: bool = True) -> TwinModel:
         """The model, in evaluation mode, with the run's weights or (weights=False) as it was initialised.
 
         The projector's weights are loaded where they were kept. Raises FileNotFoundError if there are no
@@ -200,7 +201,7 @@ class RunWriter:
         with replacing(target) as temporary:
             temporary.write_bytes(content.getbuffer())
 
-    def weights(self, model: BarlowTwinsModel) -> None:
+    def weights(self, model: TwinModel) -> None:
         """Keep the encoder's and the projector's weights."""
         for name, module in (("encoder", model.encoder), ("projector", model.projector)):
             save_weights(module, self.path / f"{name}.safetensors")
@@ -218,11 +219,12 @@ def save_weights(module: nn.Module, path: Path) -> None:
         temporary.write_bytes(save(state))
 
 
-def build_model(config: Mapping[str, Any]) -> BarlowTwinsModel:
-    """The model a run's configuration asks for, initialised from its seed."""
+def build_model(config: Mapping[str, Any]) -> TwinModel:
+    """The model of the method that a run's configuration asks for, initialised from its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
-        return BarlowTwinsModel({k: config[k] for k in MODEL_DEFAULTS if k in config})
+        method = METHODS[config.get("method", "barlow_twins")]
+        return method({k: config[k] for k in MODEL_DEFAULTS if k in config})
 
 
 def build_views(config: Mapping[str, Any]) -> TwinViews:

@@ -39,7 +39,7 @@ def pretrain(
     on_snapshot: Callable[[int, Tensor], None] | None = None,
     **overrides: Any,
 ) -> Run:
-    """Pretrain an encoder with Barlow Twins and keep everything in a run folder.
+    """Pretrain an encoder, with Barlow Twins or with ``config["method"]``, and keep everything in a run folder.
 
     config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. out: the
     run folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images, or the name of an
@@ -191,6 +191,7 @@ class Loop:
         loss.backward()
         state.optimizer.step()
         state.step += 1
+        state.model.after_step(state.step, plan.total)
         return metrics, lr
 
     def _log(self, metrics: Mapping[str, Tensor], lr: float, bar: tqdm) -> None:
@@ -206,13 +207,11 @@ class Loop:
         self.clock, self.timed_step = now, step
         values |= {"lr": lr, "epoch": step / self.plan.per_epoch, "images_per_second": rate}
         self.writer.metrics(step, values)
-        bar.set_postfix(
-            loss=f"{values['loss']:.1f}",
-            invariance=f"{values['on_diag_loss']:.1f}",
-            redundancy=f"{self.config['lambd'] * values['off_diag_loss']:.1f}",
-            images=f"{rate:.0f}/s",
-            refresh=False,
-        )
+        told = {"loss": f"{values['loss']:.4g}"}
+        if self.state.model.method == "barlow_twins":
+            told["invariance"] = f"{values['on_diag_loss']:.1f}"
+            told["redundancy"] = f"{self.config['lambd'] * values['off_diag_loss']:.1f}"
+        bar.set_postfix(told, images=f"{rate:.0f}/s", refresh=False)
 
     def _twins_to_watch(self) -> tuple[Tensor, Tensor]:
         """Two views of a fixed batch, from a generator of their own: C is always looked at on these."""

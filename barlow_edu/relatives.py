@@ -1,0 +1,292 @@
+"""The relatives of Barlow Twins: SimCLR, BYOL, VICReg and SimSiam, behind the same call.
+
+They share the encoder, the views, the loop and the run folder; what differs is the loss, and what keeps the
+embeddings from collapsing: negatives (SimCLR), a slow teacher and a predictor (BYOL), a predictor and a
+stop-gradient (SimSiam), or terms of the loss itself (VICReg, and Barlow Twins).
+
+In several processes each compares the images of its own batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from barlow_edu.loss import barlow_twins_loss
+from barlow_edu.models import BarlowTwinsModel, TwinModel, correlation_metrics
+
+VARIANCE_EPSILON = 1e-4  # VICReg, section 4.1
+
+
+def simclr_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> Tensor:
+    """NT-Xent, the loss of SimCLR (Chen et al., ICML 2020, eq. 1): (N, D), (N, D) -> scalar.
+
+    Every embedding has to find its twin among the 2 N − 1 others, by a softmax over cosine / temperature;
+    the loss is the mean of −log p over all 2 N. Log 2 N − 1 means chance. Raises ValueError for bad shapes
+    or temperature <= 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}. SimCLR takes 0.1.")
+    z_a, z_b = _pair(z_a, z_b)
+    with _no_autocast(z_a):
+        z = F.normalize(torch.cat((z_a, z_b)), dim=1)  # (2 N, D)
+        similarity = z @ z.T / temperature
+        similarity = similarity.masked_fill(_diagonal(similarity), -math.inf)  # not itself
+        n = len(z_a)
+        twin = torch.arange(2 * n, device=z.device).roll(n)
+        return F.cross_entropy(similarity, twin)
+
+
+def negative_cosine(p: Tensor, target: Tensor) -> Tensor:
+    """Mean over the batch of −cos(p, target): (N, D), (N, D) -> scalar between −1 and 1.
+
+    SimSiam's loss of one side (Chen and He, CVPR 2021, eq. 1). Gradients flow to both: give
+    ``target.detach()`` for the stop-gradient. Raises ValueError for bad shapes.
+    """
+    p, target = _pair(p, target)
+    with _no_autocast(p):
+        return -F.cosine_similarity(p, target, dim=1).mean()
+
+
+def byol_loss(p: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of the normalised vectors, 2 − 2 cos(p, target): (N, D), (N, D) -> scalar.
+
+    The loss of one side (Grill et al., NeurIPS 2020, eq. 2). Gradients flow to both, see ``negative_cosine``.
+    """
+    return 2 + 2 * negative_cosine(p, target)
+
+
+class VICRegTerms(NamedTuple):
+    """The loss of VICReg and its parts, scalars, not yet multiplied by their weights."""
+
+    loss: Tensor
+    invariance: Tensor
+    variance: Tensor
+    covariance: Tensor
+
+
+def vicreg_loss(
+    z_a: Tensor,
+    z_b: Tensor,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+) -> VICRegTerms:
+    """VICReg (Bardes et al., ICLR 2022, eq. 1 to 6, as the published code scales it).
+
+    (N, D), (N, D) -> VICRegTerms. Invariance: mean of (z_a − z_b)² over all N D entries (the paper's eq. 5 has
+    the sum over D; its code has the mean). Variance: mean over dimensions of max(0, 1 − √(Var + 0.0001)), mean
+    of the two views (the paper adds them; its code halves). Covariance: Σ_{i≠j} Cov_ij² / D, added over the
+    views. Var and Cov are divided by N − 1. The keyword arguments are the weights of the terms.
+
+    Raises ValueError for bad shapes or a negative weight.
+    """
+    weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ValueError(f"The weight of {name} must be 0 or more, got {weight}.")
+    z_a, z_b = _pair(z_a, z_b)
+    with _no_autocast(z_a):
+        distance = F.mse_loss(z_a, z_b)
+        centred = [z - z.mean(0) for z in (z_a, z_b)]
+        variances = [x.square().sum(0) / (len(x) - 1) for x in centred]
+        hinge = sum((1 - (v + VARIANCE_EPSILON).sqrt()).relu().mean() for v in variances) / 2
+        off = sum(_off_diagonal(x, v) for x, v in zip(centred, variances, strict=True))
+        loss = invariance * distance + variance * hinge + covariance * off
+    return VICRegTerms(loss, distance, hinge, off)
+
+
+def _off_diagonal(x: Tensor, variances: Tensor) -> Tensor:
+    """Σ_{i≠j} Cov_ij² / D of centred x (N, D), from the smaller of its two Gram matrices.
+
+    ‖XᵀX‖² = ‖XXᵀ‖²: the sum of all squares is the same, see notebook 11.
+    """
+    n, d = x.shape
+    gram = x @ x.T if n < d else x.T @ x
+    everything = torch.linalg.vector_norm(gram, dim=1).square().sum() / (n - 1) ** 2
+    return (everything - variances.square().sum()) / d
+
+
+class Predictor(nn.Sequential):
+    """Linear, batch norm, ReLU, linear: (N, dim) -> (N, dim). ``hidden`` is the width between."""
+
+    def __init__(self, dim: int, hidden: int):
+        first = nn.Linear(dim, hidden, bias=False)
+        super().__init__(
+            first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)
+        )
+
+
+class SimCLRModel(TwinModel):
+    """Encoder, projector and NT-Xent; config as for ``TwinModel``, and temperature=0.1.
+
+    The embeddings are compared with all others of the batch: its size is part of the method. Metrics, here
+    and below: "loss", those of C that Barlow Twins has, and "embedding_std" (see ``embedding_std``).
+    """
+
+    method = "simclr"
+
+    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two batches of views -> the loss and what there is to watch."""
+        z_a, z_b = self._embed_both(view1, view2)
+        loss = simclr_loss(z_a, z_b, self.config["temperature"])
+        return loss, _watch(loss, z_a, z_b)
+
+
+class VICRegModel(TwinModel):
+    """Encoder, projector without its last batch norm, and VICReg's loss; config as for ``TwinModel``, and
+
+      invariance_weight=25, variance_weight=25, covariance_weight=1.
+
+    Metrics also hold the loss's three terms, "invariance", "variance" and "covariance", without their weights.
+    """
+
+    method = "vicreg"
+    last_norm = False
+
+    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two batches of views -> the loss and what there is to watch."""
+        z_a, z_b = self._embed_both(view1, view2)
+        names = ("invariance", "variance", "covariance")
+        terms = vicreg_loss(z_a, z_b, *(self.config[f"{name}_weight"] for name in names))
+        parts = {name: getattr(terms, name).detach() for name in names}
+        return terms.loss, _watch(terms.loss, z_a, z_b) | parts
+
+
+class SimSiamModel(TwinModel):
+    """Encoder, projector and predictor; each view predicts the other's embedding, through which no gradient flows.
+
+    config as for ``TwinModel``, and
+      pred_hidden=proj_dim / 4: the predictor's inner width, a bottleneck (paper: 512 of 2048);
+      predictor=True, stop_gradient=True: switch one off to see the collapse.
+    The loss is the mean of the two negative cosines, between −1 and 1. The paper keeps the predictor's learning
+    rate constant; here it follows the schedule of all others.
+    """
+
+    method = "simsiam"
+
+    def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):
+        super().__init__(config, **overrides)
+        dim = self.config["proj_dim"]
+        self.predictor = _predictor(self.config, max(1, dim // 4))
+
+    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two batches of views -> the loss and what there is to watch."""
+        z_a, z_b = self._embed_both(view1, view2)
+        targets = (z_a.detach(), z_b.detach()) if self.config["stop_gradient"] else (z_a, z_b)
+        p_a, p_b = self.predictor(z_a), self.predictor(z_b)
+        loss = (negative_cosine(p_a, targets[1]) + negative_cosine(p_b, targets[0])) / 2
+        return loss, _watch(loss, z_a, z_b)
+
+
+class BYOLModel(TwinModel):
+    """Encoder, projector, predictor, and a teacher: a slow average of encoder and projector, without gradient.
+
+    config as for ``TwinModel``, and
+      ema=0.996: how much of the teacher is kept at the first step; it rises to 1 by a half cosine;
+      pred_hidden=proj_hidden, or else proj_dim: the predictor's inner width (paper: 4096 of both);
+      predictor=True: switch it off to see the collapse;
+      stop_gradient=True: False takes the teacher away; the targets are the network's own embeddings, and
+        gradient flows through them.
+    The projector has no last batch norm. The loss is the sum of both sides, between 0 and 8. Grill et al., 2020.
+    """
+
+    method = "byol"
+    last_norm = False
+
+    def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):
+        super().__init__(config, **overrides)
+        own = self.config
+        self.predictor = _predictor(own, own["proj_hidden"] or own["proj_dim"])
+        self.teacher_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
+
+    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two batches of views -> the loss and what there is to watch."""
+        z_a, z_b = self._embed_both(view1, view2)
+        targets = self._teach(view1, view2) if self.config["stop_gradient"] else (z_a, z_b)
+        p_a, p_b = self.predictor(z_a), self.predictor(z_b)
+        loss = byol_loss(p_a, targets[1]) + byol_loss(p_b, targets[0])
+        return loss, _watch(loss, z_a, z_b)
+
+    @torch.no_grad()
+    def _teach(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config["joint_views"]:
+            both = self.teacher_projector(self.teacher_encoder(torch.cat((view1, view2))))
+            return both.chunk(2)
+        return tuple(self.teacher_projector(self.teacher_encoder(v)) for v in (view1, view2))
+
+    @torch.no_grad()
+    def after_step(self, step: int, total: int) -> None:
+        """The teacher takes a step towards the network; ``step`` of ``total`` updates are done.
+
+        Batch norm's running averages are not averaged: the teacher's own batches make them.
+        """
+        keep = momentum(self.config["ema"], step - 1, total)
+        pairs = ((self.teacher_encoder, self.encoder), (self.teacher_projector, self.projector))
+        for teacher, network in pairs:
+            weights = list(teacher.parameters())
+            torch._foreach_lerp_(weights, list(network.parameters()), 1 - keep)
+
+
+def momentum(base: float, step: int, total: int) -> float:
+    """1 − (1 − base) (cos(π step / total) + 1) / 2: from base to 1 (Grill et al., 2020, section 3.2)."""
+    return 1 - (1 - base) * (math.cos(math.pi * min(1.0, step / max(1, total))) + 1) / 2
+
+
+def embedding_std(z: Tensor) -> Tensor:
+    """Standard deviation over the batch of z / |z|, mean over dimensions, times √D: (N, D) -> scalar.
+
+    About 1 when the embeddings point everywhere, 0 when all point the same way: a complete collapse. On a line
+    they still look alive; see ``spectra.rankme``. Chen and He, 2021, section 4.1.
+    """
+    unit = F.normalize(z.float(), dim=1)
+    return unit.std(0, correction=0).mean() * z.shape[1] ** 0.5
+
+
+METHODS: dict[str, type[TwinModel]] = {
+    model.method: model
+    for model in (BarlowTwinsModel, SimCLRModel, BYOLModel, VICRegModel, SimSiamModel)
+}
+
+
+def _predictor(config: Mapping[str, Any], hidden: int) -> nn.Module:
+    if not config["predictor"]:
+        return nn.Identity()
+    return Predictor(config["proj_dim"], config["pred_hidden"] or hidden)
+
+
+@torch.no_grad()
+def _watch(loss: Tensor, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """What every method logs: C costs two small products more."""
+    terms = barlow_twins_loss(z_a, z_b, 0.0)
+    seen = {"loss": loss.detach()} | correlation_metrics(terms)
+    return seen | {"embedding_std": embedding_std(z_a)}
+
+
+def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32 or better. Raises ValueError unless (N, D) both, N of 2 or more, floating point."""
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(
+            f"Both inputs must be (N, D), got shapes {tuple(a.shape)} and {tuple(b.shape)}."
+        )
+    if len(a) < 2:
+        raise ValueError(f"At least two samples are needed, got shape {tuple(a.shape)}.")
+    if not (a.is_floating_point() and b.is_floating_point()):
+        raise ValueError(f"Embeddings must be floating point, got {a.dtype} and {b.dtype}.")
+    half = (torch.float16, torch.bfloat16)
+    return tuple(x.float() if x.dtype in half else x for x in (a, b))
+
+
+def _no_autocast(z: Tensor) -> torch.autocast:
+    return torch.autocast(z.device.type, enabled=False)
+
+
+def _diagonal(square: Tensor) -> Tensor:
+    return torch.eye(len(square), dtype=torch.bool, device=square.device)

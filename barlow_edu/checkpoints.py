@@ -24,7 +24,8 @@ from barlow_edu.runs import build_model
 
 CHECKPOINT_FORMAT = 2
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint_previous.pt", "checkpoint_damaged.pt"
-MAY_DIFFER = ("epochs", "name", "device", "root", "checkpoint_every")  # when a run is resumed
+# When a run is resumed.
+MAY_DIFFER = ("epochs", "name", "device", "root", "checkpoint_every", "workers")
 log = logging.getLogger("barlow_edu")
 
 

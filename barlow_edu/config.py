@@ -28,6 +28,10 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "data": "garments",
     "root": None,
     "limit": None,
+    "stream": "auto",
+    "pipeline": "decode_once",
+    "canvas": None,
+    "workers": None,
     "views": "garments",
     "augment": {},
     # optimisation
@@ -58,6 +62,8 @@ DEFAULTS = {**TRAINING_DEFAULTS, **MODEL_DEFAULTS, **SMALL_IMAGES}
 CHOICES = {
     "method": tuple(METHODS),
     "data": NAMES,
+    "stream": ("auto", True, False),
+    "pipeline": ("decode_once", "per_image"),
     "views": tuple(PRESETS),
     "stem": STEMS,
     "optimizer": OPTIMIZERS,
@@ -72,6 +78,8 @@ CHOICES = {
 # Every number: the least and the most it may be.
 BOUNDS = {
     "limit": (1, math.inf),
+    "canvas": (8, math.inf),
+    "workers": (0, math.inf),
     "batch_size": (2, math.inf),
     "epochs": (1, math.inf),
     "lr": (1e-12, math.inf),
@@ -101,7 +109,8 @@ BOUNDS = {
 }
 FRACTIONS = ("lr", "bias_lr", "weight_decay", "momentum", "warmup_epochs", "final_lr", "lambd")
 FRACTIONS += ("temperature", "ema", "invariance_weight", "variance_weight", "covariance_weight")
-MAY_BE_NULL = ("limit", "bias_lr", "checkpoint_every", "encoder_dim", "proj_hidden", "pred_hidden")
+MAY_BE_NULL = ("limit", "canvas", "workers", "bias_lr", "checkpoint_every")
+MAY_BE_NULL += ("encoder_dim", "proj_hidden", "pred_hidden")
 
 
 def config_names() -> list[str]:

@@ -14,10 +14,16 @@ RECIPES = (
     "cifar10_resnet18_official",
     "cifar100_resnet18",
     "folder",
+    "imagenet_resnet50",
+    "imagenet_resnet50_100ep",
+    "imagenet_resnet50_1gpu",
+    "imagenet_vit_small",
+    "imagenette_resnet18",
+    "imagenette_resnet50",
 )
 # Configurations that keep values of their source instead: each says so in its own file.
-OWN_LAMBDA = {"cifar10_resnet18_official": 0.0051}
-OWN_LR = {}
+OWN_LAMBDA = {"cifar10_resnet18_official": 0.0051, "imagenet_resnet50_1gpu": 0.005}
+OWN_LR = {"imagenet_resnet50_1gpu": 0.6, "imagenet_vit_small": 2e-3}
 
 
 def test_the_paper_keeps_its_own_lambda():

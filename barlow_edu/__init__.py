@@ -26,7 +26,7 @@ _HOMES = {
         "simclr_loss",
         "vicreg_loss",
     ),
-    "runs": ("Run", "load_run"),
+    "runs": ("Run", "best_run", "load_run"),
     "spectra": ("covariance_spectrum", "effective_rank", "rankme", "spectrum_decay"),
     "training": ("TrainingDiverged", "TrainingInterrupted", "pretrain"),
     "views": ("TwinViews", "ViewRecipe"),

@@ -129,6 +129,21 @@ def load_run(path: str | Path) -> Run:
     )
 
 
+def best_run(data: str) -> Run:
+    """The recorded run on images of that name ("CIFAR-10", "garments") whose features have the best kNN accuracy.
+
+    A label may say more, as "CIFAR-10 (JPEG copy)" does. Raises FileNotFoundError naming the images there are.
+    """
+    found = [Run(f.parent) for f in (data_dir() / "runs").glob("*/evaluation.json")]
+    fitting = [run for run in found if run.environment["data"].split(" (")[0] == data]
+    if not fitting:
+        known = ", ".join(sorted({run.environment["data"] for run in found}))
+        raise FileNotFoundError(
+            f"No recorded run on {data!r}. There are runs on {known or 'none'}."
+        )
+    return max(fitting, key=lambda run: run.evaluation["rows"]["trained encoder"]["knn"])
+
+
 def record(run: Run, name: str, without_weights: bool = False) -> Run:
     """Keep a finished run as ``data/runs/NAME``: everything but the checkpoint, weights as float16.
 

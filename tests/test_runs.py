@@ -37,6 +37,23 @@ def test_a_run_is_found_by_path_and_by_name(run, records):
     assert repr(be.load_run("kept")) == "Run('kept')"
 
 
+def test_the_best_run_on_some_images_is_found_by_what_it_scored(run, records):
+    for name, label, knn in (
+        ("a", "x", 0.4),
+        ("b", "x (copy)", 0.6),
+        ("c", "x-100", 0.9),
+        ("d", "x", 0.5),
+    ):
+        writer = RunWriter(record(run, name).path)
+        writer.environment({"data": label})
+        writer.evaluation({"rows": {"trained encoder": {"knn": knn}}})
+    record(run, "not_evaluated")
+    assert be.best_run("x").path.name == "b"
+    assert be.best_run("x-100").path.name == "c"
+    with pytest.raises(FileNotFoundError, match=r"No recorded run on 'y'.* x \(copy\)"):
+        be.best_run("y")
+
+
 def test_a_missing_run_names_those_that_are_there(run, records):
     with pytest.raises(FileNotFoundError, match="No run at 'nowhere'. Recorded runs: none."):
         be.load_run("nowhere")

@@ -1,4 +1,4 @@
-"""The command line: python -m barlow_edu doctor | pretrain CONFIG | evaluate RUN | course ..."""
+"""The command line: python -m barlow_edu doctor | pretrain CONFIG | evaluate RUN | plan CONFIG | course ..."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     pretrain.set_defaults(run=_pretrain)
     _evaluate_parser(commands)
+    _plan_parser(commands)
     record = commands.add_parser(
         "record", help="keep a run among the recorded ones (data/runs/NAME)"
     )
@@ -106,6 +107,23 @@ def _evaluate_parser(commands: argparse._SubParsersAction) -> None:
     evaluate.set_defaults(run=_evaluate)
 
 
+def _plan_parser(commands: argparse._SubParsersAction) -> None:
+    told = "memory, operations, hours and cost of a configuration, before it is run"
+    plan = commands.add_parser("plan", help=told)
+    plan.add_argument("config", help="a configuration's name or a YAML file")
+    plan.add_argument("--gpus", type=int, default=1, help="how many (default 1)")
+    plan.add_argument("--gpu-memory", type=float, default=80, help="GB of one (default 80)")
+    plan.add_argument("--tflops", type=float, help="what one GPU really does, 10^12 operations/s")
+    plan.add_argument("--images-per-second", type=float, help="instead: measured, of one GPU")
+    plan.add_argument("--price-per-gpu-hour", type=float, help="for the cost, in any currency")
+    plan.add_argument("--images", type=int, help="images of an epoch, where no root tells")
+    plan.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
+    )
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.set_defaults(run=_plan)
+
+
 def _labels(text: str) -> int | str:
     """Labels a class: a number, or "all"."""
     return text if text == "all" else int(text)
@@ -126,6 +144,15 @@ def _pretrain(options: argparse.Namespace) -> None:
     last = run.metrics[-1]
     print(f"{run.path}: loss {last['loss']:.2f} after {last['step']} steps.")
     print(f"Next: python -m barlow_edu evaluate {run.path}")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from barlow_edu.planner import plan
+
+    names = ("gpus", "gpu_memory", "tflops", "images_per_second", "price_per_gpu_hour", "images")
+    given = {name: getattr(options, name) for name in names}
+    found = plan(options.config, **given, **_settings(options.set))
+    print(json.dumps(found.as_dict(), indent=1) if options.json else found)
 
 
 def _sweep(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The evaluation as text, for the command line."""
+"""Evaluations and plans as text, for the command line."""
 
 from __future__ import annotations
 
@@ -68,3 +68,56 @@ def _number(row: Mapping[str, Any], key: str, digits: int) -> str:
 def _score(score: Mapping[str, float]) -> str:
     sd = f" ± {100 * score['sd']:.1f}" if score["sd"] else ""
     return f"{100 * score['mean']:.1f}{sd} %"
+
+
+MEMORY_ROWS = {
+    "parameters": "weights and buffers",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "views": "both views",
+    "activations": "kept for the way back",
+    "loss_matrix": "loss, matrix form",
+    "loss_gram": "loss, gram form",
+    "peak": "peak",
+}
+
+
+def plan_table(found: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What ``planner.plan`` found, as aligned lines."""
+    n, gpus, memory = found["batch_size"], found["gpus"], found["memory_gb"]
+    share = f" = {gpus} x {found['images_per_gpu']:,}" if gpus > 1 else ""
+    lines = [
+        f"{found['name']}: {config['encoder']} at {config['image_size']} pixels, projector {config['proj_dim']}, "
+        f"batch {n:,}{share}, {found['parameters'] / 1e6:.1f} million parameters",
+        "",
+        f"Memory of one GPU, simulated{'':17}GB",
+    ]
+    for key, name in MEMORY_ROWS.items():
+        taken = " (taken)" if key == f"loss_{found['form']}" else ""
+        lines.append(f"  {name + taken:32}{memory[key]:>10.3f}")
+    fits = "fits" if found["fits"] else "DOES NOT FIT"
+    largest = found["largest_batch"]
+    lines += [
+        f"  {'of ' + format(found['gpu_memory_gb'], 'g') + ' GB: ' + fits}",
+        f"  {'largest batch that fits':32}{largest or 'none':>10}",
+        "",
+        "Work",
+        f"  {'operations an image':32}{found['operations_per_image'] / 1e9:>10.2f} GFLOP",
+        f"  {'operations a step':32}{found['operations_per_step'] / 1e12:>10.3f} TFLOP",
+        f"  {'steps':32}{found['steps']:>10,} ({found['epochs']} epochs of {found['images']:,} images)",
+        f"  {'rate of one GPU':32}{found['tflops_per_gpu']:>10.2f} TFLOP/s ({found['rate_source']})",
+        f"  {'seconds a step':32}{found['seconds_per_step']:>10.3f}",
+        f"  {'hours':32}{found['hours']:>10.2f}",
+        f"  {'GPU hours':32}{found['gpu_hours']:>10.1f}",
+    ]
+    if found["cost"] is not None:
+        lines.append(f"  {'cost':32}{found['cost']:>10,.2f}")
+    return "\n".join(lines + _remedy(found))
+
+
+def _remedy(found: Mapping[str, Any]) -> list[str]:
+    if found["fits"]:
+        return []
+    batch = found["largest_batch"]
+    smaller = f"--set batch_size={batch}, " if batch else "a smaller encoder or proj_dim, "
+    return ["", f"To make it fit: {smaller}more GPUs (--gpus), or GPUs with more memory."]

@@ -7,18 +7,36 @@ C = AᵀB / N and the loss (Zbontar et al., ICML 2021, eq. 1 and 2) is
 
 The second sum equals ‖C‖²_F − Σ C_ii², and ‖C‖²_F = ⟨AAᵀ, BBᵀ⟩ / N². So the D x D matrix never has to
 exist: the "gram" form builds two N x N matrices instead. Both forms are exact; "auto" takes the cheaper.
+
+Where several processes hold a share of the batch each, mean, variance, N and C are those of the whole batch,
+and so are the gradients (see ``distributed.py``). The matrix form adds up C, D x D, over the processes; the gram
+form gathers the embeddings, and each process builds its own rows of the N x N matrices.
 """
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from barlow_edu.distributed import (
+    active_group,
+    add_up,
+    all_reduce,
+    check_equal_shapes,
+    collect,
+    own_rows,
+    standardize_across,
+)
+
+if TYPE_CHECKING:  # some builds of torch come without
+    from torch.distributed import ProcessGroup
+
 FORMS = ("auto", "matrix", "gram")
+SENDING = 500  # what it costs to send a number, in multiplications: some hundred on most machines
 
 
 class LossTerms(NamedTuple):
@@ -36,34 +54,43 @@ class LossTerms(NamedTuple):
     diagonal: Tensor
 
 
-def standardize(z: Tensor, eps: float = 0.0) -> Tensor:
+def standardize(z: Tensor, eps: float = 0.0, group: ProcessGroup | None = None) -> Tensor:
     """Shift and scale each column of ``z`` to mean 0 and (biased) variance 1 over the batch.
 
-    Shapes: (N, D) -> (N, D). ``eps`` is added to the variance: 0 is the paper's formula, 1e-5 is what
+    Shapes: (N, D) -> (N, D). The batch is that of all processes in ``group`` (default: torch's default group, if
+    there is one), each with N rows. ``eps`` is added to the variance: 0 is the paper's formula, 1e-5 is what
     the published code's batch normalisation does. A column without variance, up to rounding, becomes
     zero and gets no gradient. Half-precision input is computed and returned in float32.
     """
-    _check_embedding(z)
-    return _Standardize.apply(_at_least_float32(z), eps)
+    group = active_group(group)
+    _check_embedding(z, group)
+    return _Standardize.apply(_at_least_float32(z), eps, group)
 
 
-def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
+def cross_correlation(z_a: Tensor, z_b: Tensor, group: ProcessGroup | None = None) -> Tensor:
     """Cross-correlation matrix C of two batches of embeddings (paper, eq. 2).
 
     Shapes: (N, D), (N, D) -> (D, D). C_ij is the Pearson correlation, over the batch, of dimension i of
     view A with dimension j of view B: both use the biased standard deviation, and the sum is divided by
-    N, so C_ii of two equal views is 1. A dimension without variance has correlation 0.
+    N, so C_ii of two equal views is 1. A dimension without variance has correlation 0. Where several
+    processes hold N rows each, C is that of all their rows, the same in each process.
 
     Raises ValueError if the inputs are not 2-D, differ in shape, hold fewer than two samples, or are not
     floating point.
     """
-    _check_pair(z_a, z_b)
+    group = active_group(group)
+    _check_pair(z_a, z_b, group)
     with _full_precision(z_a):
-        return standardize(z_a).T @ standardize(z_b) / len(z_a)
+        c = standardize(z_a, group=group).T @ standardize(z_b, group=group)
+        return all_reduce(c, group) / _rows(z_a, group)
 
 
 def barlow_twins_loss(
-    z_a: Tensor, z_b: Tensor, lambd: float = 0.005, form: str = "auto"
+    z_a: Tensor,
+    z_b: Tensor,
+    lambd: float = 0.005,
+    form: str = "auto",
+    group: ProcessGroup | None = None,
 ) -> LossTerms:
     """Barlow Twins loss L = Σ_i (1 − C_ii)² + lambd Σ_{i≠j} C_ij² (paper, eq. 1).
 
@@ -71,23 +98,37 @@ def barlow_twins_loss(
     D x D), "gram" (builds two N x N matrices) or "auto" (the cheaper of the two; same value). Statistics
     and products are float32 or better, also under autocast.
 
+    In several processes (``group``, default: torch's default group, if there is one) each gives its own N rows,
+    and gets the loss of all rows. The gradient of its rows comes multiplied by the number of processes W:
+    DistributedDataParallel divides by W, and what remains is the gradient of one process with the whole batch.
+    The published code's gradients are 1/W of these; ``distributed.published_scale`` reproduces that.
+
     Raises ValueError for bad shapes (see :func:`cross_correlation`), lambd < 0, or an unknown form.
     """
-    _check_pair(z_a, z_b)
+    group = active_group(group)
+    _check_pair(z_a, z_b, group)
     if not lambd >= 0:
         raise ValueError(f"lambd must be 0 or more, got {lambd}. The paper uses 0.005.")
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
     if form == "auto":
-        form = cheaper_form(*z_a.shape)
+        processes = 1 if group is None else group.size()
+        form = cheaper_form(processes * len(z_a), z_a.shape[1], processes)
     with _full_precision(z_a):
         z_a, z_b = _at_least_float32(z_a), _at_least_float32(z_b)
-        return LossTerms(*_BarlowTwins.apply(z_a, z_b, lambd, form))
+        return LossTerms(*_BarlowTwins.apply(z_a, z_b, lambd, form, group))
 
 
-def cheaper_form(batch_size: int, dim: int) -> str:
-    """The form that needs fewer multiplications, forward and backward: 4 N² D against 3 N D²."""
-    return "gram" if 4 * batch_size < 3 * dim else "matrix"
+def cheaper_form(batch_size: int, dim: int, processes: int = 1) -> str:
+    """The form that costs less, forward and backward, for N = ``batch_size`` rows in all W ``processes`` together.
+
+    Each process multiplies 4 N² D / W times in the gram form, 3 N D² / W times in the matrix form. The gram form
+    gathers 2 N D numbers, the matrix form adds up D² (a ring sends them twice); a number sent counts SENDING
+    multiplications.
+    """
+    sent = 2 * SENDING * (processes - 1)  # both sides times W / D
+    gram, matrix = (4 * batch_size + sent) * batch_size, (3 * batch_size + sent) * dim
+    return "gram" if gram < matrix else "matrix"
 
 
 def loss_floor(batch_size: int, dim: int, lambd: float) -> float:
@@ -114,16 +155,20 @@ class _Standardize(torch.autograd.Function):
     """Column-wise standardisation that keeps only its output and D scales for the backward pass."""
 
     @staticmethod
-    def forward(ctx, z: Tensor, eps: float) -> Tensor:
-        out, scale = _standardize(z, eps)
+    def forward(ctx, z: Tensor, eps: float, group: ProcessGroup | None) -> Tensor:
+        out, scale = _standardize(z, eps, group)
+        ctx.group = group
         ctx.save_for_backward(out, scale)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
+        group = ctx.group
         with _full_precision(grad):
-            return _standardize_backward(grad - grad.mean(0), *ctx.saved_tensors), None
+            mean = add_up(grad.mean(0), group)
+            mean = mean if group is None else mean / group.size()
+            return _standardize_backward(grad - mean, *ctx.saved_tensors, group), None, None
 
 
 class _BarlowTwins(torch.autograd.Function):
@@ -134,11 +179,19 @@ class _BarlowTwins(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z_a: Tensor, z_b: Tensor, lambd: float, form: str) -> tuple[Tensor, ...]:
-        (a, scale_a), (b, scale_b) = _standardize(z_a), _standardize(z_b)
-        redundancy, diagonal, *products = (_gram if form == "gram" else _matrix)(a, b)
+    def forward(ctx, z_a, z_b, lambd: float, form: str, group) -> tuple[Tensor, ...]:
+        n, own, views = _rows(z_a, group), slice(None), (z_a, z_b)
+        if form == "gram":
+            if group is not None:  # from here on every process holds all N rows
+                own = own_rows(len(z_a), group)
+                views = [collect(z, group).flatten(0, 1) for z in views]
+            (a, scale_a), (b, scale_b) = map(_standardize, views)
+            redundancy, diagonal, *products = _gram(a, b, own, group)
+        else:
+            (a, scale_a), (b, scale_b) = (_standardize(z, group=group) for z in views)
+            redundancy, diagonal, *products = _matrix(a, b, n, group)
         invariance = (1 - diagonal).square_().sum()
-        ctx.lambd, ctx.form = lambd, form
+        ctx.lambd, ctx.form, ctx.n, ctx.own, ctx.group = lambd, form, n, own, group
         ctx.save_for_backward(a, b, scale_a, scale_b, diagonal, *products)
         return invariance.add(redundancy, alpha=lambd), invariance, redundancy, diagonal
 
@@ -148,15 +201,20 @@ class _BarlowTwins(torch.autograd.Function):
         a, b, scale_a, scale_b, diagonal, *products = ctx.saved_tensors
         off = grad_redundancy.add(grad_loss, alpha=ctx.lambd)
         on = grad_diagonal.addcmul(1 - diagonal, grad_loss + grad_invariance, value=-2)
-        backward = _gram_backward if ctx.form == "gram" else _matrix_backward
+        if ctx.group is not None:  # every process's loss depends on these rows
+            off, on = add_up(torch.cat([off.view(1), on]), ctx.group).split([1, len(on)])
+        common = off, on, a, b, scale_a, scale_b, diagonal
         with _full_precision(a):
-            grads = backward(off, on, a, b, scale_a, scale_b, diagonal, *products)
-        return *grads, None, None
+            if ctx.form == "gram":
+                grads = _gram_backward(*common, *products, ctx.own, ctx.group)
+            else:
+                grads = _matrix_backward(*common, *products, ctx.n)
+        return *grads, None, None, None
 
 
-def _matrix(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    """Σ_{i≠j} C_ij², C_ii and C: N D² multiplications."""
-    c = (a.T @ b).div_(len(a))  # (D, D)
+def _matrix(a: Tensor, b: Tensor, n: int, group) -> tuple[Tensor, ...]:
+    """Σ_{i≠j} C_ij², C_ii and C of n rows: N D² multiplications."""
+    c = add_up(a.T @ b, group).div_(n)  # (D, D)
     diagonal = c.diagonal().clone()
     c.fill_diagonal_(0)
     # Row by row: one float32 sum over millions of squares would lose the third digit.
@@ -165,10 +223,10 @@ def _matrix(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     return redundancy, diagonal, c
 
 
-def _matrix_backward(off, on, a, b, scale_a, scale_b, diagonal, c):
+def _matrix_backward(off, on, a, b, scale_a, scale_b, diagonal, c, n):
     """Gradients of z_a and z_b, given those of redundancy (off) and C_ii (on): 2 N D² multiplications."""
-    grad_c = c * (off * (2 / len(a)))
-    grad_c.diagonal().copy_(on / len(a))
+    grad_c = c * (off * (2 / n))
+    grad_c.diagonal().copy_(on / n)
     along = grad_c * c
     along_a, along_b = along.sum(1).mul_(scale_a), along.sum(0).mul_(scale_b)
     del along  # D x D: make room for the next one
@@ -177,26 +235,34 @@ def _matrix_backward(off, on, a, b, scale_a, scale_b, diagonal, c):
     return grad_a, grad_b
 
 
-def _gram(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    """Σ_{i≠j} C_ij², C_ii, AAᵀ and BBᵀ: 2 N² D multiplications."""
-    gram_a, gram_b = a @ a.T, b @ b.T  # (N, N)
+def _gram(a: Tensor, b: Tensor, own: slice, group) -> tuple[Tensor, ...]:
+    """Σ_{i≠j} C_ij², C_ii, and this process's own rows of AAᵀ and BBᵀ: 2 N² D multiplications."""
+    gram_a, gram_b = a[own] @ a.T, b[own] @ b.T  # (N, N)
     diagonal = torch.linalg.vecdot(a, b, dim=0).div_(len(a))
-    frobenius = torch.linalg.vecdot(gram_a, gram_b).sum().div_(len(a) ** 2)
+    frobenius = add_up(torch.linalg.vecdot(gram_a, gram_b).sum(), group).div_(len(a) ** 2)
     return frobenius - diagonal.square().sum(), diagonal, gram_a, gram_b
 
 
-def _gram_backward(off, on, a, b, scale_a, scale_b, diagonal, gram_a, gram_b):
+def _gram_backward(off, on, a, b, scale_a, scale_b, diagonal, gram_a, gram_b, own, group):
     """Gradients of z_a and z_b, given those of redundancy (off) and C_ii (on): 2 N² D multiplications."""
     factor = off * (2 / len(a) ** 2)
     column = (on / len(a)).addcmul_(diagonal, factor, value=-len(a))
-    grad_a = ((gram_b * factor) @ a).addcmul_(b, column)
-    grad_b = ((gram_a * factor) @ b).addcmul_(a, column)
+    own_a, own_b = a[own], b[own]
+    grad_a = ((gram_b * factor) @ a).addcmul_(own_b, column)
+    grad_b = ((gram_a * factor) @ b).addcmul_(own_a, column)
     # Both are combinations of columns of a and b, so they have mean zero already.
-    return _standardize_backward(grad_a, a, scale_a), _standardize_backward(grad_b, b, scale_b)
+    return (
+        _standardize_backward(grad_a, own_a, scale_a, group),
+        _standardize_backward(grad_b, own_b, scale_b, group),
+    )
 
 
-def _standardize(z: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
+def _standardize(z: Tensor, eps: float = 0.0, group=None) -> tuple[Tensor, Tensor]:
     """Standardised columns (N, D), and the (D,) scales 1 / σ: 0 where a column has no variance."""
+    if group is not None:
+        out, scale = standardize_across(z, group)
+        keep = scale.square().mul_(eps).add_(1).rsqrt_()
+        return out.mul_(keep), scale.mul_(keep)
     first = z[0]
     # Less its first row a constant column is exactly zero, and a large mean costs no digits. What follows
     # is the fused kernel of batch normalisation; it returns scale 0 for variance 0.
@@ -208,10 +274,15 @@ def _standardize(z: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     return out.mul_(keep), scale.mul_(keep)
 
 
-def _standardize_backward(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:
+def _standardize_backward(grad: Tensor, out: Tensor, scale: Tensor, group=None) -> Tensor:
     """Gradient with respect to z, in the place of ``grad``, whose columns must have mean zero."""
-    along = torch.linalg.vecdot(out, grad, dim=0).div_(len(out))
+    along = add_up(torch.linalg.vecdot(out, grad, dim=0), group).div_(_rows(out, group))
     return grad.addcmul_(out, along, value=-1).mul_(scale)
+
+
+def _rows(z: Tensor, group) -> int:
+    """N: the rows of all processes together."""
+    return len(z) if group is None else len(z) * group.size()
 
 
 def _full_precision(z: Tensor):
@@ -225,19 +296,21 @@ def _at_least_float32(z: Tensor) -> Tensor:
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
-def _check_embedding(z: Tensor) -> None:
+def _check_embedding(z: Tensor, group=None) -> None:
     if z.ndim != 2:
         raise ValueError(f"Embeddings must be 2-D (N, D), got shape {tuple(z.shape)}.")
     if not z.is_floating_point():
         raise ValueError(f"Embeddings must be floating point, got {z.dtype}. Call .float() first.")
-    if len(z) < 2:
+    if group is not None:
+        check_equal_shapes(z, group)
+    if _rows(z, group) < 2:
         raise ValueError(f"Correlation needs at least two samples, got shape {tuple(z.shape)}.")
 
 
-def _check_pair(z_a: Tensor, z_b: Tensor) -> None:
+def _check_pair(z_a: Tensor, z_b: Tensor, group=None) -> None:
     if z_a.shape != z_b.shape:
         raise ValueError(
             f"Both views need the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}."
         )
-    _check_embedding(z_a)
     _check_embedding(z_b)
+    _check_embedding(z_a, group)

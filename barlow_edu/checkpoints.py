@@ -21,6 +21,7 @@ from barlow_edu.devices import Computer
 from barlow_edu.files import replacing, sync
 from barlow_edu.optim import build_optimizer
 from barlow_edu.runs import build_model
+from barlow_edu.streaming import ImageStream
 
 CHECKPOINT_FORMAT = 2
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint_previous.pt", "checkpoint_damaged.pt"
@@ -41,7 +42,7 @@ class TrainingState:
     learning rate, and the seed of whatever a module draws (dropout), follow from the step.
     """
 
-    def __init__(self, config: Mapping[str, Any], computer: Computer, data: ImageSet):
+    def __init__(self, config: Mapping[str, Any], computer: Computer, data: ImageSet | ImageStream):
         self.config = dict(config)
         self.computer = computer
         self.data = fingerprint(data)
@@ -114,8 +115,10 @@ class TrainingState:
         self.order_from = found["order_from"].cpu()
 
 
-def fingerprint(data: ImageSet) -> str:
+def fingerprint(data: ImageSet | ImageStream) -> str:
     """Shape of the images and a checksum of 64 of them: enough to notice that a run goes on with others."""
+    if isinstance(data, ImageStream):
+        return data.fingerprint()
     sample = data.images[:: max(1, len(data) // 64)].contiguous().numpy()
     return f"{' x '.join(map(str, data.images.shape))}, checksum {zlib.crc32(sample):08x}"
 

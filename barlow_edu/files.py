@@ -193,13 +193,18 @@ def decode_images(files: list[Path], size: int | None) -> tuple[Tensor, list[int
     return images, kept, skipped
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The picture in colours of 8 bits."""
+    if image.mode.startswith("I"):  # 16 bits a pixel: convert() would cut them off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
 def _decode(path: Path, size: int | None) -> np.ndarray | str:
     """uint8 (H, W, 3), or what went wrong."""
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel: convert() would cut them off at 255
-                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            image = image.convert("RGB")
+            image = as_rgb(image)
             if size is not None and image.size != (size, size):
                 scale = size / min(image.size)
                 w, h = (max(size, round(side * scale)) for side in image.size)

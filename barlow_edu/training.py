@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
@@ -16,12 +17,13 @@ from tqdm.auto import tqdm
 
 from barlow_edu.checkpoints import NEWEST, TrainingState, find_checkpoints, remove_checkpoints
 from barlow_edu.config import load_config
-from barlow_edu.data import ImageSet, load_images
+from barlow_edu.data import ImageSet
 from barlow_edu.devices import Computer, describe_environment
 from barlow_edu.files import DiskFull, only_process
 from barlow_edu.interrupts import StopRequest, TrainingInterrupted
 from barlow_edu.optim import set_learning_rate, warmup_cosine
 from barlow_edu.runs import Run, RunWriter, build_views
+from barlow_edu.streaming import ImageStream, images_for, shares
 
 log = logging.getLogger("barlow_edu")
 
@@ -33,7 +35,7 @@ class TrainingDiverged(RuntimeError):
 def pretrain(
     config: str | Path | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    data: ImageSet | str | None = None,
+    data: ImageSet | ImageStream | str | None = None,
     resume: bool = False,
     progress: bool = True,
     on_snapshot: Callable[[int, Tensor], None] | None = None,
@@ -57,7 +59,7 @@ def pretrain(
         overrides, data = {**overrides, "data": data}, None
     config = load_config(config, **overrides)
     folder = _run_folder(config["name"], out, resume)
-    data = data if data is not None else _load(config)
+    data = data if data is not None else images_for(config)
     plan = _plan(config, len(data))
     computer = Computer.choose(config)
     state = TrainingState(config, computer, data)
@@ -67,7 +69,8 @@ def pretrain(
         try:
             writer = _open(folder, state, plan, resume, environment)
             Loop(config, plan, computer, state, writer, data, progress, on_snapshot).run()
-            writer.environment(environment | {"minutes": round(state.minutes, 2)})
+            environment |= {"minutes": round(state.minutes, 2)}
+            writer.environment(environment | _unreadable(data))
             writer.weights(state.model)
         except DiskFull as error:
             raise DiskFull(f"{error} Free some space. {_how_to_go_on(folder)}") from error
@@ -129,7 +132,7 @@ class Loop:
     computer: Computer
     state: TrainingState
     writer: RunWriter
-    data: ImageSet
+    data: ImageSet | ImageStream
     progress: bool
     on_snapshot: Callable[[int, Tensor], None] | None
 
@@ -148,8 +151,8 @@ class Loop:
             if state.step == 0:
                 self._take_snapshot()
             while state.step < plan.total:
-                for rows in self._rest_of_epoch():
-                    metrics, lr = self._step(rows)
+                for batch in self._batches():
+                    metrics, lr = self._step(batch)
                     self._log(metrics, lr, bar)
                     if state.step in plan.snapshots:
                         self._take_snapshot()
@@ -161,7 +164,8 @@ class Loop:
 
     def _prepare(self) -> None:
         state = self.state
-        self.images = self.data.images.to(self.computer.device)
+        self.streamed = isinstance(self.data, ImageStream)
+        self.images = None if self.streamed else self.data.images.to(self.computer.device)
         self.views = build_views(self.config)
         self.probe = self._twins_to_watch()
         self.model = torch.compile(state.model) if self.config["compile"] else state.model
@@ -174,15 +178,28 @@ class Loop:
     def _rest_of_epoch(self) -> Iterator[Tensor]:
         """The batches of this epoch that are still to come, each as rows of the images."""
         n, done = self.config["batch_size"], self.state.step % self.plan.per_epoch
-        order = self.state.order(len(self.images), new_epoch=done == 0).to(self.images.device)
-        for i in range(done, self.plan.per_epoch):
-            yield order[i * n : (i + 1) * n]
+        order = self.state.order(len(self.data), new_epoch=done == 0)
+        order = order if self.streamed else order.to(self.images.device)
+        yield from shares(order, n)[done:]
 
-    def _step(self, rows: Tensor) -> tuple[Mapping[str, Tensor], float]:
+    def _batches(self) -> Iterator[Any]:
+        """The rest of the epoch: rows of the images in memory, or what the stream's workers made of them."""
+        if not self.streamed:
+            return self._rest_of_epoch()
+        first = self.state.module_seed()
+        return self.data.batches(self._rest_of_epoch(), itertools.count(first))
+
+    def _twins(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Both views of a batch of ``_batches``."""
+        if self.streamed:
+            return self.data.twins(batch, self.views, self.state.generator, self.computer.device)
+        return self.views(self.images[batch], self.state.generator)
+
+    def _step(self, batch: Any) -> tuple[Mapping[str, Tensor], float]:
         """One update. Nothing in it waits for the device."""
         state, plan = self.state, self.plan
         self.computer.seed(state.module_seed())
-        view1, view2 = self.views(self.images[rows], state.generator)
+        view1, view2 = self._twins(batch)
         factor = warmup_cosine(state.step, plan.total, plan.warmup, self.config["final_lr"])
         lr = set_learning_rate(state.optimizer, factor)
         with self.computer.autocast():
@@ -216,8 +233,11 @@ class Loop:
     def _twins_to_watch(self) -> tuple[Tensor, Tensor]:
         """Two views of a fixed batch, from a generator of their own: C is always looked at on these."""
         generator = torch.Generator().manual_seed(self.config["seed"] + 1)
-        count = min(self.config["probe_size"], len(self.images))
-        rows = torch.randperm(len(self.images), generator=generator)[:count]
+        count = min(self.config["probe_size"], len(self.data))
+        rows = torch.randperm(len(self.data), generator=generator)[:count]
+        if self.streamed:
+            batch = self.data.load(rows)
+            return self.data.twins(batch, self.views, generator, self.computer.device)
         return self.views(self.images[rows.to(self.images.device)], generator)
 
     def _take_snapshot(self) -> None:
@@ -252,17 +272,18 @@ class Loop:
         )
 
 
+def _unreadable(data: ImageSet | ImageStream) -> dict[str, int]:
+    """For environment.json: how many files could not be read."""
+    files = data.unreadable if isinstance(data, ImageStream) else data.skipped
+    return {"unreadable": len(files)} if files else {}
+
+
 def _how_to_go_on(folder: Path) -> str:
     return (
         "To go on: pretrain(...) as before with "
         f"out={str(folder)!r} and resume=True, or on the command line "
         f'python -m barlow_edu pretrain "{folder / "config.yaml"}" --out "{folder}" --resume'
     )
-
-
-def _load(config: Mapping[str, Any]) -> ImageSet:
-    size = config["image_size"] if config["data"] == "folder" else None
-    return load_images(config["data"], config["root"], "train", config["limit"], size)
 
 
 def _run_folder(name: str, out: str | Path | None, resume: bool) -> Path:

@@ -129,16 +129,28 @@ class TwinViews:
     def __call__(self, images: Tensor, generator: torch.Generator | None = None):
         """uint8 (N, C, H, W) -> view 1 and view 2, float32 (N, C, size, size), normalised."""
         _check_images(images)
-        n, _, height, width = images.shape
-        drawn = [vars(self.draw(n, height, width, which, generator)) for which in (0, 1)]
-        both = ViewParameters(**{k: torch.cat([d[k] for d in drawn]) for k in drawn[0]})
+        sizes = torch.tensor([images.shape[2:]]).expand(len(images), 2)
+        return self.of_part(images, sizes, slice(None), generator)
+
+    def of_part(self, images: Tensor, sizes: Tensor, own: slice, generator=None):
+        """Two views of images (n, C, H, W), which are the rows ``own`` of a batch of N.
+
+        sizes: (N, 2), height and width of what is the image within H x W, from the upper left corner; crops stay
+        within it. Draws are made for all N, so that they do not depend on how the batch is shared.
+        """
+        height, width = sizes.unbind(1)
+        drawn = [vars(self.draw(len(sizes), height, width, w, generator)) for w in (0, 1)]
+        both = ViewParameters(**{k: torch.cat([d[k][own] for d in drawn]) for k in drawn[0]})
         view_1, view_2 = self.apply(images, both).chunk(2)
         return view_1, view_2
 
     def draw(
-        self, n: int, height: int, width: int, which: int = 0, generator=None
+        self, n: int, height: int | Tensor, width: int | Tensor, which: int = 0, generator=None
     ) -> ViewParameters:
-        """Draw the parameters of view ``which`` (0 or 1) for n images of height x width pixels."""
+        """Draw the parameters of view ``which`` (0 or 1) for n images of height x width pixels.
+
+        height, width: of all images, or (n,) of each.
+        """
         r, draws = self.recipe, _Draws(n, generator)
         return ViewParameters(
             box=draws.boxes(height, width, r.scale, r.ratio),
@@ -210,27 +222,34 @@ class _Draws:
     def factor(self, spread: float) -> Tensor:
         return self.uniform(max(0.0, 1 - spread), 1 + spread)
 
-    def boxes(self, height: int, width: int, scale, ratio) -> Tensor:
+    def boxes(self, height, width, scale, ratio) -> Tensor:
         """(n, 4) crop boxes as torchvision's RandomResizedCrop draws them: the first of ten that fits."""
-        area = self.uniform(*scale, CROP_ATTEMPTS) * (height * width)
+        height, width = (self._each(side) for side in (height, width))
+        pixels = (height * width).float().view(-1, 1)
+        area = self.uniform(*scale, CROP_ATTEMPTS) * pixels
         aspect = self.uniform(math.log(ratio[0]), math.log(ratio[1]), CROP_ATTEMPTS).exp()
         w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-        fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
+        fits = (w >= 1) & (w <= width.view(-1, 1)) & (h >= 1) & (h <= height.view(-1, 1))
         first = fits.to(torch.uint8).argmax(1, keepdim=True)
         # No attempt fits: the largest centred box with an admissible shape.
-        fallback = min(max(width / height, ratio[0]), ratio[1])
-        fallback_w = min(width, round(height * fallback))
-        fallback_h = min(height, round(width / fallback))
-        found = fits.any(1)
-        w = torch.where(found, w.gather(1, first).squeeze(1), float(fallback_w))
-        h = torch.where(found, h.gather(1, first).squeeze(1), float(fallback_h))
+        fallback = (width / height).clamp(*ratio)
+        fallback_w = torch.minimum(width, (height * fallback).round()).float()
+        fallback_h = torch.minimum(height, (width / fallback).round()).float()
+        height, width, found = height.float(), width.float(), fits.any(1)
+        w = torch.where(found, w.gather(1, first).squeeze(1), fallback_w)
+        h = torch.where(found, h.gather(1, first).squeeze(1), fallback_h)
         top = torch.where(
             found, (self.uniform(0, 1) * (height - h + 1)).floor(), ((height - h) / 2).floor()
         )
         left = torch.where(
             found, (self.uniform(0, 1) * (width - w + 1)).floor(), ((width - w) / 2).floor()
         )
-        return torch.stack([top.clamp(max=height - 1), left.clamp(max=width - 1), h, w], 1).long()
+        top, left = torch.minimum(top, height - 1), torch.minimum(left, width - 1)
+        return torch.stack([top, left, h, w], 1).long()
+
+    def _each(self, side: int | Tensor) -> Tensor:
+        """(n,) float64, of one number or of n."""
+        return torch.as_tensor(side, dtype=torch.float64, device=self.device).expand(self.n)
 
 
 def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, interpolation="bicubic") -> Tensor:

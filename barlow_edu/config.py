@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from barlow_edu.ablations import complete_ablation
 from barlow_edu.data import NAMES
 from barlow_edu.encoders import ENCODERS, STEMS
 from barlow_edu.loss import FORMS
@@ -133,7 +134,8 @@ def load_config(config: str | Path | Mapping[str, Any] | None = None, **override
             f"Unknown setting {', '.join(sorted(map(str, unknown)))}. Known: {', '.join(DEFAULTS)}."
         )
     complete = {key: _plain(value) for key, value in {**DEFAULTS, **given}.items()}
-    complete["augment"] = complete["augment"] or {}
+    for key in ("augment", "ablate"):
+        complete[key] = complete[key] or {}
     _check(complete)
     return complete
 
@@ -202,6 +204,9 @@ def _check(config: Mapping[str, Any]) -> None:
             "read again if its encoder has a name: add yours to barlow_edu.encoders.ENCODERS."
         )
     _check_augment(config["augment"])
+    complete_ablation(config["ablate"])
+    if config["ablate"] and config["method"] != "barlow_twins":
+        raise ValueError(f"ablate is for Barlow Twins, and method is {config['method']!r}.")
     TwinViews(config["views"], config["image_size"], **config["augment"])
 
 

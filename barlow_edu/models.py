@@ -33,6 +33,8 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "invariance_weight": 25.0,
     "variance_weight": 25.0,
     "covariance_weight": 1.0,
+    # of the ablations, see ablations.py
+    "ablate": {},
 }
 
 

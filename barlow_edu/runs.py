@@ -31,6 +31,7 @@ import yaml
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
+from barlow_edu.ablations import AblatedBarlowTwins
 from barlow_edu.data import data_dir
 from barlow_edu.devices import describe_environment as describe_environment  # its former home
 from barlow_edu.files import append, replacing
@@ -239,6 +240,8 @@ def build_model(config: Mapping[str, Any]) -> TwinModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         method = METHODS[config.get("method", "barlow_twins")]
+        if config.get("ablate"):
+            method = AblatedBarlowTwins
         return method({k: config[k] for k in MODEL_DEFAULTS if k in config})
 
 

@@ -1,0 +1,189 @@
+"""The ledger of notebook 10: what is claimed, and what recorded trainings say about it.
+
+A claim is put as predictions: this variant will be above that one. A prediction is compared with the record, seed by
+seed, and the verdict follows from the rules below. Nothing is decided by hand.
+
+The difference of two variants is taken for each seed (both started from the same encoder and saw the same images in
+the same order), and of the mean difference there is a 95 % interval (Student's t). The two are
+
+    alike       if the interval lies within ± the margin, three points of accuracy: too little to care about here;
+    above       if not, and the interval lies above 0;
+    below       if not, and it lies below 0;
+    undecided   otherwise: more seeds would be needed.
+
+A prediction holds, fails, or is open where the two are undecided. A claim "holds" if all its predictions hold, "does
+not hold" if some fail and none holds, "holds in part" if some hold and some fail, and is "undecided" otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from barlow_edu.comparison import load_comparison
+from barlow_edu.experiments import load_experiment
+
+MARGIN = 0.03
+FITTING = {
+    "above": {"above"},
+    "below": {"below"},
+    "like": {"alike"},
+    "not above": {"alike", "below"},
+}
+NAMES = {"knn": "kNN", "linear": "linear probe", "diagonal_mean": "mean of the diagonal"}
+
+
+class Effect(NamedTuple):
+    """Mean difference over the seeds, and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def found(self, margin: float = MARGIN) -> str:
+        """ "alike", "above", "below" or "undecided", see the module's text."""
+        if -margin < self.low and self.high < margin:
+            return "alike"
+        if self.low > 0:
+            return "above"
+        return "below" if self.high < 0 else "undecided"
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
+class Prediction(NamedTuple):
+    """``variant`` of a recorded experiment is "above", "below", "like" or "not above" ``other``.
+
+    other: a variant, or the name of a baseline ("untrained", "pixels"). key: the column of the record.
+    """
+
+    experiment: str
+    variant: str
+    relation: str
+    other: str
+    key: str = "knn"
+
+
+class Claim(NamedTuple):
+    """What is claimed, who says so, what the paper measured, and the predictions that follow."""
+
+    text: str
+    who: str
+    paper: str
+    predictions: Sequence[Prediction]
+
+
+class Entry(NamedTuple):
+    """A claim with the effect of each prediction (None where nothing is recorded) and the verdict."""
+
+    claim: Claim
+    effects: list[Effect | None]
+    outcomes: list[str]
+    verdict: str
+
+
+def effect(values: Iterable[float], others: Iterable[float] | float = 0.0) -> Effect:
+    """Mean of ``values`` − ``others``, (seeds,) each or one number, with its 95 % interval.
+
+    Raises ValueError if there are fewer than two values: one seed has no spread.
+    """
+    from scipy.stats import t
+
+    d = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
+    if d.ndim != 1 or len(d) < 2:
+        raise ValueError(f"An interval needs two seeds or more, got {d.tolist()}.")
+    half = t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
+    return Effect(float(d.mean()), float(d.mean() - half), float(d.mean() + half))
+
+
+def outcome(prediction: Prediction, found: Effect | None) -> str:
+    """ "holds", "fails", "open", or "not recorded"."""
+    if prediction.relation not in FITTING:
+        known = ", ".join(FITTING)
+        raise ValueError(f"A relation is one of {known}, got {prediction.relation!r}.")
+    if found is None:
+        return "not recorded"
+    kind = found.found()
+    if kind == "undecided":
+        return "open"
+    return "holds" if kind in FITTING[prediction.relation] else "fails"
+
+
+def verdict(outcomes: Sequence[str]) -> str:
+    """The verdict on a claim from the outcomes of its predictions."""
+    if "not recorded" in outcomes:
+        return "not recorded"
+    holds, fails = outcomes.count("holds"), outcomes.count("fails")
+    if holds == len(outcomes):
+        return "holds"
+    if fails:
+        return "holds in part" if holds else "does not hold"
+    return "undecided"
+
+
+def record_of(name: str) -> Any:
+    """The record behind a prediction: an experiment of "ablations", or the comparison of "relatives"."""
+    return load_comparison() if name == "relatives" else load_experiment(f"ablations/{name}")
+
+
+def measure(prediction: Prediction, source: Callable[[str], Any] = record_of) -> Effect | None:
+    """What the record says about one prediction; None where there is no record, or not of both for all seeds."""
+    try:
+        record = source(prediction.experiment)
+        values = record.column(prediction.variant, prediction.key)
+        if prediction.other in record.baselines:
+            return effect(values, record.baselines[prediction.other])
+        others = record.column(prediction.other, prediction.key)
+        seeds = [list(record.column(v, "seed")) for v in (prediction.variant, prediction.other)]
+    except (FileNotFoundError, KeyError):
+        return None
+    return effect(values, others) if seeds[0] == seeds[1] and len(seeds[0]) > 1 else None
+
+
+def judge(claim: Claim, source: Callable[[str], Any] = record_of) -> Entry:
+    """The ledger's row of one claim."""
+    effects = [measure(p, source) for p in claim.predictions]
+    outcomes = [outcome(p, e) for p, e in zip(claim.predictions, effects, strict=True)]
+    return Entry(claim, effects, outcomes, verdict(outcomes))
+
+
+def ledger(source: Callable[[str], Any] = record_of) -> list[Entry]:
+    """All claims of ``claims.json``, judged by the record."""
+    return [judge(claim, source) for claim in claims()]
+
+
+def claims() -> list[Claim]:
+    """The claims that come with the package."""
+    found = json.loads(Path(__file__).with_name("claims.json").read_text(encoding="utf-8"))
+    return [
+        Claim(c["claim"], c["who"], c["paper"], [Prediction(*p) for p in c["predictions"]])
+        for c in found
+    ]
+
+
+def ledger_table(entries: Sequence[Entry], runs: str = "../data/runs") -> str:
+    """The ledger as a Markdown table; ``runs`` is where the links to the records lead."""
+    rows = ["| # | claim | who says so | the paper | our runs: difference, points | verdict here |"]
+    rows.append("|---|---|---|---|---|---|")
+    for i, e in enumerate(entries, 1):
+        lines = [_line(p, x) for p, x in zip(e.claim.predictions, e.effects, strict=True)]
+        folders = dict.fromkeys(p.experiment for p in e.claim.predictions)
+        links = ", ".join(f"[{f}]({runs}/{_folder(f)})" for f in folders)
+        cells = (e.claim.text, e.claim.who, e.claim.paper)
+        measured = "<br>".join([*lines, f"runs: {links}"])
+        rows.append(f"| {i} | {' | '.join(cells)} | {measured} | **{e.verdict}** |")
+    return "\n".join(rows)
+
+
+def _line(prediction: Prediction, found: Effect | None) -> str:
+    key = "" if prediction.key == "knn" else f", {NAMES.get(prediction.key, prediction.key)}"
+    return f"{prediction.variant} − {prediction.other}{key}: {found or 'not recorded'}"
+
+
+def _folder(name: str) -> str:
+    return name if name == "relatives" else f"ablations/{name}"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+
+from barlow_edu import linear_command
+
+from barlow_edu.course_commands import add_course
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except KeyboardInterrupt as stop:
-        print(f"\n{stop}" if str(stop) else "\nStopped.", file=sys.stderr)
+        if _is_first():
+            print(f"\n{stop}" if str(stop) else "\nStopped.", file=sys.stderr)
         return 128 + getattr(stop, "signum", signal.SIGINT)  # 130 for Ctrl-C, 143 for SIGTERM
     except (ValueError, OSError, RuntimeError) as error:
         print(f"barlow_edu: {error}", file=sys.stderr)
@@ -37,13 +43,17 @@ def _parser() -> argparse.ArgumentParser:
     pretrain = commands.add_parser("pretrain", help="pretrain an encoder")
     pretrain.add_argument("config", help="a configuration's name or a YAML file")
     pretrain.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
-    pretrain.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    resume = pretrain.add_mutually_exclusive_group()
+    resume.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    told = "go on if there is a checkpoint, else begin: for jobs that are started again"
+    resume.add_argument("--auto-resume", action="store_true", help=told)
     pretrain.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
     )
     pretrain.set_defaults(run=_pretrain)
     _evaluate_parser(commands)
     _plan_parser(commands)
+    linear_command.add_parser(commands)
     record = commands.add_parser(
         "record", help="keep a run among the recorded ones (data/runs/NAME)"
     )
@@ -52,28 +62,33 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--no-weights", action="store_true", help="leave the weights out")
     record.set_defaults(run=_record)
     sweep = commands.add_parser("sweep", help="one short training for every value of a setting")
-    lambdas = sweep.add_subparsers(required=True, metavar="SETTING").add_parser(
+    sweeps = sweep.add_subparsers(required=True, metavar="SWEEP")
+    lambdas = sweeps.add_parser(
         "lambda", help="41 values of lambda, as notebook 06 shows them; call it again to go on"
     )
     lambdas.add_argument("--out", type=Path, help="folder (default: runs/lambda_sweep)")
     lambdas.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
-    lambdas.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
-    )
     lambdas.set_defaults(run=_sweep)
-    course = commands.add_parser("course", help="work on the notebooks")
-    builds = course.add_subparsers(required=True, metavar="BUILD")
-    execute = builds.add_parser("run", help="restart and run notebooks, storing their outputs")
-    execute.add_argument("notebooks", nargs="+", type=Path)
-    execute.set_defaults(run=_course_run)
-    for kind, told in (
-        ("student", "notebooks to be worked through: exercises open, solutions left out"),
-        ("instructor", "notebooks with everything: solutions open, teaching notes"),
-    ):
-        version = builds.add_parser(kind, help=told)
-        version.add_argument("--out", type=Path, required=True, help="a folder for them")
-        version.add_argument("--notebooks", type=Path, default=None, help="where the notebooks are")
-        version.set_defaults(run=_course_build, kind=kind)
+    ablations = sweeps.add_parser(
+        "ablations", help="the experiments of notebook 10, three seeds each; call it again to go on"
+    )
+    ablations.add_argument("--out", type=Path, help="folder (default: runs/ablations)")
+    ablations.add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT")
+    ablations.set_defaults(run=_ablations)
+    told = "five methods on one budget, as notebook 11 shows them; call it again to go on"
+    relatives = sweeps.add_parser("relatives", help=told)
+    relatives.add_argument("--out", type=Path, help="folder (default: runs/relatives)")
+    relatives.set_defaults(run=_relatives)
+    for one in (lambdas, ablations, relatives):
+        one.add_argument(
+            "--set",
+            nargs="+",
+            default=[],
+            metavar="KEY=VALUE",
+            action="extend",
+            help="change settings",
+        )
+    add_course(commands)
     return parser
 
 
@@ -129,6 +144,11 @@ def _labels(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
+def _is_first() -> bool:
+    """Whether this is the process that speaks for all that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from barlow_edu import doctor
 
@@ -140,7 +160,10 @@ def _pretrain(options: argparse.Namespace) -> None:
     from barlow_edu.training import pretrain
 
     config = load_config(load_config(options.config) | _settings(options.set))
-    run = pretrain(config, options.out, resume=options.resume)
+    resume = "auto" if options.auto_resume else options.resume
+    run = pretrain(config, options.out, resume=resume)
+    if not _is_first():
+        return
     last = run.metrics[-1]
     print(f"{run.path}: loss {last['loss']:.2f} after {last['step']} steps.")
     print(f"Next: python -m barlow_edu evaluate {run.path}")
@@ -164,27 +187,38 @@ def _sweep(options: argparse.Namespace) -> None:
     print(f"{sweep.path}: kNN is best, {100 * best['knn']:.1f} %, at lambda = {best['lambd']:.3g}.")
 
 
+def _ablations(options: argparse.Namespace) -> None:
+    from barlow_edu.experiments import run_experiments
+
+    logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # a hundred trainings, one bar
+    found = run_experiments("ablations", options.out, options.only, **_settings(options.set))
+    for experiment in found:
+        print(f"\n{experiment.question}  ({experiment.path})")
+        for name in experiment.variants:
+            knn = experiment.score(name)
+            print(f"  {name:30} kNN {100 * knn.mean:.1f} ± {100 * knn.sd:.1f} %")
+
+
+def _relatives(options: argparse.Namespace) -> None:
+    from barlow_edu.comparison import compare
+
+    logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # thirty trainings, one bar
+    found = compare(options.out, **_settings(options.set))
+    print(found.path)
+    for name in found.methods:
+        cells = [f"{key} {_percent(found.score(name, key))}" for key in ("knn", "linear")]
+        print(f"  {name:14} {'   '.join(cells)}")
+
+
+def _percent(score) -> str:
+    return f"{100 * score.mean:.1f} ± {100 * score.sd:.1f} %"
+
+
 def _record(options: argparse.Namespace) -> None:
     from barlow_edu.runs import load_run, record
 
     kept = record(load_run(options.run_folder), options.name, options.no_weights)
     print(f"{kept.path} holds the record of {options.run_folder}.")
-
-
-def _course_run(options: argparse.Namespace) -> None:
-    from barlow_edu import course
-
-    for path in options.notebooks:
-        for name, minutes in course.execute([path]).items():
-            print(f"{name}: {60 * minutes:.0f} s")
-
-
-def _course_build(options: argparse.Namespace) -> None:
-    from barlow_edu import course
-
-    here = options.notebooks or Path(__file__).resolve().parent.parent / "notebooks"
-    written = course.build(options.kind, here, options.out)
-    print(f"{len(written)} notebooks in {options.out}. Open them: jupyter lab {options.out}")
 
 
 def _settings(pairs: Sequence[str]) -> dict:

@@ -7,6 +7,7 @@
 
 A finished training is kept, so that the comparison can be stopped and called again. The test images are looked
 at once the learning rates are chosen. Trainings of one seed start from the same encoder and see the same batches.
+Features are those of whole images, shrunk to the size of the views.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ OWN: dict[str, dict[str, Any]] = {
     "vicreg": {},
     "simsiam": {},
 }
-TUNING = {"images": 6000, "held_out": 2000, "epochs": 3, "seed": 0}
+TUNING = {"images": 6000, "held_out": 2000, "epochs": 2, "seed": 0}
 K, TEMPERATURE = 200, 0.1  # of kNN
 TWINS = 1024  # test images of which twins are made
 
@@ -193,11 +195,12 @@ class _Folder:
         plan = self.settings["tuning"]
         if not any((row["method"], row["lr"]) == (method, lr) for row in self.tuning["tried"]):
             fit, held = _held_out(self.config["data"], self.config["root"], plan)
+            shrunk = [_shrunk(s, self.config["image_size"]) for s in (fit, held)]
             config = self._config(method, lr, plan["seed"], epochs=plan["epochs"])
             begin = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 run = pretrain(config, Path(folder) / "run", fit, progress=False)
-                knn = _knn(run.load_model(), run.views().normalize, fit, held)
+                knn = _knn(run.load_model(), run.views().normalize, *shrunk)
                 row = {"method": method, "lr": lr, "knn": knn, "loss": run.metrics[-1]["loss"]}
             row["minutes"] = round((time.perf_counter() - begin) / 60, 2)
             self.tuning["tried"].append(row)
@@ -227,7 +230,7 @@ class _Folder:
         return f"{method}, seed {seed}"
 
     def _baselines(self) -> dict[str, dict[str, Any]]:
-        train, test = _judges(self.config["data"], self.config["root"], self.config["limit"])
+        train, test = _judges(self.config)
         normalize, seeds = build_views(self.config).normalize, self.settings["seeds"]
 
         def start(seed: int):
@@ -269,11 +272,12 @@ def measure(run: Run) -> dict[str, Any]:
     logged metrics.
     """
     config, model, views = run.config, run.load_model(), run.views()
-    train, test = _judges(config["data"], config["root"], config["limit"])
+    train, test = _judges(config)
     protocol = Protocol(True, K, TEMPERATURE, (config["seed"],), ())
     row = protocol.row(lambda seed: model.encoder, False, train, test, views.normalize)
     generator = torch.Generator().manual_seed(config["seed"] + 1)
-    twins = views(test.images[:TWINS], generator)
+    originals = _load(config["data"], config["root"], "test", None).images[:TWINS]
+    twins = views(originals, generator)
     with torch.no_grad(), batch_statistics(model):
         z = model.embed(twins[0])
     row |= {"embedding_std": float(embedding_std(z)), "embedding_rank": rankme(F.normalize(z))}
@@ -293,9 +297,19 @@ def _held_out(name: str, root: str | None, plan: Mapping[str, int]) -> tuple[Ima
     return images.subset(order[: plan["images"]]), images.subset(order[plan["images"] :])
 
 
-def _judges(name: str, root: str | None, limit: int | None) -> tuple[ImageSet, ImageSet]:
-    """The images trained on, which vote, and all test images."""
-    return _load(name, root, "train", limit), _load(name, root, "test", None)
+def _judges(config: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
+    """The images trained on, which vote, and all test images, both shrunk."""
+    name, root = config["data"], config["root"]
+    sets = _load(name, root, "train", config["limit"]), _load(name, root, "test", None)
+    return tuple(_shrunk(s, config["image_size"]) for s in sets)
+
+
+def _shrunk(images: ImageSet, size: int) -> ImageSet:
+    """The images at ``size`` x ``size`` pixels, each the mean of what it covers; as they are if they are so small."""
+    if images.images.shape[-1] <= size:
+        return images
+    small = F.interpolate(images.images.float(), (size, size), mode="area")
+    return replace(images, images=small.round().to(torch.uint8))
 
 
 _load = lru_cache(maxsize=3)(load_images)

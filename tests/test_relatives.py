@@ -426,3 +426,43 @@ def test_a_run_of_a_relative_is_read_again(tmp_path):
     assert isinstance(net, be.VICRegModel)
     assert {"invariance", "variance", "covariance"} <= set(run.metrics[-1])
     assert math.isfinite(run.history("embedding_std")[1][-1])
+
+
+# collapse
+
+
+def after_training(method, seed, steps=200, lr=0.3, **options):
+    """A small network on noisy mixtures of eight signals; (embedding_std, RankMe of z / |z|) at the end."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    mixing = torch.randn(8, 32, generator=generator)
+    encoder = nn.Sequential(
+        nn.Linear(32, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16)
+    )
+    sizes = {"encoder": encoder, "encoder_dim": 16, "proj_dim": 16, "proj_layers": 2}
+    net = METHODS[method](sizes, ema=0.9, **options)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+    for step in range(1, steps + 1):
+        signals = torch.randn(128, 8, generator=generator) * 0.9 ** torch.arange(8) @ mixing
+        twins = [signals + 4 * torch.randn(128, 32, generator=generator) for _ in range(2)]
+        loss, _ = net(*twins)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        net.after_step(step, steps)
+    with torch.no_grad():
+        z = net.embed(twins[0])
+    return embedding_std(z).item(), rankme(nn.functional.normalize(z))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("method", ["simsiam", "byol"])
+def test_without_stop_gradient_or_predictor_the_embeddings_collapse(method, seed):
+    """Onto a line or a point: of 16 dimensions fewer than 3 are left. With both, more than 4."""
+    alive_std, alive = after_training(method, seed)
+    assert alive > 4 and alive_std > 0.6
+    for switched_off in ({"stop_gradient": False}, {"predictor": False}):
+        std, rank = after_training(method, seed, **switched_off)
+        assert rank < 3, switched_off
+        if method == "byol":  # no batch norm at the end of its head: all the way to a point
+            assert std < 0.1, switched_off

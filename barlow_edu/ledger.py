@@ -6,7 +6,8 @@ seed, and the verdict follows from the rules below. Nothing is decided by hand.
 The difference of two variants is taken for each seed (both started from the same encoder and saw the same images in
 the same order), and of the mean difference there is a 95 % interval (Student's t). The two are
 
-    alike       if the interval lies within ± the margin, three points of accuracy: too little to care about here;
+    alike       if the interval lies within ± the margin: too little to care about here. The margin is three points of
+                accuracy, 0.03 of the mean of C's diagonal, one direction of effective rank;
     above       if not, and the interval lies above 0;
     below       if not, and it lies below 0;
     undecided   otherwise: more seeds would be needed.
@@ -27,25 +28,34 @@ import numpy as np
 from barlow_edu.comparison import load_comparison
 from barlow_edu.experiments import load_experiment
 
-MARGIN = 0.03
+# Columns of the record: name, margin, and how a difference is written.
+KEYS: dict[str, tuple[str, float, str]] = {
+    "knn": ("kNN", 0.03, "points"),
+    "linear": ("linear probe", 0.03, "points"),
+    "diagonal_mean": ("mean of the diagonal", 0.03, ""),
+    "effective_rank_z": ("effective rank of z", 1.0, ""),
+    "effective_rank_h": ("effective rank of h", 1.0, ""),
+}
 FITTING = {
     "above": {"above"},
     "below": {"below"},
     "like": {"alike"},
     "not above": {"alike", "below"},
 }
-NAMES = {"knn": "kNN", "linear": "linear probe", "diagonal_mean": "mean of the diagonal"}
 
 
 class Effect(NamedTuple):
-    """Mean difference over the seeds, and the ends of its 95 % interval."""
+    """Mean difference over the seeds in one column of the record, and the ends of its 95 % interval."""
 
     mean: float
     low: float
     high: float
+    key: str = "knn"
 
-    def found(self, margin: float = MARGIN) -> str:
+    @property
+    def found(self) -> str:
         """ "alike", "above", "below" or "undecided", see the module's text."""
+        margin = KEYS[self.key][1]
         if -margin < self.low and self.high < margin:
             return "alike"
         if self.low > 0:
@@ -53,7 +63,9 @@ class Effect(NamedTuple):
         return "below" if self.high < 0 else "undecided"
 
     def __str__(self) -> str:
-        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        if KEYS[self.key][2] == "points":
+            return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
 class Prediction(NamedTuple):
@@ -87,8 +99,10 @@ class Entry(NamedTuple):
     verdict: str
 
 
-def effect(values: Iterable[float], others: Iterable[float] | float = 0.0) -> Effect:
-    """Mean of ``values`` − ``others``, (seeds,) each or one number, with its 95 % interval.
+def effect(
+    values: Iterable[float], others: Iterable[float] | float = 0.0, key: str = "knn"
+) -> Effect:
+    """Mean of ``values`` − ``others``, (seeds,) each or one number, with its 95 % interval; key: what they are.
 
     Raises ValueError if there are fewer than two values: one seed has no spread.
     """
@@ -98,7 +112,7 @@ def effect(values: Iterable[float], others: Iterable[float] | float = 0.0) -> Ef
     if d.ndim != 1 or len(d) < 2:
         raise ValueError(f"An interval needs two seeds or more, got {d.tolist()}.")
     half = t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
-    return Effect(float(d.mean()), float(d.mean() - half), float(d.mean() + half))
+    return Effect(float(d.mean()), float(d.mean() - half), float(d.mean() + half), key)
 
 
 def outcome(prediction: Prediction, found: Effect | None) -> str:
@@ -108,7 +122,7 @@ def outcome(prediction: Prediction, found: Effect | None) -> str:
         raise ValueError(f"A relation is one of {known}, got {prediction.relation!r}.")
     if found is None:
         return "not recorded"
-    kind = found.found()
+    kind = found.found
     if kind == "undecided":
         return "open"
     return "holds" if kind in FITTING[prediction.relation] else "fails"
@@ -136,13 +150,15 @@ def measure(prediction: Prediction, source: Callable[[str], Any] = record_of) ->
     try:
         record = source(prediction.experiment)
         values = record.column(prediction.variant, prediction.key)
-        if prediction.other in record.baselines:
-            return effect(values, record.baselines[prediction.other])
+        if len(values) > 1 and prediction.other in record.baselines:
+            return effect(values, record.baselines[prediction.other], prediction.key)
         others = record.column(prediction.other, prediction.key)
         seeds = [list(record.column(v, "seed")) for v in (prediction.variant, prediction.other)]
     except (FileNotFoundError, KeyError):
         return None
-    return effect(values, others) if seeds[0] == seeds[1] and len(seeds[0]) > 1 else None
+    if seeds[0] != seeds[1] or len(seeds[0]) < 2:
+        return None
+    return effect(values, others, prediction.key)
 
 
 def judge(claim: Claim, source: Callable[[str], Any] = record_of) -> Entry:
@@ -168,7 +184,7 @@ def claims() -> list[Claim]:
 
 def ledger_table(entries: Sequence[Entry], runs: str = "../data/runs") -> str:
     """The ledger as a Markdown table; ``runs`` is where the links to the records lead."""
-    rows = ["| # | claim | who says so | the paper | our runs: difference, points | verdict here |"]
+    rows = ["| # | claim | who says so | the paper | our runs: difference [95 %] | verdict here |"]
     rows.append("|---|---|---|---|---|---|")
     for i, e in enumerate(entries, 1):
         lines = [_line(p, x) for p, x in zip(e.claim.predictions, e.effects, strict=True)]
@@ -181,8 +197,9 @@ def ledger_table(entries: Sequence[Entry], runs: str = "../data/runs") -> str:
 
 
 def _line(prediction: Prediction, found: Effect | None) -> str:
-    key = "" if prediction.key == "knn" else f", {NAMES.get(prediction.key, prediction.key)}"
-    return f"{prediction.variant} − {prediction.other}{key}: {found or 'not recorded'}"
+    name, _, unit = KEYS[prediction.key]
+    told = f"{found} {unit}".strip() if found else "not recorded"
+    return f"{prediction.variant} − {prediction.other}, {name}: {told}"
 
 
 def _folder(name: str) -> str:

@@ -34,9 +34,9 @@ def judged(*predictions, **means):
 def test_the_interval_is_that_of_scipys_paired_t_test():
     a, b = np.array([0.41, 0.38, 0.44, 0.40]), np.array([0.36, 0.37, 0.37, 0.35])
     low, high = ttest_rel(a, b).confidence_interval(0.95)
-    assert ledger.effect(a, b) == pytest.approx((np.mean(a - b), low, high))
+    assert ledger.effect(a, b)[:3] == pytest.approx((np.mean(a - b), low, high))
     low, high = ttest_1samp(a, 0.2).confidence_interval(0.95)
-    assert ledger.effect(a, 0.2) == pytest.approx((a.mean() - 0.2, low - 0.2, high - 0.2))
+    assert ledger.effect(a, 0.2)[:3] == pytest.approx((a.mean() - 0.2, low - 0.2, high - 0.2))
     with pytest.raises(ValueError, match="two seeds"):
         ledger.effect([0.4], [0.3])
 
@@ -54,7 +54,7 @@ def test_the_interval_is_that_of_scipys_paired_t_test():
     ],
 )
 def test_what_an_interval_says(low, high, kind):
-    assert Effect((low + high) / 2, low, high).found() == kind
+    assert Effect((low + high) / 2, low, high).found == kind
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,26 @@ def test_no_record_no_verdict():
     assert entry.effects == [None] and entry.verdict == "not recorded"
 
 
+def test_ranks_have_a_margin_of_their_own():
+    assert Effect(0.5, 0.2, 0.8).found == "above"
+    assert Effect(0.5, 0.2, 0.8, "effective_rank_z").found == "alike"
+    assert str(Effect(-11.0, -12.0, -10.0, "effective_rank_z")) == "-11.00 [-12.00, -10.00]"
+    entry = judged(("a", "below", "b", "effective_rank_z"), a=2.0, b=13.0)
+    assert entry.verdict == "holds" and "effective rank of z: -11.00" in ledger.ledger_table(
+        [entry]
+    )
+
+
+def test_one_seed_is_no_record():
+    class Single(Record):
+        def column(self, variant, key):
+            return super().column(variant, key)[:1]
+
+    record = Single(a=0.5, b=0.4)
+    for other in ("b", "untrained"):
+        assert ledger.measure(Prediction("e", "a", "above", other), lambda name: record) is None
+
+
 def test_other_seeds_are_not_compared():
     class Uneven(Record):
         def column(self, variant, key):
@@ -139,7 +159,7 @@ def test_claims_speak_of_variants_that_are_declared():
     for claim in ledger.claims():
         assert claim.predictions and claim.text and claim.who and claim.paper
         for p in claim.predictions:
-            assert p.relation in ledger.FITTING
+            assert p.relation in ledger.FITTING and p.key in ledger.KEYS
             if p.experiment != "relatives":
                 names = {*declared[p.experiment]["variants"], "untrained", "pixels"}
                 assert {p.variant, p.other} <= names, p
@@ -150,6 +170,8 @@ def test_the_table_shows_every_difference_and_links_to_the_runs():
     table = ledger.ledger_table([entry], runs="runs")
     head, rule, row = table.splitlines()
     assert head.count("|") == rule.count("|") == row.count("|")
-    assert "[e](runs/ablations/e)" in row and "a − gone: not recorded" in row
-    low, high = (100 * x for x in entry.effects[0][1:])
-    assert f"a − b: +10.0 [{low:+.1f}, {high:+.1f}]" in row and "**not recorded**" in row
+    assert "[e](runs/ablations/e)" in row and "a − gone, kNN: not recorded" in row
+    low, high = (100 * x for x in entry.effects[0][1:3])
+    assert (
+        f"a − b, kNN: +10.0 [{low:+.1f}, {high:+.1f}] points" in row and "**not recorded**" in row
+    )

@@ -14,7 +14,6 @@ from pathlib import Path
 import yaml
 
 from barlow_edu import linear_command
-
 from barlow_edu.course_commands import add_course
 
 

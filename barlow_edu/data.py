@@ -102,13 +102,17 @@ def load_images(
 def data_dir() -> Path:
     """The folder with the embedded data and the recorded runs.
 
-    The environment variable BARLOW_EDU_DATA, else ``data/`` of the checkout, else the installed package's copy.
+    The environment variable BARLOW_EDU_DATA, else ``data/`` of the checkout, else ``data/`` of a copy of the
+    course (``course copy``) that the process works in, else what came with the installed package.
     """
     if "BARLOW_EDU_DATA" in os.environ:
         return Path(os.environ["BARLOW_EDU_DATA"]).expanduser()
     package = Path(__file__).resolve().parent
-    checkout = package.parent / "data"
-    return checkout if (checkout / "garments.npz").exists() else package / "_data"
+    here = Path.cwd()
+    for course in (package.parent, here, here.parent):
+        if (course / "data" / "garments.npz").exists() and (course / "notebooks").is_dir():
+            return course / "data"
+    return package / "_data"
 
 
 def download_dir() -> Path:
@@ -227,7 +231,8 @@ def _balanced(labels: Tensor, limit: int, seed: int) -> Tensor:
         raise ValueError(f"limit must be between 1 and {len(labels)}, got {limit}.")
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     mixed = labels.numpy()[shuffled]
-    rank = np.zeros(len(labels), int)  # how many of its class come before
-    for k in np.unique(mixed):
-        rank[mixed == k] = np.arange((mixed == k).sum())
+    by_class = mixed.argsort(kind="stable")
+    counts = np.bincount(mixed)
+    rank = np.empty(len(labels), int)  # how many of its class come before
+    rank[by_class] = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
     return torch.from_numpy(np.sort(shuffled[rank.argsort(kind="stable")[:limit]]))

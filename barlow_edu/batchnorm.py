@@ -31,14 +31,14 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device | str = "cpu")
 @contextmanager
 def untracked(model: nn.Module) -> Iterator[None]:
     """Inside, batch norm leaves its running averages as they are; what it computes is the same."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for m in norms:
-        m.track_running_stats = False
+    kept = [(m, dict(m._buffers)) for m in model.modules() if isinstance(m, _BatchNorm)]
+    for m, buffers in kept:  # copies take the updates: without any, other kernels would run
+        m._buffers.update({k: None if v is None else v.clone() for k, v in buffers.items()})
     try:
         yield
     finally:
-        for m in norms:
-            m.track_running_stats = True
+        for m, buffers in kept:
+            m._buffers.update(buffers)
 
 
 class _Synchronized(_BatchNorm):

@@ -14,12 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from barlow_edu.batchnorm import synchronize_batch_norm
 from barlow_edu.config import DEFAULTS
 from barlow_edu.convolution import shorten_convolutions
 from barlow_edu.data import ImageSet
 from barlow_edu.devices import Computer
+from barlow_edu.distributed import from_first, world_size
 from barlow_edu.files import replacing, sync
 from barlow_edu.optim import build_optimizer
+from barlow_edu.recompute import save_memory
 from barlow_edu.runs import build_model
 from barlow_edu.streaming import ImageStream
 
@@ -27,6 +30,7 @@ CHECKPOINT_FORMAT = 2
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint_previous.pt", "checkpoint_damaged.pt"
 # When a run is resumed.
 MAY_DIFFER = ("epochs", "name", "device", "root", "checkpoint_every", "workers")
+MAY_DIFFER += ("checkpoint_activations",)
 log = logging.getLogger("barlow_edu")
 
 
@@ -51,6 +55,9 @@ class TrainingState:
             self.model.to(memory_format=torch.channels_last)
         if computer.device.type == "cpu" and computer.bfloat16 and not config["compile"]:
             shorten_convolutions(self.model)
+        if world_size() > 1:
+            synchronize_batch_norm(self.model, computer.device)
+        save_memory(self.model, config)
         keys = ("optimizer", "lr", "weight_decay", "bias_lr", "momentum")
         name, *settings = (config[k] for k in keys)
         self.optimizer = build_optimizer(name, self.model, *settings)
@@ -92,11 +99,13 @@ class TrainingState:
         write_checkpoint(folder, content)
 
     def load(self, folder: Path) -> None:
-        """Take up the last good checkpoint.
+        """Take up the last good checkpoint. Process 0 reads it for all; how many there were does not matter.
 
         Raises FileNotFoundError if there is none, and ValueError if none is whole or it does not fit.
         """
-        found = read_checkpoint(folder, self.computer.device)
+        # What is sent to other processes is sent from the host.
+        device = self.computer.device if world_size() == 1 else "cpu"
+        found = from_first(lambda: read_checkpoint(folder, device))
         for key, value in self.config.items():
             if key not in MAY_DIFFER and found["config"].get(key, DEFAULTS.get(key)) != value:
                 raise ValueError(

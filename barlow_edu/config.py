@@ -45,12 +45,15 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "momentum": 0.9,
     "warmup_epochs": 0.5,
     "final_lr": 0.001,
+    "reference_processes": 1,  # see distributed.published_scale
     "seed": 0,
     # how it is computed
     "device": "auto",
     "precision": "auto",
     "channels_last": "auto",
     "compile": False,
+    "checkpoint_activations": False,  # this and the next: see recompute.py
+    "micro_batch": None,
     # what is kept; checkpoint_every counts steps, null is once an epoch
     "checkpoint_every": None,
     "log_every": 10,
@@ -71,6 +74,7 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
     "channels_last": ("auto", True, False),
     "compile": (True, False),
+    "checkpoint_activations": (True, False),
     "joint_views": (True, False),
     "predictor": (True, False),
     "stop_gradient": (True, False),
@@ -89,6 +93,8 @@ BOUNDS = {
     "momentum": (0, 1),
     "warmup_epochs": (0, math.inf),
     "final_lr": (0, 1),
+    "micro_batch": (1, math.inf),
+    "reference_processes": (1, math.inf),
     "seed": (0, 2**63 - 2),
     "checkpoint_every": (1, math.inf),
     "log_every": (1, math.inf),
@@ -110,7 +116,7 @@ BOUNDS = {
 }
 FRACTIONS = ("lr", "bias_lr", "weight_decay", "momentum", "warmup_epochs", "final_lr", "lambd")
 FRACTIONS += ("temperature", "ema", "invariance_weight", "variance_weight", "covariance_weight")
-MAY_BE_NULL = ("limit", "canvas", "workers", "bias_lr", "checkpoint_every")
+MAY_BE_NULL = ("limit", "micro_batch", "canvas", "workers", "bias_lr", "checkpoint_every")
 MAY_BE_NULL += ("encoder_dim", "proj_hidden", "pred_hidden")
 
 

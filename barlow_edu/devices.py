@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from barlow_edu.distributed import local_rank
+
 
 @dataclass(frozen=True)
 class Computer:
@@ -36,6 +38,8 @@ class Computer:
             raise ValueError(
                 f"device={config['device']!r}, but torch finds no GPU. Take 'auto' or 'cpu'."
             )
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local_rank())
         able = _fast_bfloat16(device)
         precision, layout = config["precision"], config["channels_last"]
         bfloat16 = able if precision == "auto" else precision == "bfloat16"

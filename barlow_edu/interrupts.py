@@ -1,15 +1,24 @@
-"""Ctrl-C and SIGTERM while training: finish the step, save, and only then stop."""
+"""Ctrl-C, SIGTERM and SIGUSR1 while training: finish the step, save, and only then stop."""
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import subprocess
 import threading
 import time
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+USR1 = getattr(
+    signal, "SIGUSR1", None
+)  # what SLURM sends before a job's time is over; Windows has none
+SIGNALS = tuple(s for s in (signal.SIGINT, signal.SIGTERM, USR1) if s is not None)
 IMPATIENCE = (
     1.0  # seconds after which a second signal counts as one: some senders repeat themselves
 )
+
+
+log = logging.getLogger("barlow_edu")
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -21,7 +30,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """While entered, SIGINT (Ctrl-C) and SIGTERM are noted in ``signum`` instead of ending the process.
+    """While entered, SIGINT (Ctrl-C), SIGTERM and SIGUSR1 are noted in ``signum`` instead of ending the process.
 
     A second one does what it always did. In a thread other than the main one, which no signal reaches,
     nothing changes; a signal that is ignored stays ignored.
@@ -50,3 +59,24 @@ class StopRequest:
         elif time.monotonic() - self._since > IMPATIENCE:
             signal.signal(signum, self._before[signum])
             signal.raise_signal(signum)
+
+
+def requeue() -> str | None:
+    """Put this SLURM job back into the queue, to be started again; its number, or None where that is not to be.
+
+    A failure is told in a warning: the checkpoint is there all the same.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return None
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("Job %s could not be requeued: %s", job, error)
+        return None
+    if done.returncode:
+        log.warning("Job %s could not be requeued: %s", job, done.stderr.strip())
+        return None
+    return job

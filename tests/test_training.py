@@ -329,7 +329,7 @@ def test_a_step_waits_for_the_device_only_to_log(tmp_path, images, monkeypatch):
         return stack(tensors, *arguments)
 
     monkeypatch.setattr(training.Loop, "_step", watched)
-    monkeypatch.setattr(training.torch, "stack", count)
+    monkeypatch.setattr(torch, "stack", count)
     train(tmp_path / "run", images, optimizer="sgd", log_every=4, snapshots=0)
     assert len(steps) == 10 and reads == []
     logged = [s for s in dict.fromkeys(stacked) if s in (1, 4, 8, 10)]

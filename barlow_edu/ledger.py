@@ -4,7 +4,10 @@ A claim is put as predictions: this variant will be above that one. A prediction
 seed, and the verdict follows from the rules below. Nothing is decided by hand.
 
 The difference of two variants is taken for each seed (both started from the same encoder and saw the same images in
-the same order), and of the mean difference there is a 95 % interval (Student's t). The two are
+the same order), and of the mean difference there is a 95 % interval. Three differences tell little about their
+spread, so it is pooled over all variants of an experiment: what is left of the table (variants, seeds) when the mean
+of each variant and of each seed is taken off (a randomised block design; with two variants, the paired t-test). Two
+variants are
 
     alike       if the interval lies within ± the margin: too little to care about here. The margin is three points of
                 accuracy, 0.03 of the mean of C's diagonal, one direction of effective rank;
@@ -19,7 +22,7 @@ not hold" if some fail and none holds, "holds in part" if some hold and some fai
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,19 +103,30 @@ class Entry(NamedTuple):
 
 
 def effect(
-    values: Iterable[float], others: Iterable[float] | float = 0.0, key: str = "knn"
+    values: Sequence[float],
+    others: Sequence[float] | float = 0.0,
+    key: str = "knn",
+    table: np.ndarray | None = None,
 ) -> Effect:
-    """Mean of ``values`` − ``others``, (seeds,) each or one number, with its 95 % interval; key: what they are.
+    """Mean of ``values`` − ``others``, (seeds,) each or one number, with its 95 % interval (Student's t).
 
-    Raises ValueError if there are fewer than two values: one seed has no spread.
+    key: what the values are. table: all variants of the experiment, (variants, seeds), to pool the spread over;
+    default, these two. Raises ValueError if there are fewer than two seeds: one has no spread.
     """
     from scipy.stats import t
 
-    d = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
-    if d.ndim != 1 or len(d) < 2:
-        raise ValueError(f"An interval needs two seeds or more, got {d.tolist()}.")
-    half = t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
-    return Effect(float(d.mean()), float(d.mean() - half), float(d.mean() + half), key)
+    x, y = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
+    if x.ndim != 1 or len(x) < 2:
+        raise ValueError(f"An interval needs two seeds or more, got {x.tolist()}.")
+    paired = y.ndim == 1
+    if table is None:
+        table = np.stack((x, y)) if paired else x[None]
+    rest = table - table.mean(1, keepdims=True)
+    rest = rest - rest.mean(0) if paired else rest
+    freedom = (len(table) - paired) * (len(x) - 1)
+    error = ((1 + paired) * np.square(rest).sum() / freedom / len(x)) ** 0.5
+    mean, half = (x - y).mean(), t.ppf(0.975, freedom) * error
+    return Effect(float(mean), float(mean - half), float(mean + half), key)
 
 
 def outcome(prediction: Prediction, found: Effect | None) -> str:
@@ -147,18 +161,20 @@ def record_of(name: str) -> Any:
 
 def measure(prediction: Prediction, source: Callable[[str], Any] = record_of) -> Effect | None:
     """What the record says about one prediction; None where there is no record, or not of both for all seeds."""
+    variant, other, key = prediction.variant, prediction.other, prediction.key
     try:
         record = source(prediction.experiment)
-        values = record.column(prediction.variant, prediction.key)
-        if len(values) > 1 and prediction.other in record.baselines:
-            return effect(values, record.baselines[prediction.other], prediction.key)
-        others = record.column(prediction.other, prediction.key)
-        seeds = [list(record.column(v, "seed")) for v in (prediction.variant, prediction.other)]
+        names = getattr(record, "variants", None) or record.methods
+        seeds = {name: tuple(record.column(name, "seed")) for name in names}
+        baseline = record.baselines.get(other)
+        if len(seeds[variant]) < 2 or baseline is None and seeds[variant] != seeds[other]:
+            return None
+        values = record.column(variant, key)
     except (FileNotFoundError, KeyError):
         return None
-    if seeds[0] != seeds[1] or len(seeds[0]) < 2:
-        return None
-    return effect(values, others, prediction.key)
+    table = [record.column(name, key) for name in names if seeds[name] == seeds[variant]]
+    others = record.column(other, key) if baseline is None else baseline
+    return effect(values, others, key, np.stack(table))
 
 
 def judge(claim: Claim, source: Callable[[str], Any] = record_of) -> Entry:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 from scipy.stats import ttest_1samp, ttest_rel
 
 from barlow_edu import experiments, ledger
@@ -17,6 +18,7 @@ class Record:
 
     def __init__(self, **means):
         self.means = means
+        self.variants = list(means)
 
     def column(self, variant, key):
         if variant not in self.means:
@@ -39,6 +41,29 @@ def test_the_interval_is_that_of_scipys_paired_t_test():
     assert ledger.effect(a, 0.2)[:3] == pytest.approx((a.mean() - 0.2, low - 0.2, high - 0.2))
     with pytest.raises(ValueError, match="two seeds"):
         ledger.effect([0.4], [0.3])
+
+
+def test_the_pooled_interval_is_that_of_least_squares():
+    """Fit mean + variant + seed to all numbers; the interval of a contrast follows from the covariance."""
+    table = np.random.default_rng(0).normal(0.4, 0.02, (5, 3)) + [[0], [0.1], [0], [0.05], [0]]
+    variant, seed = np.indices(table.shape)
+    design = np.stack([np.ones(15), *(variant.ravel() == k for k in range(1, 5))]
+                      + [(seed.ravel() == k) for k in (1, 2)], axis=1).astype(float)  # fmt: skip
+    coefficients, (rss,), rank, _ = np.linalg.lstsq(design, table.ravel(), rcond=None)
+    contrast = np.array([0, 1, 0, 0, -1, 0, 0])  # variant 1 − variant 4
+    error = (rss / (15 - rank) * contrast @ np.linalg.inv(design.T @ design) @ contrast) ** 0.5
+    half = student.ppf(0.975, 15 - rank) * error
+    found = ledger.effect(table[1], table[4], table=table)
+    middle = contrast @ coefficients
+    assert found[:3] == pytest.approx((middle, middle - half, middle + half))
+
+
+def test_a_baseline_takes_the_spread_within_the_variants():
+    table = np.random.default_rng(1).normal(0.4, 0.02, (4, 3))
+    half = student.ppf(0.975, 8) * (table.var(1, ddof=1).mean() / 3) ** 0.5
+    mean = table[2].mean() - 0.2
+    found = ledger.effect(table[2], 0.2, table=table)
+    assert found[:3] == pytest.approx((mean, mean - half, mean + half))
 
 
 @pytest.mark.parametrize(

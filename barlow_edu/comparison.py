@@ -62,7 +62,9 @@ class Comparison:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.settings: dict[str, Any] = yaml.safe_load((self.path / "settings.yaml").read_text())
+        self.settings: dict[str, Any] = yaml.safe_load(
+            (self.path / "settings.yaml").read_text(encoding="utf-8")
+        )
         self.environment = self._json("environment.json")
         self.tuning = self._json("tuning.json")
         found = self._json("comparison.json")
@@ -74,7 +76,7 @@ class Comparison:
         return f"Comparison({self.path.name!r}, {len(self.rows)} trainings)"
 
     def _json(self, name: str) -> dict[str, Any]:
-        return json.loads((self.path / name).read_text())
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
 
     @property
     def methods(self) -> list[str]:
@@ -160,15 +162,16 @@ class _Folder:
         self.tuning: dict[str, Any] = {"tried": []}
         self.found: dict[str, Any] = {"costs": {}, "baselines": {}, "rows": []}
         if (path / "settings.yaml").exists():
-            kept = yaml.safe_load((path / "settings.yaml").read_text())
+            kept = yaml.safe_load((path / "settings.yaml").read_text(encoding="utf-8"))
+            kept["config"] = load_config(kept["config"])  # of a version with fewer settings
             if kept != settings:
                 differing = sorted(k for k in settings if kept.get(k) != settings[k])
                 raise ValueError(
                     f"{path} holds a comparison with other settings ({', '.join(differing)}). "
                     "Choose another folder."
                 )
-            self.tuning = json.loads((path / "tuning.json").read_text())
-            self.found = json.loads((path / "comparison.json").read_text())
+            self.tuning = json.loads((path / "tuning.json").read_text(encoding="utf-8"))
+            self.found = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
         self.write()
 
     def fill(self) -> Iterator[str]:

@@ -28,6 +28,10 @@ def add_course(commands: argparse._SubParsersAction) -> argparse._SubParsersActi
         version.add_argument("--notebooks", type=Path, default=None, help="where the notebooks are")
         version.add_argument("--zip", action="store_true", help="also pack them as OUT.zip")
         version.set_defaults(run=_build, kind=kind)
+    slides = builds.add_parser("slides", help="slides of a notebook, to be opened in a browser")
+    slides.add_argument("notebook", metavar="NN", help="its number, or its path")
+    slides.add_argument("--out", type=Path, required=True, help="a folder for them")
+    slides.set_defaults(run=_slides)
     return builds
 
 
@@ -57,3 +61,11 @@ def _build(options: argparse.Namespace) -> None:
     if options.zip:
         packed = builds.archive(options.out)
         print(f"{packed} ({packed.stat().st_size / 1e6:.1f} MB) holds the same, to be uploaded.")
+
+
+def _slides(options: argparse.Namespace) -> None:
+    from barlow_edu import builds, slides
+
+    notebook = slides.find_notebook(options.notebook, builds.notebooks_dir())
+    path, number = slides.write_slides(notebook, options.out)
+    print(f"{number} slides in {path}. Open it in a browser; S shows the speaker's notes.")

@@ -168,7 +168,7 @@ def _cores() -> int:
     except AttributeError:  # macOS, Windows
         cores = os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return min(cores, max(1, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no container, or no quota ("max")
         return cores
@@ -187,14 +187,17 @@ def _threads() -> Finding:
 def _free_memory() -> float | None:
     """Bytes that programs can still have, or None where the standard library cannot tell."""
     try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        lines = dict(
+            line.split(":")
+            for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        )
         free = float(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
     try:  # a container may be given less than the machine has
         group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        return min(free, limit - int((group / "memory.current").read_text()))
+        limit = int((group / "memory.max").read_text(encoding="utf-8"))
+        return min(free, limit - int((group / "memory.current").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return free
 

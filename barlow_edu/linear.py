@@ -215,7 +215,7 @@ class LinearEvaluation:
         result |= {"test_images": len(self.test), "unreadable": unreadable}
         if self.out is not None:
             with replacing(self.out / "linear.json") as temporary:
-                temporary.write_text(json.dumps(result, indent=1) + "\n")
+                temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         return result
 
     def _state(self) -> dict[str, Any]:

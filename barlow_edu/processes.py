@@ -31,7 +31,8 @@ def run_processes(function: Callable[..., Any], processes: int, *arguments: Any)
     """
     # Not forked from here: threads, and what they hold locked, would be copied half.
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    context.set_forkserver_preload(PRELOAD)  # imported once, not by every process
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(PRELOAD)  # imported once, not by every process
     with tempfile.TemporaryDirectory() as folder:
         store, pipes, children = str(Path(folder) / "store"), [], []
         for rank in range(processes):

@@ -52,17 +52,17 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration that was run."""
-        return yaml.safe_load((self.path / "config.yaml").read_text())
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Hardware, versions, commit, date, data label and minutes."""
-        return json.loads((self.path / "environment.json").read_text())
+        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """One dictionary a logged step: step, epoch, loss and its parts, lr, images_per_second."""
-        lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     @cached_property
@@ -75,7 +75,7 @@ class Run:
     def evaluation(self) -> dict[str, Any]:
         """What ``evaluate`` wrote; empty if it was not run."""
         path = self.path / "evaluation.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def history(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of one metric. Raises KeyError naming the metrics there are."""
@@ -194,7 +194,7 @@ class RunWriter:
         """Drop what came after ``step`` (a resumed run writes it again), and what a crash left half written."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            lines = path.read_text().splitlines(True)
+            lines = path.read_text(encoding="utf-8").splitlines(True)
             whole = [x for x in lines if x.endswith("}\n") and json.loads(x)["step"] <= step]
             if whole != lines:
                 _write_text(path, "".join(whole))
@@ -256,4 +256,4 @@ def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")

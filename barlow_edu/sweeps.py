@@ -54,10 +54,12 @@ class Sweep:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text())
-        self.environment = json.loads((self.path / "environment.json").read_text())
+        self.config: dict[str, Any] = yaml.safe_load(
+            (self.path / "config.yaml").read_text(encoding="utf-8")
+        )
+        self.environment = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
         self.key: str = self.config["sweep"]["key"]
-        found = json.loads((self.path / "sweep.json").read_text())
+        found = json.loads((self.path / "sweep.json").read_text(encoding="utf-8"))
         self.baselines: dict[str, float] = found["baselines"]
         self.rows: list[dict[str, Any]] = sorted(found["rows"], key=self._point)
         with np.load(self.path / "matrices.npz") as kept:

@@ -39,9 +39,11 @@ class Experiment:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.settings: dict[str, Any] = yaml.safe_load((self.path / "experiment.yaml").read_text())
-        self.environment = json.loads((self.path / "environment.json").read_text())
-        found = json.loads((self.path / "rows.json").read_text())
+        self.settings: dict[str, Any] = yaml.safe_load(
+            (self.path / "experiment.yaml").read_text(encoding="utf-8")
+        )
+        self.environment = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        found = json.loads((self.path / "rows.json").read_text(encoding="utf-8"))
         self.rows: list[dict[str, Any]] = found["rows"]
         self.baselines: dict[str, float] = found["baselines"]
 

@@ -1,0 +1,129 @@
+"""The checkers of notebook 12: right answers pass, and each known mistake gets its own diagnosis."""
+
+import torch
+
+from barlow_edu.optim import build_optimizer
+
+
+def by_two_passes(own, seen):
+    """What the processes hold before DDP, and the mean of it."""
+    # Every process's loss pulls on every part: the backward pass of the all-reduce gives W times the own one.
+    held = [len(own) * x if seen else x for x in own]
+    return torch.stack(held).mean(0)
+
+
+RIGHT_DDP = {
+    "the sum, or the mean": lambda own, seen: sum(own) / (1 if seen else len(own)),
+    "process by process": by_two_passes,
+    "stacked": lambda own, seen: torch.stack(own).sum(0) if seen else torch.stack(own).mean(0),
+}
+WRONG_DDP = {
+    "Unseen by autograd: this is the true gradient": lambda own, seen: sum(own),
+    "Unseen by autograd: this is one process's part": lambda own, seen: own[0],
+    "Unseen by autograd: this is W times": lambda own, seen: sum(own) * len(own),
+    "Unseen by autograd: divided by W twice": lambda own, seen: sum(own) / len(own) ** 2,
+    "Unseen by autograd: this divides by two": lambda own, seen: sum(own) / 2,
+    "Seen by autograd: nothing has changed": lambda own, seen: torch.stack(own).mean(0),
+    "Seen by autograd: W times too much": lambda own, seen: (
+        sum(own) * len(own) if seen else sum(own) / len(own)
+    ),
+    "Seen by autograd: this is one process's part, times W": lambda own, seen: (
+        own[0] * len(own) if seen else sum(own) / len(own)
+    ),
+    "You returned a list": lambda own, seen: own,
+    "in place": lambda own, seen: own[0].add_(own[1]),
+    "returned nothing": lambda own, seen: None,
+}
+
+
+def optimizer_step(w, grad, lr, weight_decay, eta):
+    model = torch.nn.ParameterList([torch.nn.Parameter(w.clone())])
+    optimizer = build_optimizer("lars", model, lr, weight_decay, momentum=0.0)
+    optimizer.param_groups[0]["eta"] = eta
+    model[0].grad = grad.clone()
+    optimizer.step()
+    return model[0]
+
+
+def step_by_hand(w, grad, lr, weight_decay, eta, adapt=None):
+    if w.ndim == 1 if adapt is None else not adapt:
+        return w - lr * grad
+    step = grad + weight_decay * w
+    return w - lr * eta * w.norm() / step.norm() * step
+
+
+def adapted(w, grad, lr, weight_decay, eta):
+    if w.ndim == 1:
+        weight_decay = 0
+    return step_by_hand(w, grad, lr, weight_decay, eta, adapt=True)
+
+
+def decayed(w, grad, lr, weight_decay, eta):
+    if w.ndim == 1:
+        return w - lr * (grad + weight_decay * w)
+    return step_by_hand(w, grad, lr, weight_decay, eta)
+
+
+def by_rows(w, grad, lr, weight_decay, eta):
+    step = grad + weight_decay * w
+    ratio = torch.linalg.vector_norm(w, dim=-1, keepdim=True)
+    return w - lr * eta * ratio / torch.linalg.vector_norm(step, dim=-1, keepdim=True) * step
+
+
+def decay_late(w, grad, lr, weight_decay, eta):
+    return w - lr * (eta * w.norm() / grad.norm() * grad + weight_decay * w)
+
+
+RIGHT_LARS = {"the package's": optimizer_step, "by hand": step_by_hand}
+WRONG_LARS = {
+    "Nothing has moved": lambda w, g, lr, wd, eta: w,
+    "uphill": lambda w, g, lr, wd, eta: step_by_hand(w, g, -lr, wd, eta),
+    "trust ratio is missing": lambda w, g, lr, wd, eta: w - lr * (g + wd * w),
+    "weight decay is missing": lambda w, g, lr, wd, eta: step_by_hand(w, g, lr, 0, eta),
+    "norm of the gradient alone": lambda w, g, lr, wd, eta: (
+        w - lr * eta * w.norm() / g.norm() * (g + wd * w)
+    ),
+    "added after the adaptation": decay_late,
+    "upside down": lambda w, g, lr, wd, eta: (
+        w - lr * eta * (g + wd * w).norm() / w.norm() * (g + wd * w)
+    ),
+    "eta is missing": lambda w, g, lr, wd, eta: step_by_hand(w, g, lr, wd, 1),
+    "learning rate is missing": lambda w, g, lr, wd, eta: step_by_hand(w, g, 1, wd, eta),
+    "You returned the step": lambda w, g, lr, wd, eta: w - step_by_hand(w, g, lr, wd, eta),
+    "row by row": by_rows,
+    "But the bias was adapted too": adapted,
+    "treated like a weight": lambda *given: step_by_hand(*given, adapt=True),
+    "But the bias was decayed": decayed,
+    "But the bias did not move": lambda w, *rest: w if w.ndim == 1 else step_by_hand(w, *rest),
+    "in place": lambda w, g, lr, wd, eta: w.sub_(lr * g),
+}
+
+
+def cost(flop, images, epochs, gpus, tflops, price, share=None, second=3600, tera=1e12):
+    """share: GPUs that share the work, if not all."""
+    hours = flop * images * epochs / ((share or gpus) * tflops * tera) / second
+    return hours, hours * gpus * price
+
+
+def gpu_hours_first(flop, images, epochs, gpus, tflops, price):
+    gpu_hours = flop * images * epochs / (tflops * 1e12 * 60 * 60)
+    return torch.tensor([gpu_hours / gpus, gpu_hours * price], dtype=torch.float64)
+
+
+RIGHT_COST = {"hours first": cost, "GPU hours first": gpu_hours_first}
+WRONG_COST = {
+    "that of one GPU": lambda *given: (cost(*given)[0], cost(*given)[0] * given[-1]),
+    "those of one GPU alone": lambda *given: (cost(*given, share=1)[0], cost(*given)[1]),
+    "One GPU does it all": lambda *given: cost(*given, share=1),
+    "epochs are missing": lambda flop, images, epochs, *rest: cost(flop, images, 1, *rest),
+    "These are seconds": lambda *given: cost(*given, second=1),
+    "The hours are in seconds": lambda *given: (cost(*given)[0] * 3600, cost(*given)[1]),
+    "These are minutes": lambda *given: cost(*given, second=60),
+    "tera is missing": lambda *given: cost(*given, tera=1),
+    "counted them twice": lambda flop, *rest: cost(2 * flop, *rest),
+    "wrong order": lambda *given: cost(*given)[::-1],
+    "shape ()": lambda *given: cost(*given)[0],
+}
+
+RIGHT = {"after_ddp": RIGHT_DDP, "lars_step": RIGHT_LARS, "run_cost": RIGHT_COST}
+WRONG = {"after_ddp": WRONG_DDP, "lars_step": WRONG_LARS, "run_cost": WRONG_COST}

@@ -9,15 +9,11 @@ import subprocess
 import threading
 import time
 
-USR1 = getattr(
-    signal, "SIGUSR1", None
-)  # what SLURM sends before a job's time is over; Windows has none
+# What SLURM sends before a job's time is over. Windows has none.
+USR1 = getattr(signal, "SIGUSR1", None)
 SIGNALS = tuple(s for s in (signal.SIGINT, signal.SIGTERM, USR1) if s is not None)
-IMPATIENCE = (
-    1.0  # seconds after which a second signal counts as one: some senders repeat themselves
-)
-
-
+# Seconds after which a second signal counts as one: some senders repeat themselves.
+IMPATIENCE = 1.0
 log = logging.getLogger("barlow_edu")
 
 

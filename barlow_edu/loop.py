@@ -53,6 +53,11 @@ class Plan:
 
 def _plan(config: Mapping[str, Any], images: int, processes: int = 1) -> Plan:
     size = config["batch_size"]
+    if processes > 1 and (config["method"] != "barlow_twins" or config.get("ablate")):
+        raise ValueError(
+            f"Several processes train Barlow Twins as one; the loss of {config['method']} with these settings would "
+            "be that of each share. Start one process, or set method=barlow_twins and no ablate."
+        )
     if size % processes:
         near = (size // processes * processes, (size // processes + 1) * processes)
         raise ValueError(
@@ -232,8 +237,9 @@ class Loop:
         raise TrainingInterrupted(told, signum)
 
     def _give_up(self, what: str) -> None:
+        kept = NEWEST if self.writer is None else self.writer.path / NEWEST
         raise TrainingDiverged(
-            f"{what}. The last good checkpoint is {NEWEST} in the run's folder. Try a "
+            f"{what}. The last good checkpoint is {kept}. Try a "
             f"lower lr (it is {self.config['lr']}), a longer warm-up, or precision='float32'."
         )
 

@@ -54,10 +54,11 @@ def pretrain(
 
     The last, partial batch of an epoch is dropped: C of fewer samples has a higher floor. Ctrl-C, SIGTERM and
     SIGUSR1, to any of the processes, let the step end, save, and raise TrainingInterrupted, a KeyboardInterrupt
-    that says how to go on; after SIGUSR1 a SLURM job is requeued. Raises
-    ValueError for settings that do not fit, FileExistsError if ``out`` holds a run and resume is False,
-    FolderInUse if another process trains there, DiskFull if nothing more can be written, and
-    TrainingDiverged if the loss stops being finite.
+    that says how to go on; after SIGUSR1 a SLURM job is requeued.
+
+    Raises ValueError for settings that do not fit, FileExistsError if ``out`` holds a run and resume is False,
+    FolderInUse if another process trains there, DiskFull if nothing more can be written, and TrainingDiverged if
+    the loss stops being finite.
     """
     if isinstance(data, str):
         overrides, data = {**overrides, "data": data}, None
@@ -68,14 +69,8 @@ def pretrain(
         return _pretrain(config, folder, data, resume, progress, on_snapshot)
 
 
-def _pretrain(
-    config: Mapping[str, Any],
-    folder: Path,
-    data: ImageSet | ImageStream,
-    resume: bool,
-    progress: bool,
-    on_snapshot: Callable[[int, Tensor], None] | None,
-) -> Run:
+def _pretrain(config, folder: Path, data, resume: bool, progress: bool, on_snapshot) -> Run:
+    """The run of this process, alone or one of several."""
     plan = _plan(config, len(data), world_size())
     computer = Computer.choose(config)
     state = TrainingState(config, computer, data)

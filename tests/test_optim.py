@@ -197,6 +197,35 @@ def test_lars_adapts_matrices_only():
     assert {g["eta"] for g in optimizer.param_groups} == {0.001}
 
 
+def test_a_schedule_of_lars_is_the_paper_s_recipe_by_hand():
+    """Two rates, warm-up and cosine, decay and adaptation for matrices alone: every parameter, at every step."""
+    net = network().double()
+    rates = {"weights": 0.2, "others": 0.0048}  # the published code's
+    optimizer = build_optimizer("lars", net, rates["weights"], 1e-2, rates["others"])
+    start = {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+    rng, gradients, factors = np.random.default_rng(0), {name: [] for name in start}, []
+    for step in range(8):
+        factors.append((step + 1) / 3 if step < 3 else _cosine((step - 3) / 5))
+        assert set_learning_rate(optimizer, warmup_cosine(step, 8, 3)) == pytest.approx(
+            rates["weights"] * factors[-1]
+        )
+        for name, p in net.named_parameters():
+            gradients[name].append(rng.normal(size=p.shape))
+            p.grad = torch.from_numpy(gradients[name][-1].copy())
+        optimizer.step()
+        for name, p in net.named_parameters():
+            matrix = p.ndim > 1
+            lr = rates["weights" if matrix else "others"]
+            options = dict(momentum=0.9, eta=0.001, adapt=matrix)
+            schedule, decay = [lr * f for f in factors], 1e-2 if matrix else 0.0
+            expected = lars_by_hand(start[name], gradients[name], schedule, decay, **options)
+            np.testing.assert_allclose(p.detach(), expected, rtol=0, atol=1e-12, err_msg=name)
+
+
+def _cosine(progress):
+    return 0.001 + 0.999 * (1 + math.cos(math.pi * progress)) / 2
+
+
 def test_sgd_without_momentum_is_plain():
     [group, _] = build_optimizer("sgd", network(), lr=0.1, momentum=0.0).param_groups
     assert (group["momentum"], group["nesterov"]) == (0.0, False)

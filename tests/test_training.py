@@ -347,7 +347,7 @@ def test_compiled_training_is_the_same_up_to_rounding(tmp_path, images, whole, m
         compiled.append(model)
         return original(model, backend="aot_eager")
 
-    monkeypatch.setattr(training.torch, "compile", compile_without_code)
+    monkeypatch.setattr(torch, "compile", compile_without_code)
     run = train(tmp_path / "run", images, compile=True, epochs=1)
     assert len(compiled) == 1
     for m, n in zip(run.metrics[:3], whole[0].metrics, strict=False):

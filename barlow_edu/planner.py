@@ -29,6 +29,7 @@ from barlow_edu.memory import (
     rounded_gb,
     storage_bytes,
 )
+from barlow_edu.recompute import save_memory
 from barlow_edu.runs import build_model
 
 USABLE = 0.92  # of a GPU's memory; the rest is for libraries, and for gaps between tensors
@@ -60,6 +61,7 @@ def simulate(config: Mapping[str, Any], rows: int) -> Network:
     size, half = config["image_size"], config["precision"] != "float32"
     with fake_tensors():
         model = build_model(config).train()
+        save_memory(model, config)
         views = [torch.empty(rows, 3, size, size) for _ in range(2)]
         own = [*model.parameters(), *model.buffers()]
         with MemoryMeter().ignore(*own, *views) as meter, FlopCounterMode(display=False) as flops:

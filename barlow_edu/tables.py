@@ -120,4 +120,8 @@ def _remedy(found: Mapping[str, Any]) -> list[str]:
         return []
     batch = found["largest_batch"]
     smaller = f"--set batch_size={batch}, " if batch else "a smaller encoder or proj_dim, "
-    return ["", f"To make it fit: {smaller}more GPUs (--gpus), or GPUs with more memory."]
+    return [
+        "",
+        f"To make it fit: {smaller}--set checkpoint_activations=true (a third more operations), more GPUs "
+        "(--gpus), or GPUs with more memory.",
+    ]

@@ -129,6 +129,16 @@ def test_bfloat16_keeps_less():
     assert half.operations == full.operations
 
 
+def test_activations_that_are_computed_again_are_not_kept():
+    usual, again = (
+        simulate(load_config(CONFIG, encoder="small_resnet", checkpoint_activations=on), 32)
+        for on in (False, True)
+    )
+    assert again.kept < 0.6 * usual.kept
+    # Four passes in place of three.
+    assert 1.2 * usual.operations < again.operations < 1.4 * usual.operations
+
+
 # the loss
 
 

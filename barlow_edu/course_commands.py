@@ -1,4 +1,4 @@
-"""The commands python -m barlow_edu course run | copy | student | instructor | slides."""
+"""The commands python -m barlow_edu course run | copy | student | instructor | slides | site."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ def add_course(commands: argparse._SubParsersAction) -> argparse._SubParsersActi
     slides.add_argument("notebook", metavar="NN", help="its number, or its path")
     slides.add_argument("--out", type=Path, required=True, help="a folder for them")
     slides.set_defaults(run=_slides)
+    site = builds.add_parser("site", help="a website of the stored outputs, which needs no network")
+    site.add_argument("--out", type=Path, required=True, help="a folder for it")
+    site.set_defaults(run=_site)
     return builds
 
 
@@ -69,3 +72,11 @@ def _slides(options: argparse.Namespace) -> None:
     notebook = slides.find_notebook(options.notebook, builds.notebooks_dir())
     path, number = slides.write_slides(notebook, options.out)
     print(f"{number} slides in {path}. Open it in a browser; S shows the speaker's notes.")
+
+
+def _site(options: argparse.Namespace) -> None:
+    from barlow_edu.site import build_site
+
+    site = build_site(options.out)
+    print(f"{len(site.pages)} pages, {site.bytes / 1e6:.1f} MB, built in {site.seconds:.0f} s.")
+    print(f"Open {site.path / 'index.html'} in a browser.")

@@ -23,7 +23,7 @@ CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 TEST_COMMAND = "uv run pytest"
 
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
-CONDA_LEAVES_OUT = {"playwright"}  # for the browser tests alone
+CONDA_LEAVES_OUT = {"playwright", "axe-playwright-python"}  # for the browser tests alone
 
 
 def requirements(lines):

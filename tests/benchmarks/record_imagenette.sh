@@ -18,7 +18,8 @@ if [ ! -f "$out/encoder.safetensors" ]; then
         python -m barlow_edu pretrain "$config" --out "$out" --auto-resume --set root="$root" "$@"
     status=$?
     if [ $status -eq 143 ] || [ $status -eq 124 ]; then
-        echo "Saved in $out. Call again to go on."
+        [ -f "$out/checkpoint.pt" ] && echo "Saved in $out. Call again to go on." ||
+            echo "Nothing is saved yet: give it more seconds."
         exit 0
     fi
     [ $status -eq 0 ] || exit $status

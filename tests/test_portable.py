@@ -77,7 +77,10 @@ def _what(node, parents):
             return node.value
         if LINUX_FILES.match(node.value) and not guarded(node, parents):
             return node.value
-        if node.value == "fork" or (node.value == "forkserver" and not guarded(node, parents)):
+        compared = isinstance(parents.get(node), ast.Compare)
+        if node.value == "fork" or (
+            node.value == "forkserver" and not compared and not guarded(node, parents)
+        ):
             return node.value
     if isinstance(node, ast.Call):
         return _text_without_encoding(node)

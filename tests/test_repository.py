@@ -125,7 +125,10 @@ def test_constraints_begin_with_the_command_that_installs_them():
 
 
 def test_versions_agree():
-    assert CITATION["version"] == PYPROJECT["project"]["version"] == barlow_edu.__version__
+    assert "version" in PYPROJECT["project"]["dynamic"]  # written in the package alone
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    [newest, *_] = re.findall(r"^## (\S+)", changes, re.MULTILINE)
+    assert CITATION["version"] == newest == barlow_edu.__version__
 
 
 def test_citation_names_this_software_and_the_paper():
@@ -146,10 +149,36 @@ def test_readme_and_ci_run_the_same_test_command():
     assert f"pip install uv && {TEST_COMMAND}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+
+
+def commands(job):
+    return [step["run"] for step in WORKFLOW["jobs"][job]["steps"] if "run" in step]
+
+
 def test_the_workflow_runs_ci_run():
-    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
-    job = yaml.safe_load(text)["jobs"]["test"]
-    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert commands("test") == [".ci/run"]
+
+
+def test_the_workflow_knows_every_python_and_every_system():
+    matrix = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]
+    named = [
+        c.rsplit(" ", 1)[1]
+        for c in PYPROJECT["project"]["classifiers"]
+        if re.search(r":: 3\.\d+$", c)
+    ]
+    assert matrix["python"] == named
+    assert PYPROJECT["project"]["requires-python"] == f">={named[0]}"
+    assert {m.split("-")[0] for m in matrix["os"]} == {"ubuntu", "macos", "windows"}
+
+
+def test_the_workflow_resolves_afresh_every_week_and_tries_the_lowest_versions():
+    assert WORKFLOW[True]["schedule"]  # YAML reads the key "on" as true
+    [command] = commands("lowest")
+    assert "--resolution lowest-direct" in command and command.endswith("pytest")
+    assert WORKFLOW["jobs"]["lowest"]["env"]["UV_PYTHON"] == PYPROJECT["project"][
+        "requires-python"
+    ].lstrip(">=")
 
 
 def stub(folder, name, body):

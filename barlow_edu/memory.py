@@ -65,7 +65,8 @@ def loss_memory(
 
     rows: n, of this process; N = n W of all. form "matrix" keeps a, b and C: 2 n D + D², and has two more
     D x D on the way back. "gram" keeps a, b and its rows of AAᵀ and BBᵀ: 2 N D + 2 n N (with one process
-    N = n), and on the way back one more n x N or n x D. Three vectors of D are kept too. The embeddings themselves do not count.
+    N = n), and on the way back one more n x N or n x D. Three vectors of D are kept too. The embeddings
+    themselves do not count.
     """
     n, d, total = rows, dim, rows * processes
     if form == "gram":

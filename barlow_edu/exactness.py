@@ -44,7 +44,7 @@ def batch(step: int = 0) -> tuple[Tensor, Tensor]:
     """Two views of the whole batch, (64, 3, 11, 11), other ones at every step."""
     generator = torch.Generator().manual_seed(step)
     x, noise = torch.randn(2, BATCH, 3, 11, 11, generator=generator, dtype=torch.float64)
-    # Later images are brighter: the processes' shares differ in mean and variance too.
+    # Later images have more contrast: the processes' shares differ in mean and variance too.
     x = x * torch.linspace(0.5, 2, BATCH, dtype=torch.float64).view(-1, 1, 1, 1)
     return x, x + 0.5 * noise
 

@@ -15,7 +15,8 @@ from barlow_edu.exactness import BATCH, DIM, LAMBDA, exactness_table
 HEAD = """# Exactness over several processes
 
 One batch of {batch} images is shared out over processes (gloo, float64), so that each holds different ones: later
-images have more contrast, and the shares differ more than random ones would. A small model with two convolutions, a projector of {dim} dimensions and three batch norms goes through
+images have more contrast, and the shares differ more than random ones would. A small model
+with two convolutions, a projector of {dim} dimensions and three batch norms goes through
 DistributedDataParallel, batch norm synchronised in every row; lambda is {lambd}. Compared with one process that
 holds the whole batch: the loss of process 0, the largest difference in any entry of any parameter's gradient, and
 length and direction (cosine) of the whole gradient.

@@ -38,7 +38,7 @@ html_math_renderer = "katex"
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"use_download_button": False, "use_fullscreen_button": False,
-    "show_toc_level": 2, "navigation_with_keys": False, "back_to_top_button": False}
+    "show_toc_level": 2, "navigation_with_keys": False, "back_to_top_button": False, "navbar_persistent": []}
 html_context = {"default_mode": "auto"}
 nb_execution_mode = "off"
 nb_merge_streams = True

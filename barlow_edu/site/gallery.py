@@ -157,7 +157,9 @@ def _score(key: str, value: float) -> str:
 
 def table(values: Mapping[str, Any]) -> str:
     """Names and values as a Markdown table."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in values.items())])
+    return "\n".join(
+        ["| what | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in values.items())]
+    )
 
 
 def figure(fig, alt: str) -> str:

@@ -4,6 +4,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const displayMode = node.tagName === "DIV";
     katex.render(node.textContent, node, { displayMode, throwOnError: true, strict: "ignore", output: "htmlAndMathml" });
   }
+  for (const head of document.querySelectorAll("thead")) if (!head.textContent.trim()) head.remove();
   for (const node of document.querySelectorAll("pre, .pst-scrollable-table-container, .be-scroll")) {
     if (!node.hasAttribute("tabindex")) node.tabIndex = 0;
   }

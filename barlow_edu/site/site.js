@@ -4,6 +4,16 @@ document.addEventListener("DOMContentLoaded", () => {
     const displayMode = node.tagName === "DIV";
     katex.render(node.textContent, node, { displayMode, throwOnError: true, strict: "ignore", output: "htmlAndMathml" });
   }
+  // What the theme leaves without a name: the arrows of its menu, and the place of the site's name.
+  for (const summary of document.querySelectorAll(".bd-links summary")) {
+    const page = summary.closest("li").querySelector("a");
+    summary.setAttribute("aria-label", `Pages of ${page ? page.textContent.trim() : "this part"}`);
+  }
+  const logo = document.querySelector(".navbar-brand.logo");
+  if (logo && !logo.closest("header, nav")) {
+    logo.parentElement.setAttribute("role", "region");
+    logo.parentElement.setAttribute("aria-label", "Name of the site");
+  }
   for (const head of document.querySelectorAll("thead")) if (!head.textContent.trim()) head.remove();
   for (const node of document.querySelectorAll("pre, .pst-scrollable-table-container, .be-scroll")) {
     if (!node.hasAttribute("tabindex")) node.tabIndex = 0;

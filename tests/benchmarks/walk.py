@@ -100,7 +100,8 @@ def seconds_of_cells(path: Path, wanted: set[str]) -> dict[str, float]:
         timeout=3000,
         resources={"metadata": {"path": path.parent}},
         on_cell_execute=lambda cell, cell_index: begun.update({cell.id: time.perf_counter()}),
-        on_cell_complete=lambda cell, cell_index: took.update(
+        # not on_cell_complete, which comes when the cell is sent
+        on_cell_executed=lambda cell, cell_index, execute_reply: took.update(
             {cell.id: time.perf_counter() - begun[cell.id]}
         ),
     )

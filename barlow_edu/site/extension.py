@@ -69,6 +69,6 @@ def escaped(line: str) -> str:
 
 
 def skip_field(app, what, name, obj, skip, options) -> bool | None:
-    """Leave out the fields of a NamedTuple, of which Python only says that they are fields."""
+    """Leave out a NamedTuple's fields and ``forward``, of which only Python and torch say something."""
     told = getattr(obj, "__doc__", "") or ""
-    return True if told.startswith("Alias for field number") else None
+    return True if name == "forward" or told.startswith("Alias for field number") else None

@@ -99,13 +99,16 @@ class Comparison:
     def interval(self, method: str, key: str, other: str | None = None) -> tuple[float, float]:
         """95 % interval (Student's t) of the mean over seeds, or of the mean difference to another method.
 
-        The difference is taken seed by seed: both started from the same encoder and saw the same batches.
+        The difference is taken seed by seed: both started from the same encoder and saw the same batches. Of one
+        seed there is no interval: (nan, nan).
         """
         from scipy.stats import t
 
         values = self.column(method, key)
         if other is not None:
             values = values - self.column(other, key)
+        if len(values) < 2:
+            return float("nan"), float("nan")
         half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
         return float(values.mean() - half), float(values.mean() + half)
 
@@ -222,9 +225,13 @@ class _Folder:
     def _train(self, method: str, lr: float, seed: int) -> str:
         rows = self.found["rows"]
         if not any((row["method"], row["seed"]) == (method, seed) for row in rows):
+            images = _load(
+                *(self.config[k] for k in ("data", "root")), "train", self.config["limit"]
+            )
+            config = self._config(method, lr, seed)
             begin, cpu = time.perf_counter(), time.process_time()
             with tempfile.TemporaryDirectory() as folder:
-                run = pretrain(self._config(method, lr, seed), Path(folder) / "run", progress=False)
+                run = pretrain(config, Path(folder) / "run", images, progress=False)
                 cpu = time.process_time() - cpu
                 row = {"method": method, "seed": seed, "lr": lr, **measure(run)}
             row["cpu_seconds"] = round(cpu, 1)

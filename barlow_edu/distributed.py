@@ -47,7 +47,13 @@ def process_group(device: str = "auto") -> Iterator[None]:
     gpu = torch.cuda.is_available() and device != "cpu"
     if gpu:
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    from torch.distributed.rendezvous import rendezvous  # some builds of torch come without
+
+    store, number, count = next(rendezvous("env://"))
+    # torchrun's store outlives a restart, and with it the addresses of processes that are gone.
+    store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count)
     try:
         yield
     except Exception:

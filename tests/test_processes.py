@@ -65,7 +65,7 @@ def test_one_process_then_two_of_which_one_is_killed_and_one_told_then_one_again
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     told = done.stdout + done.stderr
     assert done.returncode == 1, told  # stopped, not finished
-    assert "Signal 9 (SIGKILL)" in told, told  # torchrun saw the first one die
+    assert "exitcode: -9" in told, told  # torchrun saw the first one die
     for rank in (0, 1):  # one was told, both stopped
         assert f"process {rank}: Stopped and saved at step {TOLD} of {STEPS}" in told, told
     assert checkpoints.read_checkpoint(out)["step"] == TOLD

@@ -188,7 +188,7 @@ def test_more_threads_than_cores(monkeypatch):
 )
 def test_a_container_may_have_fewer_cores(monkeypatch, quota, cores):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr("pathlib.Path.read_text", lambda path: quota)
+    monkeypatch.setattr("pathlib.Path.read_text", lambda path, encoding: quota)
     assert doctor._cores() == cores
 
 
@@ -214,7 +214,7 @@ def test_memory(monkeypatch, free, status, says):
     ],
 )
 def test_free_memory_is_read_from_linux(monkeypatch, files, free):
-    def read_text(path):
+    def read_text(path, encoding):
         if path.name not in files:
             raise FileNotFoundError(path)
         return files[path.name]

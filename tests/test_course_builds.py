@@ -160,7 +160,7 @@ def test_student_notebook_fails_exactly_at_the_exercises(stem):
 def test_build_writes_all_and_never_overwrites(tmp_path, capsys):
     out = tmp_path / "student"
     assert main(["course", "student", "--out", str(out)]) == 0
-    assert sorted(p.name for p in out.iterdir()) == [p.name for p in NOTEBOOKS]
+    assert sorted(p.name for p in out.glob("*.ipynb")) == [p.name for p in NOTEBOOKS]
     before = (out / NOTEBOOKS[0].name).read_bytes()
     assert main(["course", "student", "--out", str(out)]) == 2
     assert "Choose another folder" in capsys.readouterr().err

@@ -15,6 +15,7 @@ document.addEventListener("DOMContentLoaded", () => {
     logo.parentElement.setAttribute("aria-label", "Name of the site");
   }
   for (const head of document.querySelectorAll("thead")) if (!head.textContent.trim()) head.remove();
+  for (const cell of document.querySelectorAll("th")) if (!cell.textContent.trim()) cell.outerHTML = "<td></td>";
   for (const node of document.querySelectorAll("pre, .pst-scrollable-table-container, .be-scroll")) {
     if (!node.hasAttribute("tabindex")) node.tabIndex = 0;
   }

@@ -177,7 +177,8 @@ def _claim(path: Path) -> str:
     for cell in _cells(path)[:3]:
         found = re.search(r"\*\*Claim[.:]?(?:\*\*)?\s*(.+?)(?:\n\n|$)", cell.source, re.DOTALL)
         if found:
-            return " ".join(found[1].replace("**", "").split()).replace("|", r"\|")
+            told = " ".join(found[1].replace("**", "").split()).replace("|", r"\|")
+            return told[:1].upper() + told[1:]
     return ""
 
 

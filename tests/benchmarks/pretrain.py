@@ -36,7 +36,7 @@ from barlow_edu.config import load_config
 from barlow_edu.data import load_images
 from barlow_edu.devices import Computer
 from barlow_edu.encoders import build_encoder
-from barlow_edu.training import Loop, _plan
+from barlow_edu.loop import Loop, _plan
 
 BAR = 3.0
 WORKERS = (0, 1, 2)

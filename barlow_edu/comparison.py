@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from barlow_edu.config import load_config
 from barlow_edu.costs import step_costs
-from barlow_edu.data import ImageSet, data_dir, load_images
+from barlow_edu.data import ImageSet, load_images, recorded_folder
 from barlow_edu.devices import Computer, describe_environment
 from barlow_edu.features import extract_features
 from barlow_edu.files import replacing
@@ -118,9 +118,9 @@ def load_comparison(path: str | Path = RECORD) -> Comparison:
 
     Raises FileNotFoundError saying how to make one.
     """
-    for folder in (Path(path), data_dir() / "runs" / str(path)):
-        if (folder / "comparison.json").exists():
-            return Comparison(folder)
+    folder = recorded_folder(path, "comparison.json")
+    if folder is not None:
+        return Comparison(folder)
     raise FileNotFoundError(
         f"No comparison at {str(path)!r}. Make one: python -m barlow_edu sweep relatives --out {path}"
     )

@@ -115,6 +115,12 @@ def data_dir() -> Path:
     return package / "_data"
 
 
+def recorded_folder(path: str | Path, holds: str) -> Path | None:
+    """The folder at ``path``, or else the record of that name, if there is a file ``holds`` in it."""
+    folders = (Path(path), data_dir() / "runs" / str(path))
+    return next((folder for folder in folders if (folder / holds).exists()), None)
+
+
 def download_dir() -> Path:
     """Where downloads go: ``downloads`` in the checkout's data folder, or in the user's cache."""
     if "BARLOW_EDU_DATA" in os.environ or data_dir().name == "data":

@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from barlow_edu.config import DEFAULTS, load_config
-from barlow_edu.data import ImageSet, data_dir, load_images
+from barlow_edu.data import ImageSet, load_images, recorded_folder
 from barlow_edu.evaluation import effective_rank, extract_features, knn_accuracy, pixel_features
 from barlow_edu.files import replacing
 from barlow_edu.loss import barlow_twins_loss, cross_correlation
@@ -106,9 +106,9 @@ def load_sweep(path: str | Path = RECORD) -> Sweep:
 
     Raises FileNotFoundError saying how to make one.
     """
-    for folder in (Path(path), data_dir() / "runs" / str(path)):
-        if (folder / "sweep.json").exists():
-            return Sweep(folder)
+    folder = recorded_folder(path, "sweep.json")
+    if folder is not None:
+        return Sweep(folder)
     raise FileNotFoundError(
         f"No sweep at {str(path)!r}. Make one: python -m barlow_edu sweep lambda --out {path}"
     )

@@ -24,7 +24,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from barlow_edu.config import load_config, read_yaml
-from barlow_edu.data import data_dir
+from barlow_edu.data import recorded_folder
 from barlow_edu.devices import Computer, describe_environment
 from barlow_edu.files import replacing
 from barlow_edu.probes import Score
@@ -92,9 +92,9 @@ def load_experiment(path: str | Path) -> Experiment:
 
     Raises FileNotFoundError saying how to make one.
     """
-    for folder in (Path(path), data_dir() / "runs" / str(path)):
-        if (folder / "rows.json").exists():
-            return Experiment(folder)
+    folder = recorded_folder(path, "rows.json")
+    if folder is not None:
+        return Experiment(folder)
     raise FileNotFoundError(
         f"No experiment at {str(path)!r}. Make one: python -m barlow_edu sweep "
         f"{experiment_sets()[0]} --out FOLDER"

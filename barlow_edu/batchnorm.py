@@ -45,6 +45,7 @@ class _Synchronized(_BatchNorm):
     """nn.BatchNorm whose statistics, while it trains in several processes, are those of all of them."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Standardise with the statistics of all processes; same shape out as in."""
         group = active_group()
         if group is None or not (self.training or self.running_mean is None):
             return super().forward(x)
@@ -94,6 +95,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight, bias, eps: float, group):
+        """Standardise with the statistics of all processes; same shape out as in."""
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         variance, mean = torch.var_mean(wide, _but_channels(x), correction=0)
         mean, variance = pooled(*collect(torch.stack([mean, variance]), group).unbind(1))

@@ -110,6 +110,7 @@ def _encoders(run, train, test, supervised, progress, results) -> Iterator[tuple
         return build_model(run.config | {"seed": run.config["seed"] + seed}).encoder.to(device)
 
     def with_labels(seed: int) -> nn.Module:
+        """The encoder trained with all labels; its record goes into ``results``."""
         from barlow_edu.finetuning import classifier_accuracy, supervised_encoder
 
         epochs = None if supervised is True else supervised

@@ -192,6 +192,7 @@ class _Tiny:
         self.step = 0
 
     def train(self, until: int) -> None:
+        """Train on up to that step."""
         data = torch.linspace(-1, 1, 64).reshape(16, 4)
         while self.step < until:
             x = data[torch.randperm(16, generator=self.generator)[:8]]

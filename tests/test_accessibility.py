@@ -1,7 +1,7 @@
 """What figures and prose owe every reader: contrast, more than colour, links that lead somewhere, spelling.
 
 Headings and alt texts of the notebooks are rules of ``notebook_guard``; pages of the website are judged by axe-core
-in ``browser/test_site.py``, where keys are pressed, too.
+in ``browser/test_site_pages.py``, where keys are pressed, too.
 """
 
 import re

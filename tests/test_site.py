@@ -1,4 +1,4 @@
-"""What the website is made from. The pages themselves are looked at in ``browser/test_site.py``."""
+"""What the website is made from. The pages themselves are looked at in ``browser/test_site_pages.py``."""
 
 import importlib.util
 

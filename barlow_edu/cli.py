@@ -39,6 +39,23 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     doctor = commands.add_parser("doctor", help="check that everything the course needs works")
     doctor.set_defaults(run=_doctor)
+    _pretrain_parser(commands)
+    _evaluate_parser(commands)
+    _plan_parser(commands)
+    linear_command.add_parser(commands)
+    _record_parser(commands)
+    _sweep_parser(commands)
+    add_course(commands)
+    return parser
+
+
+def _set_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
+    )
+
+
+def _pretrain_parser(commands: argparse._SubParsersAction) -> None:
     pretrain = commands.add_parser("pretrain", help="pretrain an encoder")
     pretrain.add_argument("config", help="a configuration's name or a YAML file")
     pretrain.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
@@ -46,49 +63,39 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     told = "go on if there is a checkpoint, else begin: for jobs that are started again"
     resume.add_argument("--auto-resume", action="store_true", help=told)
-    pretrain.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
-    )
+    _set_option(pretrain)
     pretrain.set_defaults(run=_pretrain)
-    _evaluate_parser(commands)
-    _plan_parser(commands)
-    linear_command.add_parser(commands)
-    record = commands.add_parser(
-        "record", help="keep a run among the recorded ones (data/runs/NAME)"
-    )
+
+
+def _record_parser(commands: argparse._SubParsersAction) -> None:
+    told = "keep a run among the recorded ones (data/runs/NAME)"
+    record = commands.add_parser("record", help=told)
     record.add_argument("run_folder", metavar="RUN")
     record.add_argument("name", metavar="NAME")
     record.add_argument("--no-weights", action="store_true", help="leave the weights out")
     record.set_defaults(run=_record)
+
+
+def _sweep_parser(commands: argparse._SubParsersAction) -> None:
     sweep = commands.add_parser("sweep", help="one short training for every value of a setting")
     sweeps = sweep.add_subparsers(required=True, metavar="SWEEP")
-    lambdas = sweeps.add_parser(
-        "lambda", help="41 values of lambda, as notebook 06 shows them; call it again to go on"
-    )
-    lambdas.add_argument("--out", type=Path, help="folder (default: runs/lambda_sweep)")
-    lambdas.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
-    lambdas.set_defaults(run=_sweep)
-    ablations = sweeps.add_parser(
-        "ablations", help="the experiments of notebook 10, three seeds each; call it again to go on"
-    )
-    ablations.add_argument("--out", type=Path, help="folder (default: runs/ablations)")
-    ablations.add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT")
-    ablations.set_defaults(run=_ablations)
-    told = "five methods on one budget, as notebook 11 shows them; call it again to go on"
-    relatives = sweeps.add_parser("relatives", help=told)
-    relatives.add_argument("--out", type=Path, help="folder (default: runs/relatives)")
-    relatives.set_defaults(run=_relatives)
-    for one in (lambdas, ablations, relatives):
-        one.add_argument(
-            "--set",
-            nargs="+",
-            default=[],
-            metavar="KEY=VALUE",
-            action="extend",
-            help="change settings",
-        )
-    add_course(commands)
-    return parser
+    told = {
+        "lambda": "41 values of lambda, as notebook 06 shows them",
+        "ablations": "the experiments of notebook 10, three seeds each",
+        "relatives": "five methods on one budget, as notebook 11 shows them",
+    }
+    made = {
+        name: sweeps.add_parser(name, help=f"{what}; call it again to go on")
+        for name, what in told.items()
+    }
+    for name, run in (("lambda", _sweep), ("ablations", _ablations), ("relatives", _relatives)):
+        default = "lambda_sweep" if name == "lambda" else name
+        made[name].add_argument("--out", type=Path, help=f"folder (default: runs/{default})")
+        _set_option(made[name])
+        made[name].set_defaults(run=run)
+    jobs = "trainings at a time (default 1)"
+    made["lambda"].add_argument("--jobs", type=int, default=1, help=jobs)
+    made["ablations"].add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT")
 
 
 def _evaluate_parser(commands: argparse._SubParsersAction) -> None:
@@ -131,9 +138,7 @@ def _plan_parser(commands: argparse._SubParsersAction) -> None:
     plan.add_argument("--images-per-second", type=float, help="instead: measured, of one GPU")
     plan.add_argument("--price-per-gpu-hour", type=float, help="for the cost, in any currency")
     plan.add_argument("--images", type=int, help="images of an epoch, where no root tells")
-    plan.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
-    )
+    _set_option(plan)
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.set_defaults(run=_plan)
 

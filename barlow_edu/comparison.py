@@ -21,7 +21,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
@@ -34,8 +33,9 @@ from barlow_edu.devices import Computer, describe_environment
 from barlow_edu.features import extract_features
 from barlow_edu.files import replacing
 from barlow_edu.models import TwinModel, batch_statistics
-from barlow_edu.probes import Score, knn_accuracy
+from barlow_edu.probes import knn_accuracy
 from barlow_edu.protocol import Protocol
+from barlow_edu.records import SeededRows
 from barlow_edu.relatives import embedding_std
 from barlow_edu.runs import Run, build_model, build_views
 from barlow_edu.spectra import rankme
@@ -57,8 +57,10 @@ K, TEMPERATURE = 200, 0.1  # of kNN
 TWINS = 1024  # test images of which twins are made
 
 
-class Comparison:
-    """A recorded comparison. ``load_comparison`` finds one by path or by name."""
+class Comparison(SeededRows):
+    """A recorded comparison. ``load_comparison`` finds one by path or by name. Its groups are the methods."""
+
+    key = "method"
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -83,34 +85,7 @@ class Comparison:
         """Their names, in the order of ``OWN``."""
         return [m for m in OWN if any(row["method"] == m for row in self.rows)]
 
-    def column(self, method: str, key: str) -> np.ndarray:
-        """One number of each training of a method, by seed, (seeds,). Raises KeyError naming what there is."""
-        rows = sorted((r for r in self.rows if r["method"] == method), key=lambda r: r["seed"])
-        if not rows:
-            raise KeyError(f"No method {method!r}. There are {', '.join(self.methods)}.")
-        if key not in rows[0]:
-            raise KeyError(f"No column {key!r}. There are {', '.join(rows[0])}.")
-        return np.array([row[key] for row in rows])
-
-    def score(self, method: str, key: str) -> Score:
-        """Mean and standard deviation over the seeds."""
-        return Score.of(self.column(method, key).tolist())
-
-    def interval(self, method: str, key: str, other: str | None = None) -> tuple[float, float]:
-        """95 % interval (Student's t) of the mean over seeds, or of the mean difference to another method.
-
-        The difference is taken seed by seed: both started from the same encoder and saw the same batches. Of one
-        seed there is no interval: (nan, nan).
-        """
-        from scipy.stats import t
-
-        values = self.column(method, key)
-        if other is not None:
-            values = values - self.column(other, key)
-        if len(values) < 2:
-            return float("nan"), float("nan")
-        half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-        return float(values.mean() - half), float(values.mean() + half)
+    groups = methods
 
 
 def load_comparison(path: str | Path = RECORD) -> Comparison:

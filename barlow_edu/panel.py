@@ -24,7 +24,7 @@ import traitlets
 
 from barlow_edu import drawing
 from barlow_edu.live import LiveProblem
-from barlow_edu.sweeps import from_bytes, to_bytes
+from barlow_edu.short_runs import from_bytes, to_bytes
 
 FRAME = 1 / 12  # seconds
 STEPS = 4  # of training a frame, so that one can watch
@@ -61,7 +61,7 @@ class LiveView(anywidget.AnyWidget):
     _esm = asset("explorer.js") + "\nexport default { render: renderLive };\n"
     _css = asset("explorer.css")
     colours = traitlets.Unicode(colour_table()).tag(sync=True)
-    frame = traitlets.Bytes().tag(sync=True)  # uint8 (D, D), see sweeps.to_bytes
+    frame = traitlets.Bytes().tag(sync=True)  # uint8 (D, D), see short_runs.to_bytes
     history = traitlets.List().tag(sync=True)  # [step, loss, floor] a frame
     text = traitlets.Unicode().tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)

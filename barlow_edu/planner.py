@@ -155,9 +155,10 @@ class Plan:
         """Hours of the whole run at the rate stated."""
         return self.steps * self.operations / (self.gpus * self.rate * 1e12) / 3600
 
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain numbers: bytes in GB (10⁹), operations, hours, cost."""
-        memory = {
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes in one process, by what they are for; both forms of the loss, and the peak of it all."""
+        return {
             "parameters": self.network.fixed,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
@@ -167,6 +168,9 @@ class Plan:
             "loss_gram": self.loss("gram")[1],
             "peak": self.peak(self.rows),
         }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers: bytes in GB (10⁹), operations, hours, cost."""
         gpu_hours = self.hours * self.gpus
         return {
             "name": self.config["name"],
@@ -175,7 +179,7 @@ class Plan:
             "images_per_gpu": self.rows,
             "parameters": self.network.parameters,
             "form": self.form,
-            "memory_gb": {k: rounded_gb(v) for k, v in memory.items()},
+            "memory_gb": {k: rounded_gb(v) for k, v in self.memory.items()},
             "gpu_memory_gb": self.gpu_memory,
             "fits": self.rows <= self.largest_rows,
             "largest_batch": self.largest_rows * self.gpus,
@@ -222,12 +226,7 @@ def plan(
     """
     config = load_config(config, **overrides)
     _check(config, gpus, gpu_memory, tflops, images_per_second, price_per_gpu_hour)
-    images = images if images is not None else _count(config)
-    if images < config["batch_size"]:
-        raise ValueError(
-            f"batch_size={config['batch_size']} is more than the {images} images there are. Take a smaller "
-            "batch (--set batch_size=N), or give the number of images (--images N)."
-        )
+    images = _enough(images if images is not None else _count(config), config)
     rows = config["batch_size"] // gpus
     network, doubled = simulate(config, rows), simulate(config, 2 * rows)
     rate, source = tflops or PAPER_TFLOPS, "as given" if tflops else "the paper's V100s"
@@ -263,6 +262,16 @@ def _check(config, gpus, gpu_memory, tflops, images_per_second, price) -> None:
             raise ValueError(f"{name} must be above 0, got {value}.")
     if price is not None and not price >= 0:
         raise ValueError(f"price_per_gpu_hour must be 0 or more, got {price}.")
+
+
+def _enough(images: int, config: Mapping[str, Any]) -> int:
+    """The number of images, if it fills a batch."""
+    if images < config["batch_size"]:
+        raise ValueError(
+            f"batch_size={config['batch_size']} is more than the {images} images there are. Take a smaller "
+            "batch (--set batch_size=N), or give the number of images (--images N)."
+        )
+    return images
 
 
 def _count(config: Mapping[str, Any]) -> int:

@@ -2,8 +2,8 @@
 
     config.yaml         what was run, and ``sweep``: the setting, its values, the seeds
     environment.json    hardware, versions, commit, date, data label, minutes
-    sweep.json          one row a training (see ``measure``), and the baselines
-    matrices.npz        C of each training on the same twins, uint8 (64, 64), see ``to_bytes``
+    sweep.json          one row a training (see ``short_runs.measure``), and the baselines
+    matrices.npz        C of each training on the same twins, uint8 (64, 64), see ``short_runs.to_bytes``
 
 Trainings of one seed start from the same weights and see the same batches in the same order. A finished one is
 kept, so that a sweep can be stopped and called again. Files are written under a temporary name and renamed.
@@ -12,12 +12,8 @@ kept, so that a sweep can be stopped and called again. Files are written under a
 from __future__ import annotations
 
 import json
-import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from functools import lru_cache
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,21 +22,16 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from barlow_edu.config import DEFAULTS, load_config
-from barlow_edu.data import ImageSet, load_images, recorded_folder
-from barlow_edu.evaluation import effective_rank, extract_features, knn_accuracy, pixel_features
+from barlow_edu.data import recorded_folder
 from barlow_edu.files import replacing
-from barlow_edu.loss import barlow_twins_loss, cross_correlation
-from barlow_edu.models import batch_statistics
-from barlow_edu.runs import Run, build_model, build_views, describe_environment
-from barlow_edu.training import Computer, pretrain
+from barlow_edu.runs import describe_environment
+from barlow_edu.short_runs import IMAGES, baselines, from_bytes, one_thread, train_one
+from barlow_edu.training import Computer
 
 LAMBDAS = tuple(float(f"{10 ** (k / 8 - 5):.4g}") for k in range(41))  # 1e-5 to 1, eight a decade
-DIMS = 64  # dimensions of C whose picture is kept; all numbers are of the whole C
-IMAGES = (4000, 2000, 1024)  # training images that vote, test images, those of which twins are made
 FREE = ("name", "device", "root", "seed")  # settings in which a folder's trainings may differ
 RECORD = "lambda_sweep"
 
@@ -114,16 +105,6 @@ def load_sweep(path: str | Path = RECORD) -> Sweep:
     )
 
 
-def to_bytes(c: np.ndarray | Tensor) -> np.ndarray:
-    """Correlations as uint8: 0 is −1, 127 is 0, 254 is 1. What leaves [−1, 1] is cut off."""
-    return np.rint(np.clip(np.asarray(c, dtype=np.float64), -1, 1) * 127 + 127).astype(np.uint8)
-
-
-def from_bytes(values: np.ndarray) -> np.ndarray:
-    """The inverse of ``to_bytes``, float32, within 1/254."""
-    return (values.astype(np.float32) - 127) / 127
-
-
 def lambda_sweep(
     out: str | Path | None = None, jobs: int = 1, progress: bool = True, **overrides: Any
 ) -> Sweep:
@@ -186,7 +167,7 @@ class _Folder:
             device = Computer.choose(config)
             self.environment = describe_environment(device.device) | device.describe()
             self.environment |= {"threads": 1, "data": config["data"]}
-            self.baselines = _baselines(config)
+            self.baselines = baselines(config, IMAGES)
         wanted = {*points, *self.rows}
         axes = {"key": key, "values": sorted({v for v, _ in wanted})}
         self.config = config | {"sweep": axes | {"seeds": sorted({s for _, s in wanted})}}
@@ -229,7 +210,7 @@ def _check_same(kept: Sweep, config: Mapping[str, Any], key: str) -> None:
 def _trained(configs: Sequence[dict], key: str, jobs: int) -> Iterator[tuple]:
     """(row, C) of every training, as they get ready."""
     if jobs == 1:
-        with _one_thread():
+        with one_thread():
             yield from (train_one(one, key, IMAGES) for one in configs)
         return
     context = get_context("spawn")
@@ -240,84 +221,3 @@ def _trained(configs: Sequence[dict], key: str, jobs: int) -> Iterator[tuple]:
                 yield done.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def train_one(
-    config: Mapping[str, Any], key: str, counts: tuple[int, int, int] = IMAGES
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Train once, in a folder that is thrown away, and measure: see there for ``counts``."""
-    images = _load(config["data"], config["root"], "train", config["limit"])
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        run = pretrain(config, Path(folder) / "run", images, progress=False)
-        minutes = round((time.perf_counter() - begin) / 60, 2)
-        row, c = measure(run, counts)
-    return {key: config[key], "seed": config["seed"], **row, "minutes": minutes}, c
-
-
-def measure(run: Run, counts: tuple[int, int, int] = IMAGES) -> tuple[dict[str, Any], np.ndarray]:
-    """What a sweep keeps of a run: a row of numbers, and C as uint8 (64, 64).
-
-    counts: how many training images vote, how many test images there are, and of how many twins are made
-    (``batch_size``), the same for every training. On the twins: invariance, redundancy (not multiplied by λ),
-    diagonal_mean, effective_rank_z and the spectrum of C, (D,). On the ``features`` h before the projector:
-    effective_rank_h and knn (k = 200). On the embeddings z of undistorted images: knn_z.
-    """
-    config, model, views = run.config, run.load_model(), run.views()
-    bank, test = _judges(config, counts)
-    generator = torch.Generator().manual_seed(config["seed"] + 1)
-    twins = views(test.images[: counts[2]], generator)
-    with torch.no_grad(), batch_statistics(model):
-        z_a, z_b = map(model.embed, twins)
-    c = cross_correlation(z_a, z_b)
-    terms = barlow_twins_loss(z_a, z_b, config["lambd"])
-    sets = [extract_features(model.encoder, s.images, views.normalize) for s in (bank, test)]
-    with torch.no_grad():
-        heads = [model.projector(features) for features in sets]
-    row = {
-        "batch_size": len(z_a),
-        "dim": z_a.shape[1],
-        "features": sets[0].shape[1],
-        "invariance": terms.invariance.item(),
-        "redundancy": terms.redundancy.item(),
-        "diagonal_mean": terms.diagonal.mean().item(),
-        "effective_rank_z": effective_rank(z_a),
-        "effective_rank_h": effective_rank(sets[1]),
-        "knn_z": knn_accuracy(heads[0], bank.labels, heads[1], test.labels),
-        "knn": knn_accuracy(sets[0], bank.labels, sets[1], test.labels),
-    }
-    row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
-    row["spectrum"] = [float(f"{v:.4g}") for v in torch.linalg.svdvals(c.double())]
-    return row, to_bytes(c[:DIMS, :DIMS])
-
-
-_load = lru_cache(maxsize=3)(load_images)
-
-
-def _judges(config: Mapping[str, Any], counts: Sequence[int]) -> tuple[ImageSet, ImageSet]:
-    """Images that vote, and images to test."""
-    name, root = config["data"], config["root"]
-    return _load(name, root, "train", counts[0]), _load(name, root, "test", counts[1])
-
-
-def _baselines(config: Mapping[str, Any]) -> dict[str, float]:
-    """kNN accuracy of the pixels, of the untrained encoder, and of chance."""
-    bank, test = _judges(config, IMAGES)
-    encoder, normalize = build_model(config).encoder, build_views(config).normalize
-    features = {
-        "pixels": [pixel_features(s.images) for s in (bank, test)],
-        "untrained": [extract_features(encoder, s.images, normalize) for s in (bank, test)],
-    }
-    knn = {k: knn_accuracy(a, bank.labels, b, test.labels) for k, (a, b) in features.items()}
-    return {k: float(f"{v:.5g}") for k, v in knn.items()} | {"chance": 1 / len(test.classes)}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Short trainings on few cores: results that do not depend on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -39,7 +39,7 @@ def trained(monkeypatch, tmp_path):
         return row, None
 
     monkeypatch.setattr(experiments, "train_one", train_one)
-    monkeypatch.setattr(experiments, "_baselines", lambda config: {"pixels": 0.4})
+    monkeypatch.setattr(experiments, "baselines", lambda config: {"pixels": 0.4})
     return done
 
 

@@ -10,7 +10,7 @@ from jupyter_client.manager import start_new_kernel
 
 from barlow_edu import panel
 from barlow_edu.explorer import LiveLambda
-from barlow_edu.sweeps import from_bytes
+from barlow_edu.short_runs import from_bytes
 
 
 def find(live, kind, description):

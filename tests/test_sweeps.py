@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 import yaml
 
-from barlow_edu import cli, data, sweeps
+from barlow_edu import cli, data, short_runs, sweeps
 from barlow_edu.runs import load_run
 
 TINY = {"limit": 64, "batch_size": 32, "proj_dim": 8, "log_every": 1, "precision": "float32"}
@@ -47,10 +47,12 @@ def test_the_grid_has_41_values_from_1e5_to_1():
 @pytest.mark.parametrize("shape", [(3,), (2, 5, 5)])
 def test_bytes_keep_zero_and_one_exactly_and_the_rest_within_1_in_254(shape):
     c = np.random.default_rng(0).uniform(-1, 1, shape)
-    np.testing.assert_allclose(sweeps.from_bytes(sweeps.to_bytes(c)), c, atol=1 / 254 + 1e-6)
+    np.testing.assert_allclose(
+        short_runs.from_bytes(short_runs.to_bytes(c)), c, atol=1 / 254 + 1e-6
+    )
     exact = np.array([-1, 0, 1.0])
-    np.testing.assert_array_equal(sweeps.from_bytes(sweeps.to_bytes(exact)), exact)
-    np.testing.assert_array_equal(sweeps.to_bytes(torch.tensor([-3.0, 1.2])), [0, 254])
+    np.testing.assert_array_equal(short_runs.from_bytes(short_runs.to_bytes(exact)), exact)
+    np.testing.assert_array_equal(short_runs.to_bytes(torch.tensor([-3.0, 1.2])), [0, 254])
 
 
 def test_a_sweep_is_one_folder_sorted_by_lambda(made):
@@ -73,7 +75,7 @@ def test_a_sweep_is_one_folder_sorted_by_lambda(made):
 def test_the_lambdas_share_start_and_batches_but_not_the_result(made):
     assert not np.array_equal(made.bytes[0], made.bytes[1])
     config = {key: value for key, value in made.config.items() if key != "sweep"}
-    with sweeps._one_thread():
+    with short_runs.one_thread():
         again = sweeps.train_one({**config, "lambd": 0.001}, "lambd", COUNTS)
     assert {k: v for k, v in again[0].items() if k != "minutes"} == {
         k: v for k, v in made.rows[0].items() if k != "minutes"
@@ -83,7 +85,7 @@ def test_the_lambdas_share_start_and_batches_but_not_the_result(made):
 def test_numbers_of_a_row_are_those_of_its_matrix(made):
     """Σ s² is the squared Frobenius norm; it also follows from the two terms and the diagonal."""
     for row, small in zip(made.rows, made.bytes, strict=True):
-        c = sweeps.from_bytes(small)
+        c = short_runs.from_bytes(small)
         assert row["diagonal_mean"] == pytest.approx(np.diag(c).mean(), abs=5e-3)
         np.testing.assert_allclose(row["spectrum"], scipy.linalg.svdvals(c), atol=0.03)
         squares = row["invariance"] - row["dim"] + 2 * row["dim"] * row["diagonal_mean"]
@@ -101,14 +103,14 @@ def test_measure_against_numpy(made, tmp_path):
     config = {key: value for key, value in made.config.items() if key != "sweep"}
     config["lambd"] = 0.1
     run = pretrain(config, tmp_path / "run", data.load_images("garments", limit=64), progress=False)
-    row, small = sweeps.measure(run, COUNTS)
+    row, small = short_runs.measure(run, COUNTS)
     model, views = run.load_model(), run.views()
     images = data.load_images("garments", split="test", limit=COUNTS[1]).images[: COUNTS[2]]
     twins = views(images, torch.Generator().manual_seed(config["seed"] + 1))
     with torch.no_grad():
         z_a, z_b = (model.train().embed(v).numpy() for v in twins)
     c = np.corrcoef(z_a.T, z_b.T)[:8, 8:]
-    np.testing.assert_allclose(sweeps.from_bytes(small), c, atol=1 / 254 + 1e-4)
+    np.testing.assert_allclose(short_runs.from_bytes(small), c, atol=1 / 254 + 1e-4)
     assert row["invariance"] == pytest.approx(np.square(1 - np.diag(c)).sum(), rel=1e-3)
     off = np.square(c).sum() - np.square(np.diag(c)).sum()
     assert row["redundancy"] == pytest.approx(off, rel=1e-3)

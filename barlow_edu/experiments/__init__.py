@@ -5,7 +5,7 @@ Each experiment is a folder, ``data/runs/SET/EXPERIMENT``:
 
     experiment.yaml     the question, the base configuration, the variants and the seeds
     environment.json    hardware, versions, commit, date, data label, minutes
-    rows.json           one row a training (see ``sweeps.measure``), and the baselines
+    rows.json           one row a training (see ``short_runs.measure``), and the baselines
 
 A finished training is kept, so that the sweep can be stopped and called again; one that another experiment of the set
 has trained with the same settings is taken over. Trainings of one seed start from the same encoder and see the same
@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from tqdm.auto import tqdm
 
@@ -27,15 +26,17 @@ from barlow_edu.config import load_config, read_yaml
 from barlow_edu.data import recorded_folder
 from barlow_edu.devices import Computer, describe_environment
 from barlow_edu.files import replacing
-from barlow_edu.probes import Score
-from barlow_edu.sweeps import _baselines, _one_thread, train_one
+from barlow_edu.records import SeededRows
+from barlow_edu.short_runs import baselines, one_thread, train_one
 
 HERE = Path(__file__).parent
 FREE = ("name", "device", "root", "seed")  # settings that do not make another training
 
 
-class Experiment:
-    """A recorded experiment. ``load_experiment`` finds one by path or by name."""
+class Experiment(SeededRows):
+    """A recorded experiment. ``load_experiment`` finds one by path or by name. Its groups are the variants."""
+
+    key = "variant"
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -61,25 +62,7 @@ class Experiment:
         trained = {row["variant"] for row in self.rows}
         return [name for name in self.settings["variants"] if name in trained]
 
-    def column(self, variant: str, key: str) -> np.ndarray:
-        """One number of each training of a variant, by seed, (seeds,). Raises KeyError naming what there is."""
-        rows = sorted((r for r in self.rows if r["variant"] == variant), key=lambda r: r["seed"])
-        if not rows:
-            raise KeyError(f"No variant {variant!r}. There are {', '.join(self.variants)}.")
-        if key not in rows[0]:
-            raise KeyError(f"No column {key!r}. There are {', '.join(rows[0])}.")
-        return np.array([row[key] for row in rows])
-
-    def score(self, variant: str, key: str = "knn") -> Score:
-        """Mean and standard deviation over the seeds."""
-        return Score.of(self.column(variant, key).tolist())
-
-    def difference(self, variant: str, other: str, key: str = "knn") -> Score:
-        """Mean and deviation of ``variant`` minus ``other``, seed by seed. Raises ValueError if the seeds differ."""
-        a, b = self.column(variant, "seed"), self.column(other, "seed")
-        if list(a) != list(b):
-            raise ValueError(f"{variant!r} has the seeds {list(a)}, {other!r} has {list(b)}.")
-        return Score.of((self.column(variant, key) - self.column(other, key)).tolist())
+    groups = variants
 
 
 def experiment_sets() -> list[str]:
@@ -137,7 +120,7 @@ def run_experiments(
         _Folder(out / key, base, experiments[key], seeds) for key in only or list(experiments)
     ]
     count = sum(len(folder.points) for folder in folders)
-    with tqdm(total=count, disable=not progress) as bar, _one_thread():
+    with tqdm(total=count, disable=not progress) as bar, one_thread():
         for folder in folders:
             for told in folder.fill():
                 bar.update()
@@ -184,7 +167,7 @@ class _Folder:
 
     def _train(self, config: dict[str, Any]) -> dict[str, Any]:
         if self.baselines is None:
-            self.baselines = _baselines(self.base)
+            self.baselines = baselines(self.base)
         row, _ = train_one(config, "lambd")
         del row["spectrum"]
         return row | {"settings": {k: config[k] for k in _changed(config, self.base)}}

@@ -1,0 +1,208 @@
+"""The augmentations as batched tensor operations, each with a parameter for every image.
+
+Each equals torchvision's operation for one image. Images are float32 (n, C, H, W) in [0, 1], C = 1 or 3.
+
+Cropping, resizing, flipping and blurring are linear along each axis. They are done as small matrices,
+``rows @ image @ columnsᵀ``: one batched matrix product instead of a loop over images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from barlow_edu.views import ViewParameters
+
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision has them
+JITTER_ORDERS = tuple(permutations(range(4)))  # brightness, contrast, saturation, hue
+
+
+def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, interpolation="bicubic") -> Tensor:
+    """Cut a box out of every image, resize it to size x size with antialiasing, flip it where asked.
+
+    uint8 (N, C, H, W), box (k N, 4) of top, left, height, width, flip (k N,) bool -> float32
+    (k N, C, size, size) in [0, 1]. Bicubic overshoot is clipped, as it is for 8-bit images.
+    """
+    n, channels, height, width = images.shape
+    top, left, h, w = box.unbind(1)
+    target = torch.arange(size, device=images.device).expand(len(box), size)
+    rows = _resampling(top, h, target, height, interpolation)  # (k N, size, H)
+    target = torch.where(flip.view(-1, 1), target.flip(1), target)
+    columns = _resampling(left, w, target, width, interpolation)  # (k N, size, W)
+    x = images.reshape(n, channels * height, width) / 255
+    out = x.new_empty(len(box), channels, size, size)
+    for start in range(0, len(box), max(1, n)):
+        part = slice(start, start + n)
+        lines = torch.bmm(x, columns[part].transpose(1, 2)).view(n, channels, height, size)
+        out[part] = torch.einsum("nhk,nckw->nchw", rows[part], lines)
+    return out.clamp_(0, 1)
+
+
+def jitter(x: Tensor, drawn: ViewParameters) -> Tensor:
+    """Colour jitter, in place, of the images (n, C, H, W) that ``drawn.jitter`` selects.
+
+    Grey images (C = 1) have brightness and contrast, but no saturation and hue to change. The four operations
+    run in each image's own order. Images are sorted by order. The 24 orders stand in alphabetical order, so
+    images that share their first steps are neighbours: each step runs on as few slices as it can.
+    """
+    order, position = torch.where(drawn.jitter, drawn.order, 24).sort()
+    ends = torch.bincount(order, minlength=25)[:24].cumsum(0).tolist()
+    position = position[: ends[-1]].to(x.device, non_blocking=True)
+    part = x[position]
+    factors = (drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue)
+    factors = [f[position] for f in factors]
+    operations = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+    for step in range(4):
+        start = 0
+        for which, end in enumerate(ends):
+            now, following = JITTER_ORDERS[which], JITTER_ORDERS[(which + 1) % 24]
+            if now[: step + 1] != following[: step + 1] and end > start:
+                k = now[step]
+                operations[k](part[start:end], factors[k][start:end])
+                start = end
+    return x.index_copy_(0, position, part)
+
+
+def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """x * factor, clipped to [0, 1], in place. x: (n, C, H, W), factor: (n,)."""
+    return x.mul_(factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the image's mean grey value, in place. x: (n, C, H, W), factor: (n,)."""
+    f = factor.view(-1, 1, 1, 1)
+    mean = grey(x).mean((1, 2, 3), keepdim=True)
+    return x.mul_(f).add_(mean.mul_(1 - f)).clamp_(0, 1)
+
+
+def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the grey image, in place. x: (n, C, H, W), factor: (n,)."""
+    if x.shape[1] == 1:
+        return x
+    f = factor.view(-1, 1, 1, 1)
+    luma = grey(x).mul_(1 - f)
+    return x.mul_(f).add_(luma).clamp_(0, 1)
+
+
+def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue of HSV by ``shift`` turns, in place. x: (n, C, H, W) in [0, 1], shift: (n,).
+
+    With value v = max, chroma c = max - min and hue h in sixths of a turn, channel n of the result is
+    v - c * clip(2 - |(n + h) mod 6 - 2|, 0, 1), n = 5, 3, 1 for red, green, blue.
+    """
+    if x.shape[1] == 1:
+        return x
+    red, green, blue = x.unbind(1)
+    value = x.amax(1)
+    chroma = value - x.amin(1)
+    # Float masks: on a CPU they are several times faster than torch.where.
+    is_red = value.clone().eq_(red)
+    is_green = value.clone().eq_(green).mul_(1 - is_red)
+    is_blue = 1 - is_red - is_green
+    hue = (green - blue).mul_(is_red)
+    hue.addcmul_(blue - red, is_green).addcmul_(red - green, is_blue)
+    hue.div_(chroma.clamp(min=1e-12)).add_(is_green, alpha=2).add_(is_blue, alpha=4)
+    hue += 6 * shift.view(-1, 1, 1)
+    for channel, n in zip((red, green, blue), (5, 3, 1), strict=True):
+        k = hue + n
+        k -= (k / 6).floor_().mul_(6)
+        weight = k.sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
+        torch.addcmul(value, chroma, weight, value=-1, out=channel)
+    return x
+
+
+def grey(x: Tensor) -> Tensor:
+    """Luma: (n, C, H, W) -> (n, 1, H, W), a copy."""
+    if x.shape[1] == 1:
+        return x.clone()
+    red, green, blue = x.unbind(1)
+    out = (red * GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1])
+    return out.add_(blue, alpha=GREY_WEIGHTS[2]).unsqueeze_(1)
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur with a width for every image. x: (n, C, H, W), sigma: (n,) in pixels.
+
+    The kernel spans a tenth of the image, an odd number of pixels (23 at 224), as in SimCLR's recipe; borders
+    are reflected.
+    """
+    radius = blur_radius(x.shape[-1])
+    rows = _blurring(sigma, x.shape[-2], radius)
+    columns = _blurring(sigma, x.shape[-1], radius)
+    return torch.einsum("nhi,ncij,nwj->nchw", rows, x, columns)
+
+
+def blur_radius(size: int) -> int:
+    """Pixels on each side of the blur kernel's centre."""
+    return max(1, size // 20)
+
+
+def solarise(x: Tensor, threshold: float = 128 / 255) -> Tensor:
+    """Invert every value at or above ``threshold``. x in [0, 1]."""
+    return torch.where(x >= threshold, 1 - x, x)
+
+
+def apply_where(mask: Tensor, x: Tensor, operation: Callable) -> Tensor:
+    """Apply ``operation(images, rows)`` to the images that ``mask`` selects."""
+    if x.device.type == "cpu":
+        rows = mask.nonzero().squeeze(1)
+        if len(rows):
+            x[rows] = operation(x[rows], rows)
+        return x
+    # On an accelerator computing all is cheaper than asking the device how many there are.
+    return torch.where(mask.view(-1, 1, 1, 1), operation(x.clone(), slice(None)), x)
+
+
+def _bilinear(x: Tensor) -> Tensor:
+    return (1 - x.abs()).clamp_(min=0)
+
+
+def _bicubic(x: Tensor) -> Tensor:
+    """Keys' cubic with a = -1/2, the kernel of Pillow and of torchvision's antialiased resizing."""
+    x = x.abs().clamp_(max=2)
+    near = (1.5 * x - 2.5).mul_(x).mul_(x).add_(1)
+    far = (-0.5 * x + 2.5).mul_(x).sub_(4).mul_(x).add_(2)
+    return torch.where(x < 1, near, far)
+
+
+FILTERS = {"bilinear": (_bilinear, 1), "bicubic": (_bicubic, 2)}
+
+
+def _resampling(
+    start: Tensor, length: Tensor, target: Tensor, n: int, interpolation: str
+) -> Tensor:
+    """(N, size, n) matrices that resize the pixels [start, start + length) of a line of n.
+
+    target: (N, size), which pixel of the resized line stands where (reversed to flip it).
+    """
+    kernel, support = FILTERS[interpolation]
+    size = target.shape[1]
+    step = (length / size).view(-1, 1, 1)
+    stretch = step.clamp(min=1)  # wider when shrinking: antialiasing
+    taps = math.ceil(2 * support * max(1.0, n / size)) + 1
+    centre = (target.unsqueeze(2) + 0.5) * step
+    first = (centre - support * stretch).floor_()
+    index = first + torch.arange(taps, device=start.device)
+    weight = kernel((index + 0.5 - centre).div_(stretch))
+    weight *= (index >= 0) & (index < length.view(-1, 1, 1))
+    weight /= weight.sum(2, keepdim=True)
+    index = index.add_(start.view(-1, 1, 1)).clamp_(0, n - 1).long()
+    return weight.new_zeros(len(start), size, n).scatter_add_(2, index, weight)
+
+
+def _blurring(sigma: Tensor, n: int, radius: int) -> Tensor:
+    """(N, n, n) matrices of a Gaussian kernel with reflected borders."""
+    offset = torch.arange(-radius, radius + 1, device=sigma.device)
+    weight = torch.exp(-0.5 * (offset / sigma.view(-1, 1)).square())
+    weight /= weight.sum(1, keepdim=True)
+    index = torch.arange(n, device=sigma.device).view(-1, 1) + offset
+    index = (n - 1) - ((n - 1) - index.abs()).abs()
+    shape = (len(sigma), n, 2 * radius + 1)
+    out = torch.zeros(len(sigma), n, n, device=sigma.device)
+    return out.scatter_add_(2, index.expand(shape), weight.unsqueeze(1).expand(shape))

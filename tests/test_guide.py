@@ -1,6 +1,7 @@
 """The instructor guide, the formula sheet and the exam: what they name exists, and what they compute is right."""
 
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -67,8 +68,14 @@ def test_every_symbol_has_a_row():
         "C",
         "\\lambda",
         "\\mathcal L",
-        "G_A",
+        "$G$",
+        "AA^\\top",
+        "K",
         "s_k",
+        "\\Gamma",
+        "\\tau",
+        "\\eta",
+        "\\beta",
     ):
         assert symbol in rows, symbol
 
@@ -87,6 +94,32 @@ def test_the_timetables_name_exercises_and_notebooks_that_there_are():
     assert named and named <= exercises()
     links = set(re.findall(r"\]\((\w+\.(?:ipynb|md))\)", GUIDE))
     assert len(links) > 10 and all((NOTEBOOKS / link).is_file() for link in links)
+
+
+def test_the_three_weeks_have_every_exercise_once():
+    weeks = GUIDE[GUIDE.index("## Track 3") : GUIDE.index("A fourth week")]
+    rows = re.sub(r"^\| \d\.\d ", "", weeks, flags=re.MULTILINE)
+    named = re.findall(r"\b\d{1,2}\.\d\b", rows)
+    assert sorted(named) == sorted(exercises())
+
+
+def test_minutes_of_the_guide_and_of_the_notebooks_are_those_of_the_walk():
+    """Words, figures and exercises, as tests/benchmarks/walk.py counts them; a little may have been rewritten."""
+    path = Path(__file__).parent / "benchmarks" / "walk.py"
+    spec = importlib.util.spec_from_file_location("walk", path)
+    walk = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(walk)
+    rows = re.findall(r"^\| \[\d\d .*\]\((\w+\.ipynb)\) \| (\d+) \| (\d+) \|", GUIDE, re.MULTILINE)
+    assert len(rows) == 15
+    for name, alone, solve in rows:
+        notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+        found = walk.reading(notebook.cells)
+        minutes = found["read"] + found["look"] + found["solve"]
+        assert int(solve) == found["solve"], name
+        [told] = re.findall(
+            r"about (\d+) minutes to", "\n".join(c.source for c in notebook.cells[:2])
+        )
+        assert abs(minutes - int(alone)) < 10 and abs(minutes - int(told)) < 10, (name, minutes)
 
 
 def test_ten_questions_have_ten_answers():

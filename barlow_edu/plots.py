@@ -206,6 +206,8 @@ def bars(
         label.set(size=10, weight="bold" if label.get_text() == highlight else "normal")
     ax.invert_yaxis()
     ax.set_xlim(min(0, 1.15 * values.min()), max(1.3 * (values + spreads).max(), 1e-9))
+    if unit == "%":  # room for the numbers beyond 100, but no ticks there
+        ax.set_xticks([tick for tick in ax.get_xticks() if ax.get_xlim()[0] <= tick <= 100])
     ax.set_xlabel(unit)
     ax.tick_params(axis="y", length=0)
     ax.set_title(title or "", loc="left", weight="bold")
@@ -276,7 +278,7 @@ def heatmaps(matrices: Mapping[str, object], vmax: float | None = None) -> Figur
     arrays = {name: to_array(x, name, ndim=2) for name, x in matrices.items()}
     limit = vmax or drawing.round_up(max(np.abs(x).max() for x in arrays.values()))
     page = WIDTH * min(1.0, (len(arrays) + 0.5) / 3.5)
-    fig = Figure(figsize=(page, 0.86 * page / (len(arrays) + 0.2) + 0.35))
+    fig = Figure(figsize=(page, 0.86 * page / (len(arrays) + 0.2) + 0.5))
     axes = fig.subplots(1, len(arrays), squeeze=False)[0]
     for ax, (name, x) in zip(axes, arrays.items(), strict=True):
         image = drawing.heatmap(ax, x, limit, ticks=False, beside=max(len(arrays), 3))

@@ -199,6 +199,8 @@ def test_bars_carry_their_numbers_and_the_highlight_is_seen_without_colour():
     assert second.get_hatch() and not first.get_hatch()
     assert "45.2 %" in words(fig) and "57.1 ± 0.5 %" in words(fig)
     assert "12.3 x" in words(plots.bars({"gram": 12.3}, unit="x"))
+    ticks = plots.bars({"nearly all": 0.98, "none": 0.0}).axes[0].get_xticks()
+    assert ticks.max() == 100 and ticks.min() == 0  # a share has no 120 %
     with pytest.raises(ValueError, match="divide by 100"):
         plots.bars({"a": 57.1})
     with pytest.raises(ValueError, match="'c' is not in the table"):
@@ -232,6 +234,13 @@ def test_heatmaps_share_one_scale():
     assert [ax.images[0].get_clim() for ax in fig.axes[:2]] == [(-5, 5), (-5, 5)]
     assert plots.heatmaps({"A": C4}, vmax=1).axes[0].images[0].get_clim() == (-1, 1)
     assert plots.heatmaps({"zero": np.zeros((2, 2))}).axes[0].images[0].get_clim() == (-1, 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_titles_of_heatmaps_lie_inside_the_figure(n):
+    fig = plots.heatmaps({f"AAᵀ / {k}": np.eye(5) for k in range(n)})
+    fig.savefig(io.BytesIO())  # lays the figure out
+    assert all(ax.title.get_window_extent().y1 < fig.bbox.y1 for ax in fig.axes[:n])
 
 
 def test_line_draws_scales_marks_and_labels():

@@ -16,7 +16,7 @@ KINDS = ("constant", "dimensional", "none")
 
 @checker
 def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
-    """Check a function: covariance (D, D) -> C^(-1/2), the symmetric whitening matrix (D, D)."""
+    """Check a function: covariance Σ (D, D) -> Σ^(-1/2), the symmetric whitening matrix (D, D)."""
     x, _ = _shifted_views(400, 5)
     covariance = x.T.cov(correction=0)
     values, u = torch.linalg.eigh(covariance)
@@ -27,10 +27,10 @@ def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
     if _is_matrix(answer, 5):
         _explain_whitening(answer.detach().double(), covariance, right)
     mistakes = {
-        "This is C to the power −1: the eigenvalues want the root too, λ^(−1/2).": (
+        "This is Σ to the power −1: the eigenvalues want the root too, λ^(−1/2).": (
             _power(covariance, -1)
         ),
-        "This is C^(+1/2): it would make C more redundant. Divide by the roots.": (
+        "This is Σ^(+1/2): it would make the pixels more redundant. Divide by the roots.": (
             _power(covariance, 0.5)
         ),
         "This only divides every pixel by its own deviation. The correlations stay as they are.": (
@@ -52,12 +52,12 @@ def _explain_whitening(w: Tensor, covariance: Tensor, right: Tensor) -> None:
         return
     if _near(w @ covariance @ w.T, eye):
         raise NotRight(
-            "This whitens: W C Wᵀ = I. But so does any rotation of it, and ZCA is the one that turns "
+            "This whitens: W Σ Wᵀ = I. But so does any rotation of it, and ZCA is the one that turns "
             "back, with U on the left: U diag(λ^(−1/2)) Uᵀ."
         )
     if _near(w.T @ covariance @ w, eye):
         raise NotRight(
-            "Yours is a transposed whitening matrix: Wᵀ C W = I, but W C Wᵀ is not. For ZCA turn "
+            "Yours is a transposed whitening matrix: Wᵀ Σ W = I, but W Σ Wᵀ is not. For ZCA turn "
             "(Uᵀ), scale, and turn back (U)."
         )
     if _near(w, w.T) and _near(torch.linalg.eigvalsh(w), torch.linalg.eigvalsh(right)):

@@ -22,6 +22,7 @@ KEPT_METADATA = ("kernelspec", "language_info")
 CELL_METADATA_DROPPED = ("execution", "collapsed", "scrolled")
 STUB = re.compile(r"^(?P<indent>[ \t]*)(?P<code>.*)\.\.\.\s*# your turn.*$", re.MULTILINE)
 NOTES = "TEACHING_NOTES.md"
+OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./[^)\s]+\)")  # a link out of the folder of notebooks
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 BLOCKS = ("body", "handlers", "orelse", "finalbody")
 
@@ -80,6 +81,7 @@ def build(kind: str, notebooks: Path, out: Path) -> list[Path]:
             temporary.write_text(teaching_notes(originals), encoding="utf-8")
     for source, notebook in zip(sources, originals, strict=True):
         notebook = {"student": student, "instructor": instructor}[kind](notebook)
+        drop_links_outside(notebook)
         with replacing(out / source.name) as temporary:
             nbformat.write(notebook, temporary)
     for extra in ("images",):
@@ -122,6 +124,17 @@ def instructor(notebook):
     for cell in notebook.cells:
         cell.metadata.get("jupyter", {}).pop("source_hidden", None)
     return notebook
+
+
+def drop_links_outside(notebook) -> None:
+    """Leave the words of links to files beside the folder of notebooks, which a build does not hold."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = OUTSIDE.sub(r"\1", cell.source)
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {})
+            if "text/markdown" in shown:
+                shown["text/markdown"] = OUTSIDE.sub(r"\1", shown["text/markdown"])
 
 
 def teaching_notes(notebooks) -> str:

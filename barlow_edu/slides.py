@@ -5,8 +5,8 @@ Nothing is written twice. Which cell becomes which slide follows from what the c
 * the first cell is the title; ``##`` begins a slide, ``###`` one below it (reveal.js: arrow down);
 * of the prose a slide keeps formulas, tables, lists, predictions and what to notice, and of other paragraphs the
   beginning; the whole text is in the speaker's notes (press S);
-* a code cell with a picture is a slide with the picture and what was printed; its code is in the notes. Other code
-  cells are shown with their output;
+* a code cell with a picture is a slide with the picture, a sentence that leads to it, what was printed and what to
+  notice; its code and all else that is said of it are in the notes. Other code cells are shown with their output;
 * ``setup``, ``solution`` and ``instructor`` cells, hints, answers, limits and references are left out. An exercise is
   shown as a task.
 
@@ -29,10 +29,25 @@ LEFT_OUT = {"setup", "solution", "instructor", "exercise", "skip"}
 NO_SLIDE = re.compile(r"#+ (Limits|References|Exercise solutions)", re.IGNORECASE)
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 UNDER_A_PICTURE = "**What to notice"
+CARD = re.compile(r"\| \| \|.*\*\*Time\*\*", re.DOTALL)  # goals, prerequisites, minutes
 NOTEBOOK_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\.ipynb[^)]*\)")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z*_`$])")
-KEPT_WHOLE = ("#", "|", "* ", "- ", "1. ", "$$", "**Predict", "**What to notice", "**Claim", ">")
+KEPT_WHOLE = (
+    "#",
+    "|",
+    "* ",
+    "- ",
+    "1. ",
+    "$$",
+    "**Predict",
+    "**What to notice",
+    "**Claim",
+    ">",
+    "<",
+)
 LONG, ROOM = 32, 95  # words of a paragraph that is kept whole; words on a slide
+LEAD, FEW = 30, 12  # words above a picture; words that are no slide of their own
+TOO_LONG = "<p>The table is in the notebook, and in the speaker's notes.</p>"
 ASSETS = (
     "reveal/reveal.css",
     "katex/katex.min.css",
@@ -68,6 +83,19 @@ renderMathInElement(document.querySelector(".slides"), {{
 Reveal.initialize({{
   hash: true, slideNumber: "c/t", center: false, width: 1100, height: 700, margin: 0.05,
   transition: "none", plugins: [RevealNotes]
+}}).then(() => {{
+  const fit = () => {{
+    const slide = Reveal.getCurrentSlide();
+    slide.querySelectorAll(".katex-display").forEach((formula) => {{
+      const wide = [...formula.querySelectorAll(".katex-html")].map((f) => f.scrollWidth);
+      const room = formula.clientWidth / Math.max(...wide);
+      if (room < 1) formula.style.fontSize = `${{0.98 * room}}em`;
+    }});
+    for (let size = 0.95; size > 0.6 && slide.scrollHeight > 690; size -= 0.05)
+      slide.style.fontSize = `${{size}}em`;
+  }};
+  Reveal.on("slidechanged", fit);
+  fit();
 }});
 </script>
 </body>
@@ -83,6 +111,7 @@ class Slide:
     said: list[str] = field(default_factory=list)
     below: bool = False
     picture: bool = False  # that waits for what to notice
+    lead: str = ""  # Markdown of a few words that the next picture takes over
 
 
 def write_slides(notebook: Path, out: Path) -> tuple[Path, int]:
@@ -122,20 +151,30 @@ def slides(notebook) -> list[Slide]:
     """The slides of a notebook, in order, by the rule above."""
     made: list[Slide] = []
     dropped, section = False, ""  # within a section without slides; where we are
+    hidden = False  # what is said belongs to the setup cell, which is not shown
     for cell in notebook.cells:
         tags = set(cell.metadata.get("tags", []))
         if tags & LEFT_OUT:
+            hidden = "setup" in tags
             continue
         if "notes" in tags and made:
             made[-1].said.append(cell.source)
         elif cell.cell_type == "code" and not dropped:
-            made.append(_of_code(cell, section))
+            new = _of_code(cell, section)
+            if new[0].picture and made and made[-1].lead:
+                before = made.pop()
+                new[0].shown.insert(1, f'<div class="lead">{_markdown(before.lead)}</div>')
+                new[0].said = [*before.said, *new[0].said]
+            made += new
         elif cell.cell_type == "markdown":
             for part in re.split(r"^(?=#{2,3} )", cell.source, flags=re.MULTILINE):
                 if part.startswith("#"):
-                    dropped = bool(NO_SLIDE.match(part))
+                    dropped, hidden = bool(NO_SLIDE.match(part)), False
                     section = part.splitlines()[0].lstrip("# ")
-                if dropped or not part.strip() or part.startswith("| | |"):
+                if dropped or not part.strip() or CARD.match(part):
+                    continue
+                if hidden and made:
+                    made[-1].said.append(part)
                     continue
                 made += _of_prose(part, section, "subslide" in tags or part.startswith("###"), made)
     return made
@@ -144,46 +183,73 @@ def slides(notebook) -> list[Slide]:
 def _of_prose(part: str, section: str, below: bool, before: list[Slide]) -> list[Slide]:
     """One slide for a part of a text, or several where it is long. What to notice goes under its picture."""
     text = NOTEBOOK_LINK.sub(r"\1", FOLDED.sub("", part)).strip()
-    blocks = [_beginning(b) for b in _blocks(text) if not b.startswith("| | |")]
-    if blocks and blocks[0].startswith(UNDER_A_PICTURE) and before and before[-1].picture:
+    blocks = [_beginning(b) for b in _blocks(text) if not CARD.match(b)]
+    own_words = bool(blocks) and re.match(re.escape(UNDER_A_PICTURE) + r"\S*\s+\S", blocks[0])
+    if own_words and before and before[-1].picture:
         before[-1].shown.append(_markdown(_beginning(blocks.pop(0), always=True)))
         before[-1].said.append(part)
         before[-1].picture = False
+        blocks = [b for b in blocks if b.startswith(KEPT_WHOLE) or "$$" in b]
     if not blocks:
         return []
     heading = blocks[0] if blocks[0].startswith("#") else ""
-    pages: list[list[str]] = [[]]
-    for block in blocks:
-        if pages[-1] and _room(pages[-1]) + _room([block]) > ROOM and pages[-1] != [heading]:
-            pages.append([heading] if heading else [])
-        pages[-1].append(block)
     kicker = [] if heading else [_kicker(section)]
+    pages = _pages(blocks, heading)
     made = [Slide([*kicker, _markdown("\n\n".join(page))], below=True) for page in pages]
     made[0].below = below or not heading
     made[0].said.append(part)
+    if len(made) == 1 and not heading and not any(b.startswith(KEPT_WHOLE) for b in blocks):
+        text = "\n\n".join(blocks)
+        made[0].lead = text if len(text.split()) <= LEAD and "$$" not in text else ""
     return made
 
 
-def _of_code(cell, section: str) -> Slide:
-    """A slide for a code cell: its picture, or its code; and what it printed."""
-    pictures, printed = [], []
-    for output in cell.get("outputs", []):
+def _pages(blocks: list[str], heading: str) -> list[list[str]]:
+    """Blocks of a text, shared out to slides; a few words, or what ends in a colon, stay with what follows."""
+    pages: list[list[str]] = [[]]
+    for block in blocks:
+        room = _room(pages[-1])
+        if room > FEW and room + _room([block]) > ROOM:
+            last = pages[-1]
+            led = [last.pop()] if last[-1].endswith(":") and _room(last[:-1]) > FEW else []
+            pages.append(([heading] if heading else []) + led)
+        pages[-1].append(block)
+    return pages
+
+
+def _of_code(cell, section: str) -> list[Slide]:
+    """Slides of a code cell: one a picture, or one with its code; what came out besides is on the last."""
+    pictures, results, said = _of_outputs(cell.get("outputs", []))
+    top = _kicker(section)
+    if not pictures:
+        code = f"<pre><code>{html.escape(cell.source)}</code></pre>"
+        return [Slide([top, code, *results], said, below=True)]
+    made = [Slide([top, picture], below=True, picture=True) for picture in pictures]
+    made[-1].shown += results
+    made[0].said += [f"```python\n{cell.source}\n```", *said]
+    return made
+
+
+def _of_outputs(outputs) -> tuple[list[str], list[str], list[str]]:
+    """HTML of pictures, and of text and short tables; Markdown of tables that are too long for a slide."""
+    pictures, printed, tables, said = [], [], [], []
+    for output in outputs:
         data = output.get("data", {})
         if "image/png" in data:
             alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
             source = data["image/png"].replace("\n", "")
             pictures.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">')
+        elif "text/markdown" in data:
+            text = data["text/markdown"]
+            long = _room([text]) > ROOM
+            tables.append(TOO_LONG if long else _markdown(text))
+            said += [text] if long else []
         elif output.output_type == "stream" and output.name == "stdout":
             printed.append(output.text)
-        elif "text/plain" in data and "text/html" not in data:
+        elif set(data) == {"text/plain"}:  # not the text of a widget, such as a progress bar
             printed.append(data["text/plain"])
     text = "".join(printed).strip("\n")
-    result = [f'<pre class="output">{html.escape(text)}</pre>'] if text else []
-    if pictures:
-        said = [f"```python\n{cell.source}\n```"]
-        return Slide([_kicker(section), *pictures, *result], said, below=True, picture=True)
-    code = f"<pre><code>{html.escape(cell.source)}</code></pre>"
-    return Slide([_kicker(section), code, *result], below=True)
+    return pictures, [f'<pre class="output">{html.escape(text)}</pre>'] * bool(text) + tables, said
 
 
 def _kicker(section: str) -> str:

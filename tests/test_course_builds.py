@@ -157,6 +157,19 @@ def test_student_notebook_fails_exactly_at_the_exercises(stem):
     assert failing_cells(filled) == {}
 
 
+def test_no_link_of_a_build_leads_out_of_it(tmp_path):
+    for kind in ("student", "instructor"):
+        course.build(kind, NOTEBOOKS[0].parent, tmp_path / kind)
+        for path in sorted((tmp_path / kind).glob("*.ipynb")):
+            for cell in read(path).cells:
+                shown = [
+                    o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", [])
+                ]
+                text = "\n".join([*shown, cell.source if cell.cell_type == "markdown" else ""])
+                found = re.findall(r"\]\((?!https?:|#|mailto:|data:)([^)#\s]+)", text)
+                assert all((tmp_path / kind / link).exists() for link in found), (path.name, found)
+
+
 def test_build_writes_all_and_never_overwrites(tmp_path, capsys):
     out = tmp_path / "student"
     assert main(["course", "student", "--out", str(out)]) == 0

@@ -2,6 +2,7 @@
 
 import html
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -43,6 +44,28 @@ def notebook():
     return nbformat.v4.new_notebook(cells=cells)
 
 
+class Tags(HTMLParser):
+    """The tags that are open, in order; one that was opened in vain stays."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("img", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, (self.open, tag)
+        self.open.pop()
+
+
+def unclosed(text):
+    parser = Tags()
+    parser.feed(text)
+    return parser.open
+
+
 def texts(made):
     return ["".join(slide.shown) for slide in made]
 
@@ -65,7 +88,6 @@ def test_every_kind_of_cell_becomes_what_the_rule_says():
         "1. Section",
         "Below",
         "<img",
-        "Another paragraph",
         "Exercise 7.1",
         "print(",
         "Recap",
@@ -90,6 +112,61 @@ def test_a_picture_keeps_its_alt_text_its_code_and_what_to_notice():
     assert 'alt="a &quot;line&quot;"' in "".join(one.shown)
     assert "The line." in one.shown[-1]
     assert "draw()" in one.said[0]
+
+
+def picture():
+    """A cell with a picture, as the one of ``notebook``."""
+    return notebook().cells[4]
+
+
+def prose(*sources):
+    return [nbformat.v4.new_markdown_cell(source) for source in sources]
+
+
+def test_a_few_words_before_a_picture_stand_above_it_and_a_prediction_does_not():
+    said, predicted = prose("A film.", "**Predict.** What?")
+    book = nbformat.v4.new_notebook(cells=[said, picture(), predicted, picture()])
+    made = texts(slides.slides(book))
+    assert len(made) == 3
+    assert "A film." in made[0] and "<img" in made[0] and "Predict" in made[1]
+
+
+def test_of_what_to_notice_a_slide_has_the_first_words_and_the_notes_the_rest():
+    after = prose("**What to notice.** The line.\n\nMuch more of it.\n\n**Predict.** And now?")
+    made = slides.slides(nbformat.v4.new_notebook(cells=[picture(), *after]))
+    assert len(made) == 2 and "The line." in made[0].shown[-1] and "And now?" in texts(made)[1]
+    assert "Much more" not in "".join(texts(made)) and "Much more" in made[0].said[-1]
+
+
+def test_two_pictures_are_two_slides():
+    two = picture()
+    two.outputs *= 2
+    assert len(slides.slides(nbformat.v4.new_notebook(cells=[two]))) == 2
+
+
+def test_a_recap_keeps_its_table_and_a_card_is_left_out():
+    recap, card = (
+        "## Recap\n\n| | |\n|---|---|\n| C | matrix |",
+        "| | |\n|---|---|\n| **Time** | long |",
+    )
+    made = texts(slides.slides(nbformat.v4.new_notebook(cells=prose(card, recap))))
+    assert len(made) == 1 and "matrix" in made[0]
+
+
+def test_words_that_lead_to_a_list_stay_with_it():
+    items = "\n".join(f"* {'word ' * 40}" for _ in range(3))
+    made = texts(slides.slides(nbformat.v4.new_notebook(cells=prose(f"**Explain.**\n\n{items}"))))
+    assert len(made) == 1
+    long = f"## Much\n\n{'word ' * 30}.\n\nTwo wishes are hidden here:\n\n{items}"
+    made = texts(slides.slides(nbformat.v4.new_notebook(cells=prose(long))))
+    assert len(made) == 2 and "wishes" in made[1]
+
+
+def test_a_progress_bar_is_not_shown():
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("train()")])
+    widget = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%| | 0/312"}
+    book.cells[0].outputs = [nbformat.v4.new_output("display_data", data=widget)]
+    assert "0/312" not in "".join(texts(slides.slides(book)))
 
 
 def test_tags_overrule():
@@ -119,6 +196,8 @@ def test_no_solution_and_no_teaching_note_is_on_a_slide(path):
     made = slides.slides(book)
     everything = "\n".join(part for s in made for part in [*s.shown, *s.said])
     assert len(made) > 10
+    for slide in made:
+        assert unclosed("".join(slide.shown)) == [], slide.shown
     assert not [source for source in hidden if source in everything]
     assert not re.search(
         r"<img (?![^>]*alt=\"[^\"]{20,})", everything

@@ -57,51 +57,6 @@ ASSETS = (
     "katex/auto-render.min.js",
 )
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<link rel="stylesheet" href="slides_files/reveal/reveal.css">
-<link rel="stylesheet" href="slides_files/katex/katex.min.css">
-<link rel="stylesheet" href="slides_files/slides.css">
-</head>
-<body>
-<div class="reveal"><div class="slides">
-{slides}
-</div></div>
-<script src="slides_files/reveal/reveal.js"></script>
-<script src="slides_files/reveal/notes.js"></script>
-<script src="slides_files/katex/katex.min.js"></script>
-<script src="slides_files/katex/auto-render.min.js"></script>
-<script>
-renderMathInElement(document.querySelector(".slides"), {{
-  delimiters: [{{left: "$$", right: "$$", display: true}}, {{left: "$", right: "$", display: false}}],
-  throwOnError: false
-}});
-Reveal.initialize({{
-  hash: true, slideNumber: "c/t", center: false, width: 1100, height: 700, margin: 0.05,
-  transition: "none", plugins: [RevealNotes]
-}}).then(() => {{
-  const fit = () => {{
-    const slide = Reveal.getCurrentSlide();
-    slide.querySelectorAll(".katex-display").forEach((formula) => {{
-      const wide = [...formula.querySelectorAll(".katex-html")].map((f) => f.scrollWidth);
-      const room = formula.clientWidth / Math.max(...wide);
-      if (room < 1) formula.style.fontSize = `${{0.98 * room}}em`;
-    }});
-    for (let size = 0.95; size > 0.6 && slide.scrollHeight > 690; size -= 0.05)
-      slide.style.fontSize = `${{size}}em`;
-  }};
-  Reveal.on("slidechanged", fit);
-  fit();
-}});
-</script>
-</body>
-</html>
-"""
-
 
 @dataclass
 class Slide:
@@ -126,11 +81,12 @@ def write_slides(notebook: Path, out: Path) -> tuple[Path, int]:
         raise ValueError(f"{notebook} has no cells that make slides.")
     target = Path(out) / f"{Path(notebook).stem}_slides.html"
     title = re.sub("<[^>]+>", "", made[0].shown[0]).replace("¶", "").strip().splitlines()[0]
-    page = PAGE.format(title=title, slides="\n".join(_sections(made)))
+    page = (HERE / "slides.html").read_text(encoding="utf-8").replace("<!-- title -->", title)
     shutil.copytree(HERE / "vendor", target.parent / "slides_files", dirs_exist_ok=True)
     shutil.copy(HERE / "slides.css", target.parent / "slides_files" / "slides.css")
     with replacing(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        filled = page.replace("<!-- slides -->", "\n".join(_sections(made)))
+        temporary.write_text(filled, encoding="utf-8")
     return target, len(made)
 
 

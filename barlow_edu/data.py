@@ -34,7 +34,8 @@ class ImageSet:
 
     images: uint8 (N, 3, H, W). labels: int64 (N,), used only by evaluation. classes: their names. name: how
     results got with these images are to be labelled. factors: what the composition drew for every image
-    (garments only), each with N rows. skipped: files that could not be read.
+    (garments only), each with N rows. skipped: files that could not be read. Raises ValueError for images of
+    another type or shape, or another number of labels.
     """
 
     images: Tensor
@@ -43,6 +44,18 @@ class ImageSet:
     name: str
     factors: dict[str, Tensor] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        shape, kind = tuple(self.images.shape), self.images.dtype
+        if self.images.ndim != 4 or shape[1] not in (1, 3) or kind != torch.uint8:
+            raise ValueError(
+                f"images must be uint8 of shape (N, 3, H, W), got {kind} of shape {shape}. "
+                "For floats in [0, 1]: (images * 255).round().to(torch.uint8)."
+            )
+        if len(self.labels) != len(self.images):
+            raise ValueError(
+                f"As many labels as images are needed, got {len(self.labels)} for {len(self.images)}."
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -73,8 +86,9 @@ def load_images(
 
     name: "garments", "cifar10", "cifar100" or "folder". root: a class-folder tree (``split/class/image.*``), or for
     the CIFAR sets torchvision's folder. limit: keep this many images, the classes balanced, chosen by
-    ``seed``. size: resize every image of a tree so (shorter side, then centre crop); needed where the files
-    differ in shape. ``seed`` also decides the cards of ``garments``.
+    ``seed``; of a tree only these files are read, and one that cannot be read is missing then. size: resize
+    every image of a tree so (shorter side, then centre crop); needed where the files differ in shape. ``seed``
+    also decides the cards of ``garments``.
 
     Raises ValueError for an unknown name or split, a limit out of range or a size that the set does not have,
     FileNotFoundError for missing files (naming where to put what).
@@ -86,10 +100,10 @@ def load_images(
     root = None if root is None else Path(root).expanduser()
     if name == "garments":
         images = garments(split, seed)
-    elif name == "folder":
-        images = _folder("folder", root, split, size)
+    elif name == "folder" or _is_tree(root):
+        images, limit = _folder(name, root, split, size, limit, seed), None
     else:
-        images = _cifar(name, root, split, size)
+        images = _cifar(name, root, split)
     pixels = images.images.shape[-1]
     if size not in (None, pixels):
         raise ValueError(
@@ -198,27 +212,35 @@ def _paint(cards, alpha, tint, background, corners) -> None:
         cards[:, channel] = (dim * clear + bright * alpha + 127) // 255
 
 
-def _folder(name: str, root: Path | None, split: str, size: int | None) -> ImageSet:
-    """A class-folder tree as one uint8 tensor."""
+def _is_tree(root: Path | None) -> bool:
+    return root is not None and any((root / s).is_dir() for s in SPLITS)
+
+
+def _folder(
+    name: str, root: Path | None, split: str, size: int | None, limit: int | None, seed: int
+) -> ImageSet:
+    """A class-folder tree as one uint8 tensor; with a limit only the files that it keeps are decoded."""
     if root is None:
         raise ValueError(
             "load_images('folder') needs root=, a folder with split/class/image files."
         )
     files, labels, classes = image_files(root, SPLITS[split])
+    labels = torch.tensor(labels)
+    if limit is not None:
+        rows = _balanced(labels, limit, seed)
+        files, labels = [files[i] for i in rows], labels[rows]
     images, kept, skipped = decode_images(files, size)
     label = name
     if name in CIFAR_NAMES:
         jpeg = files[0].suffix.lower() in (".jpg", ".jpeg")
         label = CIFAR_NAMES[name] + (" (JPEG copy)" if jpeg else " (class folders)")
-    return ImageSet(images, torch.tensor(labels)[kept], classes, label, {}, skipped)
+    return ImageSet(images, labels[kept], classes, label, {}, skipped)
 
 
-def _cifar(name: str, root: Path | None, split: str, size: int | None) -> ImageSet:
-    """CIFAR-10 or -100 from a class-folder tree or from torchvision's files, downloaded if need be."""
+def _cifar(name: str, root: Path | None, split: str) -> ImageSet:
+    """CIFAR-10 or -100 from torchvision's files, downloaded if need be."""
     from torchvision import datasets
 
-    if root is not None and any((root / s).is_dir() for s in SPLITS):
-        return _folder(name, root, split, size)
     cls = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     folder = root if root is not None else download_dir()
     try:
@@ -233,8 +255,9 @@ def _cifar(name: str, root: Path | None, split: str, size: int | None) -> ImageS
 
 def _balanced(labels: Tensor, limit: int, seed: int) -> Tensor:
     """``limit`` row numbers, in order, as many of each class as there are to be had."""
-    if not 1 <= limit <= len(labels):
-        raise ValueError(f"limit must be between 1 and {len(labels)}, got {limit}.")
+    whole = isinstance(limit, (int, np.integer)) and not isinstance(limit, bool)
+    if not whole or not 1 <= limit <= len(labels):
+        raise ValueError(f"limit must be between 1 and {len(labels)}, got {limit!r}.")
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     mixed = labels.numpy()[shuffled]
     by_class = mixed.argsort(kind="stable")

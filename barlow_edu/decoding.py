@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from barlow_edu.files import as_rgb
+from barlow_edu.files import UNREADABLE, as_rgb
 
 PATIENCE = 20  # neighbours tried in place of an unreadable file
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class Batch(NamedTuple):

@@ -25,6 +25,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+# What Pillow raises for a broken file: whatever its parsers stumble over.
+UNREADABLE = Exception
 SLOW = 150_000  # bytes a second under which another host is tried
 PATIENCE = 20  # seconds before a host is judged
 
@@ -212,8 +214,8 @@ def _decode(path: Path, size: int | None) -> np.ndarray | str:
                 left, top = (w - size) // 2, (h - size) // 2
                 image = image.crop((left, top, left + size, top + size))
             return np.array(image)  # a copy: torch warns of memory that cannot be written
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return str(error)
+    except UNREADABLE as error:
+        return str(error) or type(error).__name__
 
 
 class _TooSlow(OSError):

@@ -57,6 +57,16 @@ class StopRequest:
             signal.raise_signal(signum)
 
 
+def leave_to_main_process(worker: int) -> None:
+    """In a worker process: these signals are for the process that trains.
+
+    A terminal and SLURM send them to all processes at once. A worker that ends takes the training with it before
+    that can save; who wants it gone tells it so by other means, or ends the main process.
+    """
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def requeue() -> str | None:
     """Put this SLURM job back into the queue, to be started again; its number, or None where that is not to be.
 

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 from barlow_edu.data import SPLITS, ImageSet, _balanced, load_images
 from barlow_edu.decoding import Batch, Decoder
 from barlow_edu.files import image_files
+from barlow_edu.interrupts import leave_to_main_process
 from barlow_edu.reference_views import reference_transforms
 from barlow_edu.runs import build_views
 from barlow_edu.views import TwinViews
@@ -155,6 +156,7 @@ class ImageStream:
             batch_sampler=self._batches,
             num_workers=self.workers,
             collate_fn=_as_it_is,
+            worker_init_fn=leave_to_main_process,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
             generator=torch.Generator(),  # or each epoch would draw a seed from torch's own

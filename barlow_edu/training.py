@@ -66,6 +66,7 @@ def pretrain(
     with process_group(config["device"]):
         folder, resume = from_first(lambda: _run_folder(config["name"], out, resume))
         data = data if data is not None else images_for(config)
+        _check_images(data)
         return _pretrain(config, folder, data, resume, progress, on_snapshot)
 
 
@@ -88,6 +89,19 @@ def _pretrain(config, folder: Path, data, resume: bool, progress: bool, on_snaps
     return Run(folder)
 
 
+def _check_images(data: object) -> None:
+    if not isinstance(data, (ImageSet, ImageStream)):
+        raise ValueError(
+            f"data must be an ImageSet, an ImageStream or the name of an image set, got a {type(data).__name__}. "
+            "Of a uint8 tensor (N, 3, H, W) make ImageSet(images, labels, classes, name)."
+        )
+    if isinstance(data, ImageStream) and data.mode == "centre":
+        raise ValueError(
+            "A stream of mode 'centre' holds the evaluation's crops. Train on one of mode 'decode_once' or "
+            "'per_image'."
+        )
+
+
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The folder is this run's: process 0 holds it for all."""
@@ -102,6 +116,7 @@ def _open(
     """Begin the run folder, or take it up where the last good checkpoint left it. Process 0 gets the writer."""
     if resume:
         state.load(folder)
+        _refuse_to_shorten(folder, state, plan)
     from_first(lambda: _begin(folder, state, plan, resume, environment))
     return RunWriter(folder) if rank() == 0 else None
 
@@ -117,6 +132,15 @@ def _begin(folder, state, plan, resume, environment) -> None:
     if not resume:
         state.save(folder)  # from now on the run can be resumed, whatever happens
     writer.start(state.config, environment)
+
+
+def _refuse_to_shorten(folder: Path, state: TrainingState, plan: Plan) -> None:
+    if state.step > plan.total:
+        raise ValueError(
+            f"The run in {folder} has done {state.step} steps, and epochs={state.config['epochs']} are only "
+            f"{plan.total}. Resume with epochs={-(-state.step // plan.per_epoch)} or more, or start in another "
+            "folder."
+        )
 
 
 def _finish(writer: RunWriter, state: TrainingState, environment: Mapping[str, Any]) -> None:

@@ -186,9 +186,9 @@ def test_balanced_rows_depend_on_the_seed():
     assert not torch.equal(data._balanced(labels, 100, 0), data._balanced(labels, 100, 1))
 
 
-@pytest.mark.parametrize("limit", [0, -1, 4001])
+@pytest.mark.parametrize("limit", [0, -1, 4001, 10.0, True, "10"])
 def test_a_limit_out_of_range_is_refused(limit):
-    with pytest.raises(ValueError, match=f"between 1 and 4000, got {limit}"):
+    with pytest.raises(ValueError, match=f"between 1 and 4000, got {limit!r}"):
         be.load_images("garments", split="test", limit=limit)
 
 
@@ -199,6 +199,23 @@ def test_subset_keeps_rows_together(cards, rows):
     assert torch.equal(part.labels, cards.labels[rows])
     assert torch.equal(part.factors["side"], cards.factors["side"][rows])
     assert part.classes == cards.classes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"images": torch.rand(4, 3, 8, 8)},
+            r"uint8 of shape \(N, 3, H, W\), got torch.float32 of",
+        ),
+        ({"images": torch.zeros(4, 8, 8, 3, dtype=torch.uint8)}, r"of shape \(4, 8, 8, 3\)"),
+        ({"labels": torch.arange(3)}, "As many labels as images are needed, got 3 for 4"),
+    ],
+)
+def test_an_image_set_of_something_else_is_refused(change, message):
+    good = {"images": torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "labels": torch.arange(4)}
+    with pytest.raises(ValueError, match=message):
+        be.ImageSet(**good | change, classes=list("abcd"), name="mine")
 
 
 def test_an_image_set_says_what_it_is(cards):

@@ -14,6 +14,7 @@ from PIL import Image
 
 import barlow_edu as be
 from barlow_edu import files
+from barlow_edu.data import _balanced
 
 # replacing()
 
@@ -118,7 +119,21 @@ def test_an_unreadable_file_is_skipped_and_reported(tree):
     assert images.images[:, :, 5, 7].tolist() == [[0, 0, 255], [255, 0, 0]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert be.load_images("folder", tree, limit=1).skipped == images.skipped
+        assert be.load_images("folder", tree, limit=4).skipped == images.skipped
+
+
+def test_a_file_on_which_pillow_stumbles_is_skipped(tree, monkeypatch):
+    """Found by writing random bytes into TIFF files: not all that Pillow raises is an OSError."""
+    real, bad = Image.open, tree / "train" / "a" / "1.png"
+
+    def stumble(path):
+        if path == bad:
+            raise TypeError("'<' not supported between instances of 'str' and 'int'")
+        return real(path)
+
+    monkeypatch.setattr(Image, "open", stumble)
+    with pytest.warns(UserWarning, match="Skipped 1 unreadable images"):
+        assert be.load_images("folder", tree).skipped == (str(bad),)
 
 
 def test_a_tree_of_unreadable_files_is_refused(tmp_path):
@@ -209,6 +224,19 @@ def test_the_seed_decides_which_files_a_limit_keeps(tmp_path):
     first, again, other = (images.images[:, 0, 0, 0].tolist() for images in kept)
     assert first == again == sorted(first)
     assert first != other
+
+
+def test_a_limit_decodes_no_more_files_than_it_keeps(tmp_path, monkeypatch):
+    for i in range(20):
+        put(tmp_path / "train" / f"c{i % 4}" / f"{i:02}.png", (i, 0, 0), (4, 4))
+    whole = be.load_images("folder", tmp_path)
+    decoded, decode = [], files._decode
+    monkeypatch.setattr(files, "_decode", lambda *a: decoded.append(a) or decode(*a))
+    part = be.load_images("folder", tmp_path, limit=6)
+    assert len(decoded) == len(part) == 6
+    rows = _balanced(whole.labels, 6, 0)
+    assert torch.equal(part.images, whole.images[rows])
+    assert torch.equal(part.labels, whole.labels[rows])
 
 
 def test_many_files_are_decoded_in_order(tmp_path, monkeypatch):

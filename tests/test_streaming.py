@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from barlow_edu import streaming
 from barlow_edu.checkpoints import fingerprint
 from barlow_edu.config import load_config
 from barlow_edu.data import ImageSet
-from barlow_edu.interrupts import TrainingInterrupted
+from barlow_edu.interrupts import SIGNALS, TrainingInterrupted
 from barlow_edu.streaming import ImageStream, every_row, images_for, open_stream, shares
 from barlow_edu.training import Loop, pretrain
 from barlow_edu.views import TwinViews
@@ -334,3 +335,21 @@ def test_the_two_pipelines_see_different_views_of_the_same_order(tree, tmp_path)
     ]
     assert not torch.equal(*map(weights, runs))
     assert all(np.isfinite(run.metrics[-1]["loss"]) for run in runs)
+
+
+def test_signals_to_workers_do_not_end_the_training(tree):
+    stream = open_stream(configuration(tree, workers=1))
+    batches = stream.batches(torch.arange(40).split(2))
+    next(batches)
+    (worker,) = stream._loader._iterator._workers
+    for signum in SIGNALS:  # as a terminal and SLURM send them: to all processes
+        os.kill(worker.pid, signum)
+    assert len(list(batches)) == 19 and worker.is_alive()
+    stream.close()
+
+
+def test_a_stream_of_centre_crops_is_not_trained_on(tree, tmp_path):
+    config = configuration(tree)
+    with pytest.raises(ValueError, match="mode 'centre' holds the evaluation's crops"):
+        pretrain(config, tmp_path / "run", open_stream(config, mode="centre"), progress=False)
+    assert not (tmp_path / "run").exists()

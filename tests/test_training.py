@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -438,6 +439,14 @@ def test_a_finished_run_can_be_made_longer(tmp_path, images):
     assert run.config["epochs"] == 3
 
 
+def test_a_finished_run_cannot_be_made_shorter(tmp_path, images):
+    before = train(tmp_path / "run", images)
+    with pytest.raises(ValueError, match="done 10 steps, and epochs=1 are only 5. .* epochs=2 or"):
+        train(tmp_path / "run", images, resume=True, epochs=1)
+    assert be.load_run(tmp_path / "run").config["epochs"] == 2
+    assert equal(weights(be.load_run(tmp_path / "run")), weights(before))
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path, images):
     first = train(tmp_path / "run", images)
     before = weights(first), first.metrics, first.snapshots.keys()
@@ -590,3 +599,10 @@ def test_the_environment_file_is_json_with_a_date(whole):
     environment = json.loads((whole[0].path / "environment.json").read_text())
     year, month, day = map(int, environment["date"].split("-"))
     assert year >= 2024 and 1 <= month <= 12 and 1 <= day <= 31
+
+
+@pytest.mark.parametrize("data", [torch.zeros(99, 3, 16, 16, dtype=torch.uint8), Path("garments")])
+def test_what_is_no_image_set_is_told(tmp_path, data):
+    with pytest.raises(ValueError, match="data must be an ImageSet, .* got a (Tensor|.*Path)"):
+        train(tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()

@@ -11,6 +11,8 @@ import copy
 import io
 import json
 import math
+import pickle
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from tqdm.auto import tqdm
 
 from barlow_edu.data import _balanced
 from barlow_edu.devices import Computer
-from barlow_edu.files import replacing
+from barlow_edu.files import replacing, sync
 from barlow_edu.streaming import ImageStream, every_row
 from barlow_edu.views import TwinViews
 
@@ -109,6 +111,7 @@ class LinearEvaluation:
         self.computer = Computer.choose(settings)
         self.tuned = self.protocol.encoder_lr > 0
         self.encoder = copy.deepcopy(encoder).requires_grad_(self.tuned)
+        self.weights = None if self.out is None else _checksum(encoder)
         # One view: a random crop, bilinear as torchvision's default, and a flip.
         plain = {"jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarise": (0.0, 0.0)}
         scale = (self.protocol.crop, 1.0)
@@ -218,14 +221,22 @@ class LinearEvaluation:
                 temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         return result
 
-    def _state(self) -> dict[str, Any]:
-        encoder = self.encoder.state_dict() if self.tuned else None
+    def _what(self) -> dict[str, Any]:
+        """What is evaluated, and how: a folder holds one evaluation."""
         return {
-            "format": FORMAT,
             "protocol": asdict(self.protocol),
             "data": self.train.fingerprint(),
+            "test": self.test.fingerprint(),
+            "weights": self.weights,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        encoder = self.encoder.state_dict() if self.tuned else None
+        return self._what() | {
+            "format": FORMAT,
             "epoch": self.epoch,
             "history": self.history,
+            "unreadable": [self.train.unreadable, self.test.unreadable],
             "head": self.head.state_dict(),
             "encoder": encoder,
             "optimizer": self.optimizer.state_dict(),
@@ -239,25 +250,41 @@ class LinearEvaluation:
         torch.save(self._state(), buffer)
         with replacing(self.out / CHECKPOINT) as temporary:
             temporary.write_bytes(buffer.getbuffer())
+            sync(temporary)
 
     def _load(self) -> None:
         path = None if self.out is None else self.out / CHECKPOINT
         if path is None or not path.exists():
             return
-        found = torch.load(path, map_location=self.computer.device, weights_only=True)
-        now = {"protocol": asdict(self.protocol), "data": self.train.fingerprint()}
-        for key, value in now.items():
+        content = io.BytesIO(path.read_bytes())
+        try:
+            found = torch.load(content, map_location=self.computer.device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            raise ValueError(f"{path} is damaged. Remove it to begin again.") from error
+        for key, value in self._what().items():
             if found.get(key) != value:
                 raise ValueError(
                     f"{path} is of another evaluation: {key} is {found.get(key)}, not {value}. Choose another "
                     "folder, or remove it."
                 )
         self.epoch, self.history = found["epoch"], found["history"]
+        for stream, names in zip((self.train, self.test), found["unreadable"], strict=True):
+            stream.unreadable.update(names)
         self.head.load_state_dict(found["head"])
         if found["encoder"] is not None:
             self.encoder.load_state_dict(found["encoder"])
         self.optimizer.load_state_dict(found["optimizer"])
         self.generator.set_state(found["generator"].cpu())
+
+
+def _checksum(encoder: nn.Module) -> str:
+    """Of the encoder's weights and averages as they were handed over."""
+    check = 0
+    for value in encoder.state_dict().values():
+        check = zlib.crc32(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy(), check
+        )
+    return f"checksum {check:08x}"
 
 
 def _check_streams(train: ImageStream, test: ImageStream) -> None:

@@ -162,6 +162,27 @@ def test_it_goes_on_where_it_was_stopped(tree, tmp_path, encoder_lr, monkeypatch
         evaluation(tree, SHORT, tmp_path).run()
 
 
+@pytest.mark.parametrize("encoder_lr", [0.0, 0.01])
+def test_the_folder_of_another_encoder_is_refused(tree, tmp_path, encoder_lr):
+    """It would go on with the other's classifier, or give back the other's result as its own."""
+    protocol = LinearProtocol(epochs=1, batch_size=8, encoder_lr=encoder_lr)
+    found = evaluation(tree, protocol, tmp_path).run()
+    assert evaluation(tree, protocol, tmp_path).run() == found
+    torch.manual_seed(1)
+    other = LinearEvaluation(TinyEncoder(), *streams(tree), protocol, tmp_path)
+    with pytest.raises(ValueError, match="linear.pt is of another evaluation: weights is checksum"):
+        other.run()
+
+
+def test_a_damaged_checkpoint_is_named(tree, tmp_path):
+    evaluation(tree, SHORT, tmp_path).run()
+    path = tmp_path / "linear.pt"
+    for content in (b"", path.read_bytes()[:-1000]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="linear.pt is damaged. Remove it to begin again"):
+            evaluation(tree, SHORT, tmp_path).run()
+
+
 # the protocols
 
 

@@ -32,7 +32,10 @@ _HOMES = {
     "views": ("TwinViews", "ViewRecipe"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("checks", "cli", "course", "doctor", "optim", "plots", *_HOMES)
+_MODULES = (
+    *("checks", "cli", "course", "distributed", "doctor", "experiments", "linear", "official"),
+    *("optim", "planner", "plots", "recipes", "streaming", "sweeps", *_HOMES),
+)
 
 __all__ = sorted(_HOME_OF)
 
@@ -44,7 +47,10 @@ def __getattr__(name: str):
         return value
     if name in _MODULES:
         return import_module(f"barlow_edu.{name}")
-    raise AttributeError(f"barlow_edu has no {name!r}. It has {', '.join(__all__)}.")
+    from barlow_edu.spelling import did_you_mean
+
+    near = did_you_mean(name, (*__all__, *_MODULES))
+    raise AttributeError(f"barlow_edu has no {name!r}.{near} It has {', '.join(__all__)}.")
 
 
 def __dir__() -> list[str]:

@@ -202,7 +202,7 @@ def _blurring(sigma: Tensor, n: int, radius: int) -> Tensor:
     weight = torch.exp(-0.5 * (offset / sigma.view(-1, 1)).square())
     weight /= weight.sum(1, keepdim=True)
     index = torch.arange(n, device=sigma.device).view(-1, 1) + offset
-    index = (n - 1) - ((n - 1) - index.abs()).abs()
+    index = ((n - 1) - ((n - 1) - index.abs()).abs()).clamp_(min=0)  # a single pixel has no border
     shape = (len(sigma), n, 2 * radius + 1)
     out = torch.zeros(len(sigma), n, n, device=sigma.device)
     return out.scatter_add_(2, index.expand(shape), weight.unsqueeze(1).expand(shape))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from barlow_edu.ablations import complete_ablation
@@ -18,6 +19,7 @@ from barlow_edu.loss import FORMS
 from barlow_edu.models import MODEL_DEFAULTS
 from barlow_edu.optim import OPTIMIZERS
 from barlow_edu.relatives import METHODS
+from barlow_edu.spelling import did_you_mean
 from barlow_edu.views import PRESETS, TwinViews, ViewRecipe
 
 CONFIG_DIR = Path(__file__).parent / "configs"
@@ -137,7 +139,8 @@ def load_config(config: str | Path | Mapping[str, Any] | None = None, **override
     unknown = set(given) - set(DEFAULTS)
     if unknown:
         raise ValueError(
-            f"Unknown setting {', '.join(sorted(map(str, unknown)))}. Known: {', '.join(DEFAULTS)}."
+            f"Unknown setting {', '.join(sorted(map(str, unknown)))}.{did_you_mean(unknown, DEFAULTS)} "
+            f"Known: {', '.join(DEFAULTS)}."
         )
     complete = {key: _plain(value) for key, value in {**DEFAULTS, **given}.items()}
     for key in ("augment", "ablate"):
@@ -179,7 +182,8 @@ def _read(config: str | Path) -> dict:
         path = Path(config)
     if not path.is_file():
         raise FileNotFoundError(
-            f"No configuration {str(config)!r}. Give a YAML file or one of {', '.join(config_names())}."
+            f"No configuration {str(config)!r}.{did_you_mean(str(config), config_names())} Give a YAML file or "
+            f"one of {', '.join(config_names())}."
         )
     try:
         found = read_yaml(path.read_text(encoding="utf-8"))
@@ -193,7 +197,8 @@ def _read(config: str | Path) -> dict:
 
 def _check(config: Mapping[str, Any]) -> None:
     for key, choices in CHOICES.items():
-        if config[key] not in choices:
+        # 1 equals True, and 1.0 too, but neither is one of the choices.
+        if not any(config[key] == c and type(config[key]) is type(c) for c in choices):
             allowed = ", ".join(map(str, choices))
             raise ValueError(f"{key} must be one of {allowed}, got {config[key]!r}.")
     for key, (least, most) in BOUNDS.items():
@@ -202,6 +207,7 @@ def _check(config: Mapping[str, Any]) -> None:
     for key in ("name", "device"):
         if not isinstance(config[key], str) or not config[key]:
             raise ValueError(f"{key} must be text, got {config[key]!r}.")
+    _check_device(config["device"])
     if not isinstance(config["root"], (str, type(None))):
         raise ValueError(f"root must be a folder, got {config['root']!r}.")
     if not isinstance(config["encoder"], str) or config["encoder"] not in ENCODERS:
@@ -214,6 +220,17 @@ def _check(config: Mapping[str, Any]) -> None:
     if config["ablate"] and config["method"] != "barlow_twins":
         raise ValueError(f"ablate is for Barlow Twins, and method is {config['method']!r}.")
     TwinViews(config["views"], config["image_size"], **config["augment"])
+
+
+def _check_device(device: str) -> None:
+    if device == "auto":
+        return
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device must be auto, cpu, cuda, a number of it as cuda:1, or mps, got {device!r}."
+        ) from None
 
 
 def _check_number(key: str, value: Any, least: float, most: float) -> None:
@@ -237,7 +254,8 @@ def _check_augment(augment: Any) -> None:
     known = ViewRecipe.__dataclass_fields__
     for key, value in augment.items():
         if key not in known:
-            raise ValueError(f"augment has no {key!r}. Known: {', '.join(known)}.")
+            near = did_you_mean([key], known)
+            raise ValueError(f"augment has no {key!r}.{near} Known: {', '.join(known)}.")
         usual = _plain(known[key].default)
         fits = isinstance(value, list) == isinstance(usual, list)
         numbers = (value if isinstance(value, list) else [value]) if fits else []

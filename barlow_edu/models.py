@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from barlow_edu.encoders import build_encoder
 from barlow_edu.loss import FORMS, LossTerms, barlow_twins_loss, cross_correlation
+from barlow_edu.spelling import did_you_mean
 
 # What a model's configuration may hold, with the paper's values.
 MODEL_DEFAULTS: dict[str, Any] = {
@@ -90,7 +91,7 @@ class TwinModel(nn.Module):
         unknown = set(given) - set(MODEL_DEFAULTS)
         if unknown:
             raise ValueError(
-                f"Unknown model setting {', '.join(sorted(unknown))}. "
+                f"Unknown model setting {', '.join(sorted(unknown))}.{did_you_mean(unknown, MODEL_DEFAULTS)} "
                 f"Known: {', '.join(MODEL_DEFAULTS)}."
             )
         self.config = {**MODEL_DEFAULTS, **given}

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
@@ -37,6 +38,7 @@ from barlow_edu.devices import describe_environment as describe_environment  # i
 from barlow_edu.files import append, replacing
 from barlow_edu.models import MODEL_DEFAULTS, TwinModel
 from barlow_edu.relatives import METHODS
+from barlow_edu.spelling import did_you_mean
 from barlow_edu.views import TwinViews
 
 
@@ -52,7 +54,14 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration that was run."""
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        path = self.path / "config.yaml"
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} is damaged: it holds no settings.")
+        return found
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -104,10 +113,10 @@ class Run:
                     f"{self.path} holds no encoder.safetensors. Resume the run with "
                     f"pretrain(..., out={str(self.path)!r}, resume=True), or record it again."
                 )
-            model.encoder.load_state_dict(_float32(load_file(path)))
+            model.encoder.load_state_dict(_weights(path))
             head = self.path / "projector.safetensors"
             if head.exists():
-                model.projector.load_state_dict(_float32(load_file(head)))
+                model.projector.load_state_dict(_weights(head))
         return model.eval()
 
 
@@ -126,7 +135,8 @@ def load_run(path: str | Path) -> Run:
     found = (f.parent for f in (data_dir() / "runs").glob("*/config.yaml"))
     recorded = sorted(folder.name for folder in found if not (folder / "sweep.json").exists())
     raise FileNotFoundError(
-        f"No run at {str(path)!r}. Recorded runs: {', '.join(recorded) or 'none'}."
+        f"No run at {str(path)!r}.{did_you_mean(str(path), recorded)} Recorded runs: "
+        f"{', '.join(recorded) or 'none'}."
     )
 
 
@@ -250,7 +260,12 @@ def build_views(config: Mapping[str, Any]) -> TwinViews:
     return TwinViews(config["views"], config["image_size"], **(config.get("augment") or {}))
 
 
-def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _weights(path: Path) -> dict[str, Tensor]:
+    """What a file of weights holds; halved ones in float32 again. Raises ValueError for a damaged file."""
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
 
 

@@ -30,6 +30,7 @@ from barlow_edu.augmentations import (
     jitter,
     solarise,
 )
+from barlow_edu.spelling import did_you_mean
 
 __all__ = [
     "JITTER_ORDERS",
@@ -76,6 +77,24 @@ class ViewRecipe:
     solarise_threshold: float = 128 / 255
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):
+        for name in ("flip", "jitter", "grey", "blur", "solarise"):
+            chances = getattr(self, name)
+            for p in chances if isinstance(chances, (tuple, list)) else (chances,):
+                if not 0 <= p <= 1:
+                    raise ValueError(f"{name} is a probability, between 0 and 1, got {p}.")
+        for name in ("scale", "ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"{name} must be two numbers above 0, the smaller first, got {low} and {high}."
+                )
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        if not all(s > 0 for s in self.std):
+            raise ValueError(f"std must be above 0, got {self.std}.")
 
 
 PRESETS: dict[str, ViewRecipe] = {
@@ -137,17 +156,18 @@ class TwinViews:
     def __init__(self, preset: str | ViewRecipe = "garments", size: int = 32, **overrides):
         if isinstance(preset, str) and preset not in PRESETS:
             raise ValueError(f"No view preset {preset!r}. Choose one of {', '.join(PRESETS)}.")
-        unknown = set(overrides) - set(ViewRecipe.__dataclass_fields__)
+        known = ViewRecipe.__dataclass_fields__
+        unknown = sorted(set(overrides) - set(known))
         if unknown:
             raise ValueError(
-                f"No augmentation called {', '.join(sorted(unknown))}. "
-                f"Known: {', '.join(ViewRecipe.__dataclass_fields__)}."
+                f"No augmentation called {', '.join(unknown)}.{did_you_mean(unknown, known)} "
+                f"Known: {', '.join(known)}."
             )
         recipe = PRESETS[preset] if isinstance(preset, str) else preset
         self.recipe = replace(recipe, **overrides)
         self.size = size
-        if size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {size}.")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be a whole number of at least 1 pixel, got {size}.")
         if self.recipe.interpolation not in FILTERS:
             raise ValueError(
                 f"interpolation must be bilinear or bicubic, got {self.recipe.interpolation!r}."

@@ -116,6 +116,10 @@ IMPOSSIBLE = [
     ({"learning_rate": 1}, "Unknown setting learning_rate. Known: name, "),
     ({"a": 1, "b": 2}, "Unknown setting a, b"),
     ({1: 2}, "Unknown setting 1"),
+    ({"stream": 1}, "stream must be one of auto, True, False, got 1"),
+    ({"compile": 0}, "compile must be one of True, False, got 0"),
+    ({"device": "gpu"}, "device must be auto, cpu, cuda, .* got 'gpu'"),
+    ({"augment": {"flip": 50}}, "flip is a probability"),
     # choices
     ({"method": "dino"}, "method must be one of barlow_twins, simclr, .*got 'dino'"),
     ({"temperature": 0}, "temperature must be at least 0.001, got 0"),
@@ -175,7 +179,7 @@ IMPOSSIBLE = [
     ({"device": None}, "device must be text, got None"),
     ({"root": 3}, "root must be a folder, got 3"),
     # views
-    ({"augment": {"blurr": 1}}, "augment has no 'blurr'. Known: scale, ratio"),
+    ({"augment": {"blurr": 1}}, "augment has no 'blurr'. Did you mean blur. Known: scale, ratio"),
     ({"augment": [1]}, r"augment must hold 'key: value' pairs, got \[1\]"),
     ({"augment": {"hue": "much"}}, "augment: hue must be like 0.1, got 'much'"),
     ({"augment": {"hue": [0.1, 0.2]}}, r"augment: hue must be like 0.1, got \[0.1, 0.2\]"),

@@ -135,3 +135,19 @@ def test_no_metrics_no_history(tmp_path):
 def test_metrics_are_valid_json_lines(run):
     for line in (run.path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+
+
+@pytest.mark.parametrize("content", ["a: [", "", "just words"])
+def test_a_damaged_configuration_is_named(tmp_path, content):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match="config.yaml is damaged: "):
+        be.load_run(tmp_path).config  # noqa: B018
+
+
+@pytest.mark.parametrize("part", ["encoder", "projector"])
+def test_damaged_weights_are_named(run, records, part):
+    kept = record(run, "damaged")
+    path = kept.path / f"{part}.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=f"{part}.safetensors is damaged: "):
+        kept.load_model()

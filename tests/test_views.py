@@ -452,8 +452,32 @@ def test_bad_options_are_named():
         TwinViews("cifar", blurr=0.5)
     with pytest.raises(ValueError, match="bilinear or bicubic, got 'nearest'"):
         TwinViews("cifar", interpolation="nearest")
-    with pytest.raises(ValueError, match="size .* got 0"):
-        TwinViews("cifar", size=0)
+    for size in (0, 32.0, True):
+        with pytest.raises(ValueError, match=f"size .* got {size}"):
+            TwinViews("cifar", size=size)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("flip", 50, "flip is a probability, between 0 and 1, got 50"),
+        ("blur", (1.0, -0.1), "blur is a probability, between 0 and 1, got -0.1"),
+        ("scale", (1.0, 0.3), "scale .* the smaller first, got 1.0 and 0.3"),
+        ("ratio", (0, 1), "ratio must be two numbers above 0"),
+        ("blur_sigma", (0.0, 2.0), "blur_sigma must be two numbers above 0"),
+        ("contrast", -0.4, "contrast must be 0 or more, got -0.4"),
+        ("std", (0.2, 0.0, 0.2), "std must be above 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_named(field, value, message):
+    """Some of these would give views of NaN, others quietly another recipe than the one meant."""
+    with pytest.raises(ValueError, match=message):
+        TwinViews("imagenet", **{field: value})
+
+
+def test_a_single_pixel_can_be_blurred():
+    x = torch.rand(4, 3, 1, 1)
+    torch.testing.assert_close(views.gaussian_blur(x, torch.ones(4)), x)
 
 
 def test_an_override_changes_one_field_only():

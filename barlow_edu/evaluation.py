@@ -187,7 +187,8 @@ def _check(train: ImageSet, test: ImageSet, seeds: int, labels: Sequence[Any]) -
         )
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}.")
-    fewest = int(torch.bincount(train.labels, minlength=len(train.classes)).min())
+    counts = torch.bincount(train.labels)
+    fewest = int(counts[counts > 0].min())
     for n in labels:
         if not isinstance(n, int) or not 1 <= n <= fewest:
             raise ValueError(

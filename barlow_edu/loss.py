@@ -297,20 +297,33 @@ def _at_least_float32(z: Tensor) -> Tensor:
 
 
 def _check_embedding(z: Tensor, group=None) -> None:
-    if z.ndim != 2:
+    _check_type(z)
+    if z.ndim != 2 or z.shape[1] == 0:
         raise ValueError(f"Embeddings must be 2-D (N, D), got shape {tuple(z.shape)}.")
-    if not z.is_floating_point():
-        raise ValueError(f"Embeddings must be floating point, got {z.dtype}. Call .float() first.")
     if group is not None:
         check_equal_shapes(z, group)
     if _rows(z, group) < 2:
         raise ValueError(f"Correlation needs at least two samples, got shape {tuple(z.shape)}.")
 
 
+def _check_type(z: Tensor) -> None:
+    if not isinstance(z, Tensor):
+        raise ValueError(
+            f"Embeddings must be tensors, got a {type(z).__name__}. Call torch.as_tensor first."
+        )
+    if not z.is_floating_point():
+        raise ValueError(f"Embeddings must be floating point, got {z.dtype}. Call .float() first.")
+
+
 def _check_pair(z_a: Tensor, z_b: Tensor, group=None) -> None:
+    _check_type(z_a)
+    _check_type(z_b)
     if z_a.shape != z_b.shape:
         raise ValueError(
             f"Both views need the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}."
         )
-    _check_embedding(z_b)
+    if z_a.dtype != z_b.dtype and torch.float64 in (z_a.dtype, z_b.dtype):
+        raise ValueError(
+            f"Both views need the same precision, got {z_a.dtype} and {z_b.dtype}. Convert one of them."
+        )
     _check_embedding(z_a, group)

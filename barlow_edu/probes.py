@@ -118,7 +118,8 @@ def choose_regularization(
     x, y = _array(features), _classes(labels)
     if len(x) < 50:
         return FEW_REGULARIZATION
-    fit, held = _split(y, max(len(y) // round(1 / VALIDATION_SHARE), len(np.unique(y))), seed)
+    held_out = max(len(y) // round(1 / VALIDATION_SHARE), len(np.unique(y)))
+    fit, held = _split(y, min(held_out, len(y) // 2), seed)
     fit = fit[:SEARCH_LIMIT]
     scaler = _scaler(x[fit])
     x_fit, x_held = scaler.transform(x[fit]), scaler.transform(x[held])

@@ -333,6 +333,18 @@ def fail_in_one():
     return "fine"
 
 
+def one_row_each():
+    z_a, z_b = (x[:2][distributed.rank()].view(1, -1) for x in embeddings())
+    return [barlow_twins_loss(z_a, z_b, 0.1, form).loss for form in FORMS]
+
+
+def test_two_processes_may_hold_one_row_each():
+    z_a, z_b = (x[:2] for x in embeddings())
+    expected = [barlow_twins_loss(z_a, z_b, 0.1, form).loss for form in FORMS]
+    for found in run_processes(one_row_each, 2):
+        torch.testing.assert_close(found, expected)
+
+
 def vanish():
     import os
 

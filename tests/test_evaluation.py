@@ -195,3 +195,10 @@ def test_what_cannot_be_asked_is_told_before_the_work(run, sets, options, messag
     monkeypatch.setattr(be.evaluation, "Protocol", None)
     with pytest.raises(ValueError, match=message):
         be.evaluate(run, *sets, **options)
+
+
+def test_a_class_without_images_does_not_forbid_few_labels(run, sets):
+    """A class folder has to be there in both splits, even if it is empty."""
+    train, test = (ImageSet(s.images, s.labels, [*s.classes, "empty"], s.name) for s in sets)
+    rows = be.evaluate(run, train, test, linear=False, few=(1,))["rows"]
+    assert 0 < rows["pixels"]["few"]["1"]["mean"] <= 1

@@ -495,12 +495,22 @@ def test_memory_layout_does_not_matter(form):
         (torch.zeros(0, 3), torch.zeros(0, 3), ["two samples", r"\(0, 3\)"]),
         (torch.zeros(4, 3).long(), torch.zeros(4, 3).long(), ["floating point", "int64"]),
         (torch.zeros(4, 3), torch.zeros(4, 3).long(), ["floating point", "int64"]),
+        (torch.zeros(4, 0), torch.zeros(4, 0), ["2-D", r"\(4, 0\)"]),
+        (torch.zeros(4, 3), torch.zeros(4, 3).double(), ["precision", "float32", "float64"]),
+        (np.zeros((4, 3)), torch.zeros(4, 3), ["tensors, got a ndarray"]),
+        (torch.zeros(4, 3), [[0.0]], ["tensors, got a list"]),
     ],
 )
 def test_bad_embeddings_are_named(function, z_a, z_b, named):
     for text in named:
         with pytest.raises(ValueError, match=text):
             function(z_a, z_b)
+
+
+def test_views_of_unequal_half_precision_are_fine():
+    z_a, z_b = (z.float() for z in pair(8, 3))
+    mixed = barlow_twins_loss(z_a.bfloat16(), z_b).loss
+    torch.testing.assert_close(mixed, barlow_twins_loss(z_a.bfloat16().float(), z_b).loss)
 
 
 def test_bad_options_are_named():

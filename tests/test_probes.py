@@ -201,6 +201,11 @@ def test_a_class_with_one_image_does_not_stop_the_search():
     assert choose_regularization(x, y) in REGULARIZATIONS
 
 
+def test_more_classes_than_a_tenth_of_the_images_do_not_stop_the_search():
+    x, _ = clusters(60)
+    assert choose_regularization(x, torch.arange(60)) in REGULARIZATIONS
+
+
 @pytest.mark.parametrize("labels", [torch.zeros(300, dtype=torch.long)])
 def test_one_class_is_told(labels):
     with pytest.raises(ValueError, match="at least two classes"):

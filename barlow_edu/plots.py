@@ -207,7 +207,8 @@ def bars(
     ax.invert_yaxis()
     ax.set_xlim(min(0, 1.15 * values.min()), max(1.3 * (values + spreads).max(), 1e-9))
     if unit == "%":  # room for the numbers beyond 100, but no ticks there
-        ax.set_xticks([tick for tick in ax.get_xticks() if ax.get_xlim()[0] <= tick <= 100])
+        low, high = ax.get_xlim()
+        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= min(high, 100)])
     ax.set_xlabel(unit)
     ax.tick_params(axis="y", length=0)
     ax.set_title(title or "", loc="left", weight="bold")

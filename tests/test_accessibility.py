@@ -10,32 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
 import nbformat
 import notebook_guard
 import pytest
+from contrast import PACKAGE, contrast, pairs
 
 from barlow_edu import drawing, explorer, film
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "barlow_edu"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "notebooks").glob("*.md"))]
-TEXT_RATIO, SHAPE_RATIO = 4.5, 3.0  # WCAG 2.2, 1.4.3 and 1.4.11
 LINK = re.compile(r"(?<!\\)\]\(([^)\s]+)\)|<a href=\"([^\"]+)\"|<img[^>]*src=\"([^\"]+)\"")
-
-
-def luminance(colour):
-    """Relative luminance, WCAG 2.2."""
-    rgb = mpl.colors.to_rgb(colour)
-    r, g, b = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in rgb)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-
-def contrast(one, other):
-    """Contrast ratio of two colours, from 1 to 21."""
-    high, low = sorted([luminance(one), luminance(other)], reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize(
@@ -46,49 +31,20 @@ def test_contrast_is_that_of_wcag(one, other, ratio):
     assert contrast(one, other) == pytest.approx(ratio, abs=0.01)  # published examples
 
 
-def explorer_colours(dark):
-    """The colours of the explorer's theme by their names in the style sheet."""
-    css = (PACKAGE / "explorer.css").read_text(encoding="utf-8")
-    block = re.search(
-        r'^\.be-lx\[data-dark="true"\] \{(.*?)\}' if dark else r"^\.be-lx \{(.*?)\}",
-        css,
-        re.M | re.S,
+@pytest.mark.parametrize("place", pairs())
+def test_pairs_of_colours_can_be_told_apart(place):
+    needed, named = pairs()[place]
+    ratios = {name: contrast(*pair) for name, pair in named.items()}
+    assert min(ratios.values()) >= needed, ratios
+
+
+def test_the_pairs_of_the_film_are_those_of_its_style_sheet():
+    named = [
+        pair for place, (_, named) in pairs().items() if "film" in place for pair in named.values()
+    ]
+    assert named and all(
+        colour in film.CSS for pair in named for colour in pair if colour != "#fff"
     )
-    return dict(re.findall(r"--(\w+): (#\w+)", block[1]))
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_colours_of_the_explorer(dark):
-    c = explorer_colours(dark)
-    text = {name: contrast(c[name], c["page"]) for name in ("ink", "first", "second", "mark")}
-    assert min(text.values()) >= TEXT_RATIO, text
-    assert contrast(c["edge"], c["page"]) >= SHAPE_RATIO
-
-
-def test_colours_of_the_film():
-    assert contrast("#222", "#f3f3f3") >= TEXT_RATIO and contrast("#222", "#d5e5f0") >= TEXT_RATIO
-    for colour in ("#222", "#f3f3f3", "#d5e5f0", "#0072b2"):
-        assert colour in film.CSS  # the pairs above are those of the style sheet
-    assert contrast("#0072b2", "#fff") >= SHAPE_RATIO
-
-
-def test_text_of_figures():
-    assert contrast(drawing.TEXT, "white") >= TEXT_RATIO
-    assert contrast(drawing.GREY, "white") >= TEXT_RATIO
-    names = {colour: contrast(drawing.ink(colour), "white") for colour in drawing.PALETTE}
-    assert min(names.values()) >= TEXT_RATIO, names
-
-
-def test_lines_and_bars_of_figures():
-    ratios = {colour: contrast(colour, "white") for colour in drawing.PALETTE}
-    pale = {colour for colour, ratio in ratios.items() if ratio < SHAPE_RATIO}
-    # Okabe and Ito's purple, orange and sky blue, for a fifth line and later: those carry dash, marker and name.
-    assert pale <= set(drawing.PALETTE[4:]), ratios
-
-
-def test_the_ends_of_the_scale_of_c():
-    low, middle, high = drawing.DIVERGING(0), drawing.DIVERGING(0.5), drawing.DIVERGING(1.0)
-    assert contrast(low, middle) >= SHAPE_RATIO and contrast(high, middle) >= SHAPE_RATIO
 
 
 def test_lines_differ_in_more_than_colour():

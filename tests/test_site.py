@@ -6,7 +6,7 @@ import nbformat.v4 as v4
 import pytest
 
 from barlow_edu import site
-from barlow_edu.site import gallery, notebooks, pages
+from barlow_edu.site import gallery, notebooks, reference
 from barlow_edu.site.extension import escaped, plain_docstring
 
 
@@ -34,6 +34,17 @@ def test_labels_and_widgets_leave_the_page():
     assert "running notebook" in live.data["text/html"] and notebooks.WIDGET not in live.data
 
 
+@pytest.mark.parametrize("kind", ["be-film", "be-lx be-lx-player"])
+def test_a_player_is_in_one_output_with_its_picture(kind):
+    picture = output({"image/png": "AA==", "text/plain": "<Film>"})
+    player = output({"text/html": f'<style></style><div class="{kind}"></div>', "text/plain": "x"})
+    other = output({"text/html": "<p>told</p>", "text/plain": "x"})
+    cell = v4.new_code_cell("film", outputs=[picture, player, other])
+    [page] = notebooks.page(v4.new_notebook(cells=[cell]), set()).cells
+    together, alone = (made.data["text/html"] for made in page.outputs)
+    assert together.startswith("<img") and kind in together and alone == "<p>told</p>"
+
+
 def test_solutions_are_folded_and_notes_leave():
     solution, note = v4.new_code_cell("1"), v4.new_markdown_cell("answers")
     solution.metadata.tags, note.metadata.tags = ["solution"], ["instructor"]
@@ -49,10 +60,19 @@ def test_solutions_are_folded_and_notes_leave():
         ("[a](../data/runs/x)", "a"),
         ("[a](https://example.com) ![x](y.png)", "[a](https://example.com) ![x](y.png)"),
         ("[answers](EXAM_ANSWERS.md)", "answers"),
+        ("[a](../data/runs/two/three/) [b](../data/runs/x)", "[a](../runs/two-three.md) b"),
     ],
 )
 def test_links_to_what_is_not_on_the_site_become_text(text, expected):
-    assert notebooks.links(text, {"b.ipynb"}) == expected
+    assert notebooks.links(text, {"b.ipynb", "../runs/two-three.md"}) == expected
+
+
+def test_links_in_outputs_lead_to_pages():
+    told = output(
+        {"text/markdown": "[a](../data/runs/x) [b](b.ipynb) [c](c.ipynb)", "text/plain": ""}
+    )
+    [made] = notebooks.outputs(told, {"b.ipynb", "../runs/x.md"})
+    assert made.data["text/markdown"] == "[a](../runs/x.html) [b](b.html) c"
 
 
 def test_prose_of_a_docstring_means_what_it_says():
@@ -63,6 +83,9 @@ def test_prose_of_a_docstring_means_what_it_says():
     plain_docstring(None, None, None, None, None, lines)
     assert lines[:5] == ["Files:", "", "::", "", "        a   b"]
     assert "* one" in lines
+    lines = ["loss: scalar.", "diagonal: (D,), not_ a loss."]
+    plain_docstring(None, None, None, None, None, lines)
+    assert lines[:2] == ["* ``loss``: scalar.", r"* ``diagonal``: (D,), not\_ a loss."]
 
 
 def test_every_record_has_a_page(tmp_path):
@@ -71,8 +94,24 @@ def test_every_record_has_a_page(tmp_path):
     [stem] = [path for path in gallery.recorded() if path.name == "stem_3x3"]
     title, parts = gallery.page_of(stem)
     text = "\n".join(parts)
-    assert "minutes on cpu" in title
+    assert "minutes on a CPU" in title and "`cifar` stem" in title
     assert "be-film" in text and "kNN" in text and "```yaml" in text and "alt=" in text
+
+
+def test_rows_of_several_seeds_become_means():
+    rows = [
+        {"method": "byol", "seed": s, "knn": k, "effective_rank_h": 9.96}
+        for s, k in enumerate((0.3, 0.5))
+    ]
+    told, *_, last = gallery.means_table(rows, "method").splitlines()
+    assert "2 seeds" in told and last == "| BYOL | 40.0 (30.0 to 50.0) | 10.0 (10.0 to 10.0) |"
+
+
+def test_a_record_without_a_question_names_what_it_compares():
+    [path] = [path for path in gallery.recorded() if path.name == "relatives"]
+    title, parts = gallery.page_of(path)
+    assert "Barlow Twins, SimCLR" in title and "15 trainings" in title
+    assert any("kNN of the untrained encoder" in part for part in parts)
 
 
 def test_a_missing_library_is_named(monkeypatch):
@@ -93,7 +132,20 @@ def test_another_folder_is_left_alone(tmp_path):
 
 
 def test_every_module_with_something_public_has_a_page(tmp_path):
-    modules = pages.write_api(tmp_path / "api")
+    modules = reference.write_api(tmp_path / "api")
     assert {"loss", "views", "runs", "training"} <= set(modules)
     index = (tmp_path / "api" / "index.md").read_text(encoding="utf-8")
     assert all(f"[{name}]({name}.md)" in index for name in modules)
+    assert "{py:obj}`load_run <barlow_edu.runs.load_run>`" in index
+    checkers = (tmp_path / "api" / "checks.md").read_text(encoding="utf-8")
+    assert "cross_correlation" in checkers and "lars_step" in checkers
+
+
+def test_names_of_the_package_lead_to_the_reference():
+    assert reference.linked("barlow_edu.TwinViews") == (
+        "{py:obj}`barlow_edu.TwinViews <barlow_edu.views.TwinViews>`"
+    )
+    assert reference.linked("lambd") == "`lambd`"
+    assert reference.first_sentence("Files: safe\nwriting, locks. More.\n\nEnd") == (
+        "Files: safe writing, locks."
+    )

@@ -1,8 +1,8 @@
 """The course as a static website, from the stored outputs: ``python -m barlow_edu course site --out DIR``.
 
 Sphinx, myst-nb and sphinx-book-theme make the pages; this package writes what they are made from (``notebooks``,
-``gallery``, ``pages``) and what the theme lacks (``extension``: formulas by KaTeX, docstrings as plain prose).
-Nothing on the site comes from elsewhere: it works without a network, and from a folder.
+``gallery``, ``pages``, ``reference``) and what the theme lacks (``extension``: formulas by KaTeX, docstrings as plain
+prose). Nothing on the site comes from elsewhere: it works without a network, and from a folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from barlow_edu import builds
-from barlow_edu.site import gallery, notebooks, pages
+from barlow_edu.site import gallery, notebooks, pages, reference
 
 NEEDED = {
     "sphinx": "sphinx",
@@ -32,6 +32,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "barlow_edu.site.extension"]
 html_theme = "sphinx_book_theme"
 html_title = "barlow_edu"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["katex/katex.min.css", "site.css"]
 html_js_files = ["katex/katex.min.js", "site.js"]
 html_math_renderer = "katex"
@@ -100,11 +101,11 @@ def write_source(folder: Path, source: Path) -> None:
     static = folder / "_static"
     static.mkdir()
     shutil.copytree(HERE.parent / "vendor" / "katex", static / "katex")
-    for name in ("site.css", "site.js"):
+    for name in ("site.css", "site.js", "favicon.svg"):
         shutil.copy(HERE / name, static / name)
     names = notebooks.write_notebooks(source, folder / "notebooks")
     runs = gallery.write_gallery(folder / "runs")
-    modules = pages.write_api(folder / "api")
+    modules = reference.write_api(folder / "api")
     guides = pages.write_guides(source, folder / "notebooks")
     pages.write_ledger(folder, runs)
     pages.write_glossary(folder, names)

@@ -12,6 +12,7 @@ import re
 from docutils import nodes
 
 LIST = re.compile(r"^\s*([*-]|\d+\.) ")
+FIELD = re.compile(r"^(\w+): ")
 
 
 def setup(app) -> dict[str, bool]:
@@ -40,7 +41,9 @@ def _formula(writer, node, tag: str) -> None:
 
 
 def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
-    """Make reStructuredText of prose: tables by spaces stay as they are, and a lone star is a star."""
+    """Make reStructuredText of prose: tables by spaces stay as they are, lines that begin with a name are a list, and
+    a lone star is a star.
+    """
     blocks: list[list[str]] = [[]]
     for line in [*lines, ""]:
         if line.strip():
@@ -53,6 +56,8 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
             indented = next(i for i, line in enumerate(block) if line.startswith(" "))
             prose, table = block[:indented], block[indented:]
             lines += [*map(escaped, prose), "", "::", "", *("    " + x for x in table), ""]
+        elif len(block) > 1 and all(map(FIELD.match, block)):
+            lines += [*(FIELD.sub(r"* ``\1``: ", escaped(line)) for line in block), ""]
         else:
             lines += [*map(escaped, block), ""]
 

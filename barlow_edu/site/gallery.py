@@ -30,6 +30,26 @@ HARDWARE = {
     "note": "note",
 }
 SCORES = {"knn": "kNN, %", "linear": "linear probe, %", "effective_rank": "effective rank"}
+# Columns of a record of several trainings, where they are there.
+COLUMNS = {
+    "knn": SCORES["knn"],
+    "linear": SCORES["linear"],
+    "effective_rank_h": "effective rank of h",
+    "diagonal_mean": "mean of C's diagonal",
+}
+METHODS = {
+    "barlow_twins": "Barlow Twins",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "vicreg": "VICReg",
+    "simsiam": "SimSiam",
+}
+BASELINES = {
+    "pixels": "kNN of the pixels, %",
+    "untrained": "kNN of the untrained encoder, %",
+    "random encoder": "kNN of the untrained encoder, %",
+    "chance": "chance, %",
+}
 
 
 def recorded() -> list[Path]:
@@ -39,18 +59,25 @@ def recorded() -> list[Path]:
     return sorted(f for f in found if not any(p.name.startswith(".") for p in (f, *f.parents[:2])))
 
 
+def pages() -> dict[str, Path]:
+    """Name of its page -> folder, of every record."""
+    top = data_dir() / "runs"
+    return {path.relative_to(top).as_posix().replace("/", "-"): path for path in recorded()}
+
+
 def write_gallery(folder: Path) -> dict[str, str]:
     """Write a page for every record into ``folder``; returns page name -> a line about it, and writes the index."""
     folder.mkdir(parents=True)
     told = {}
-    for path in recorded():
-        name = path.relative_to(data_dir() / "runs").as_posix()
-        page = name.replace("/", "-")
+    names = {
+        page: path.relative_to(data_dir() / "runs").as_posix() for page, path in pages().items()
+    }
+    for page, path in pages().items():
         title, parts = page_of(path)
-        text = "\n\n".join([f"# {name}", title, *parts])
+        text = "\n\n".join([f"# {names[page]}", title, *parts])
         (folder / f"{page}.md").write_text(text + "\n", encoding="utf-8")
         told[page] = title
-    rows = [f"| [{page}]({page}.md) | {told[page]} |" for page in told]
+    rows = [f"| [{names[page]}]({page}.md) | {told[page]} |" for page in told]
     table = "\n".join(["| record | what it is |", "|---|---|", *rows])
     toc = "\n".join(["```{toctree}", ":hidden:", "", *told, "```"])
     intro = (
@@ -65,14 +92,19 @@ def write_gallery(folder: Path) -> dict[str, str]:
 def page_of(path: Path) -> tuple[str, list[str]]:
     """One line about a record, and the parts of its page in Markdown."""
     environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-    where = f"{environment['data']}, {_minutes(environment['minutes'])} on {environment['device']}"
+    device = {"cpu": "a CPU"}.get(environment["device"], environment["device"])
+    where = f"{environment['data']}, {_minutes(environment['minutes'])} on {device}"
     if (path / "sweep.json").exists():
         sweep = Sweep(path)
-        title = f"{len(sweep.rows)} trainings over {sweep.key}: {where}."
+        title = f"{len(sweep.rows)} trainings, each with another `{sweep.key}`: {where}."
         middle, config = _sweep(sweep), sweep.config
     elif (path / "metrics.jsonl").exists():
         run = Run(path)
-        title = f"{run.config['encoder']}, {run.config['epochs']} epochs: {where}."
+        c = run.config
+        title = (
+            f"`{c['encoder']}` with the `{c['stem']}` stem, views `{c['views']}`, {c['epochs']} epochs: "
+            f"{where}."
+        )
         middle, config = _run(run), run.config
     else:
         title, middle, config = _rows(path, where)
@@ -105,23 +137,67 @@ def _sweep(sweep: Sweep) -> list[str]:
 
     explorer = LambdaExplorer(sweep)
     shown = picture(explorer.png, explorer.spec["alt"], 700) + explorer.player()
-    scores = {f"kNN of the {name}, %": f"{100 * v:.1f}" for name, v in sweep.baselines.items()}
-    return ["## Slide through it", raw(shown), "## Compared with", table(scores)]
+    return ["## Slide through it", raw(shown), *_compared(sweep.baselines)]
+
+
+def _compared(baselines: Mapping[str, Any]) -> list[str]:
+    """kNN accuracies without training, each a number or among several of its kind."""
+    numbers = {n: v["knn"] if isinstance(v, dict) else v for n, v in baselines.items()}
+    if not numbers:
+        return []
+    told = {BASELINES.get(name, name): f"{100 * v:.1f}" for name, v in numbers.items()}
+    return ["## Compared with", table(told)]
 
 
 def _rows(path: Path, where: str) -> tuple[str, list[str], Any]:
     """A record of several trainings: its question, and a table of its rows."""
-    settings = [f for f in (*path.glob("*.yaml"),)]
+    settings = sorted(path.glob("*.yaml"))
     config = yaml.safe_load(settings[0].read_text(encoding="utf-8")) if settings else {}
-    content = [f for f in path.glob("*.json") if f.name != "environment.json"]
-    found = json.loads(content[0].read_text(encoding="utf-8")) if content else {}
-    rows = found.get("rows", []) if isinstance(found, dict) else found
-    question = config.get("question", path.name) if isinstance(config, dict) else path.name
-    title = f"{str(question).rstrip('.')} {len(rows)} trainings: {where}."
-    if not rows or not isinstance(rows, list):
-        return title, [], config
-    wanted = ("variant", "method", "seed", "knn", "linear", "effective_rank_h", "diagonal_mean")
-    return title, ["## Results", rows_table(rows, [k for k in wanted if k in rows[0]])], config
+    found = _found(path)
+    rows = found.get("rows")
+    if not rows:
+        return f"{path.name}: {where}.", [], config
+    kind = "method" if "method" in rows[0] else "variant"
+    names = list(dict.fromkeys(METHODS.get(row[kind], row[kind]) for row in rows))
+    question = config.get("question") or f"{', '.join(names)} on one budget"
+    end = "" if str(question).endswith(("?", ")")) else "."
+    title = f"{question}{end} {len(rows)} trainings: {where}."
+    compared = _compared(found.get("baselines", {}))
+    return title, ["## Results", means_table(rows, kind), *compared], config
+
+
+def _found(path: Path) -> Mapping[str, Any]:
+    """The file of a record that has its rows, of all its files; empty without any."""
+    for file in sorted(path.glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        rows = found.get("rows") if isinstance(found, dict) else None
+        if isinstance(rows, list) and rows and "seed" in rows[0]:
+            return found
+    return {}
+
+
+def means_table(rows: list[Mapping[str, Any]], kind: str) -> str:
+    """Means over the seeds, one line for each value of ``kind``, with the lowest and the highest."""
+    keys = [k for k in COLUMNS if k in rows[0]]
+    seeds = sorted({row["seed"] for row in rows})
+    lines = [
+        f"Means over {len(seeds)} seeds, the lowest and the highest in brackets.",
+        "",
+        f"| {kind} | {' | '.join(COLUMNS[k] for k in keys)} |",
+        "|---|" + "---|" * len(keys),
+    ]
+    for name in dict.fromkeys(row[kind] for row in rows):
+        cells = [_spread(key, [row[key] for row in rows if row[kind] == name]) for key in keys]
+        lines.append(f"| {METHODS.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(key: str, values: list[float]) -> str:
+    factor, digits = (100, 1) if "%" in COLUMNS[key] else (1, 1 if "rank" in key else 2)
+    mean, low, high = (
+        f"{factor * v:.{digits}f}" for v in (sum(values) / len(values), min(values), max(values))
+    )
+    return f"{mean} ({low} to {high})"
 
 
 def rows_table(rows: list[Mapping[str, Any]], keys: list[str]) -> str:

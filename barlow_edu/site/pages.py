@@ -1,48 +1,75 @@
-"""The other pages: home, guides, claims ledger, glossary, and the reference of the package."""
+"""The other pages: home, guides, claims ledger and glossary."""
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
+from barlow_edu import __version__
+from barlow_edu.data import data_dir
+from barlow_edu.runs import load_run
+from barlow_edu.site import gallery, reference
 from barlow_edu.site import notebooks as pages_of_notebooks
 
 HERE = Path(__file__).parent
-PACKAGE = HERE.parent
+TITLE = "Learn Barlow Twins by building it"
+FIGURE = "c_becomes_identity.png"
+ALT = (
+    "The cross-correlation matrix at four moments of a recorded run: blotches all over, then a diagonal that grows "
+    "while the rest fades to white"
+)
 GUIDES = {"INSTRUCTOR_GUIDE.md": "instructor_guide", "FORMULA_SHEET.md": "formula_sheet"}
-LEAVE_OUT = ("__init__", "__main__")
 INTRO = """
-Learn Barlow Twins by building it. One idea, from a 4 × 4 matrix that one can check by hand to a pretrained
+Barlow Twins learns to see without labels. One idea, from a 4 × 4 matrix that one can check by hand to a pretrained
 encoder: **make the cross-correlation matrix $C$ of two views' embeddings the identity.**
-
-These pages show the notebooks with their stored outputs. To work in them, get the package and open them in
-JupyterLab: every exercise has a checker that says what went wrong. Films and the lambda explorer work here, too, and
-nothing on this site needs a network.
 """
 START = """
+*$C$ at four moments of the recorded run [garments_quick](runs/garments_quick.md): {minutes:.1f} minutes on {cores}
+CPU cores. [Play it as a film](runs/garments_quick.md), or [slide through 41 trainings](runs/lambda_sweep.md).*
+
 * **New here?** Begin with [{title}](notebooks/{first}.ipynb).
 * **Teaching?** {teaching}
 * **Looking for a word?** The [glossary](glossary.md).
 * **What was trained, on what, for how long?** The [recorded runs](runs/index.md).
 * **Is it true that …?** The [claims ledger](claims.md).
 * **Using the package?** Its [reference](api/index.md).
+
+## To read here, to work at home
+
+These pages show the notebooks with their stored outputs, and nothing on them needs a network. Films and the lambda
+explorer work here. Exercises, their checkers and the live panel need a running notebook. In a clone of the
+repository:
+
+```
+pip install uv && uv run jupyter lab notebooks/00_start_here.ipynb
+```
+
+Or with the wheel that your teacher gave you:
+
+```
+pip install barlow_edu-{version}-py3-none-any.whl
+python -m barlow_edu course copy barlow
+jupyter lab barlow
+```
 """
 
 
 def write_home(folder: Path, source: Path, names, runs, modules, guides) -> None:
     """Write the home page with the order of all pages."""
     titles = {name: _title(source / f"{name}.ipynb") for name in names}
-    rows = [
-        f"| [{titles[n]}](notebooks/{n}.ipynb) | {_claim(source / f'{n}.ipynb')} |" for n in names
-    ]
-    listed = ["| notebook | its claim |", "|---|---|", *rows]
+    listed = ["| notebook | its claim |", "|---|---|"]
+    for n in names:
+        cells = _cells(source / f"{n}.ipynb")
+        listed.append(f"| [{titles[n]}](notebooks/{n}.ipynb){_minutes(cells)} | {_claim(cells)} |")
     links = [f"[{_heading(folder / 'notebooks' / g)}](notebooks/{g}.md)" for g in guides]
     teaching = ", ".join(links) + "." if links else "See the teaching notes."
-    start = START.format(first=names[0], title=titles[names[0]], teaching=teaching)
+    where = load_run("garments_quick").environment
+    start = START.format(
+        first=names[0], title=titles[names[0]], teaching=teaching, version=__version__, **where
+    )
     chapters = {
         "Notebooks": [f"notebooks/{name}" for name in names],
         "To look up": ["glossary", "claims", "runs/index", "api/index"],
@@ -54,10 +81,12 @@ def write_home(folder: Path, source: Path, names, runs, modules, guides) -> None
         if entries
     ]
     parts = [
-        "# barlow_edu",
+        f"# {TITLE}",
         INTRO.strip(),
+        gallery.raw(gallery.picture((data_dir() / "figures" / FIGURE).read_bytes(), ALT, 700)),
         start.strip(),
         "## The notebooks",
+        "With the minutes to read and to solve the exercises.",
         "\n".join(listed),
         *toc,
     ]
@@ -71,7 +100,7 @@ def write_guides(source: Path, folder: Path) -> list[str]:
     from barlow_edu.course import teaching_notes
 
     paths = sorted(source.glob("[0-9][0-9]_*.ipynb"))
-    known = {path.name for path in paths}
+    known = {path.name for path in paths} | pages_of_notebooks.records()
     texts = {"teaching_notes": teaching_notes(nbformat.read(p, as_version=4) for p in paths)}
     for file, name in GUIDES.items():
         if (source / file).exists():
@@ -102,13 +131,15 @@ def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
         rows = ["| prediction | measured | outcome |", "|---|---|---|"]
         for p, found, came in zip(claim.predictions, entry.effects, entry.outcomes, strict=True):
             name, _, unit = ledger.KEYS[p.key]
-            told = f"{found} {unit}".strip() if found else "not recorded"
-            rows.append(f"| {p.variant} {p.relation} {p.other}, {name} | {told} | {came} |")
+            told = f"{found} {unit}".strip().replace("-", "−") if found else "not recorded"
+            one, other = (gallery.METHODS.get(v, v) for v in (p.variant, p.other))
+            rows.append(f"| {one} {p.relation} {other}, {name} | {told} | {came} |")
         parts.append("\n".join(rows))
         wanted = dict.fromkeys(p.experiment for p in claim.predictions)
         there = [n for e in wanted for n in (e, f"ablations-{e}") if n in runs]
         if there:
-            parts.append("Record: " + ", ".join(f"[{n}](runs/{n}.md)" for n in there))
+            links = (f"[{n.replace('ablations-', 'ablations/')}](runs/{n}.md)" for n in there)
+            parts.append(f"Record: {', '.join(links)}")
     (folder / "claims.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -131,35 +162,12 @@ def write_glossary(folder: Path, names: Sequence[str]) -> None:
     lines += ["````{glossary}"]
     for entry in sorted(glossary(), key=lambda e: e["term"].lower()):
         more = [f"Symbol: {entry['symbol']}."] if "symbol" in entry else []
-        more += [f"In the package: `{entry['name']}`."] if "name" in entry else []
-        if entry["notebook"] in where:
-            more.append(
-                f"Introduced in [{entry['notebook']}](notebooks/{where[entry['notebook']]}.ipynb)."
-            )
+        more += [f"In the package: {reference.linked(entry['name'])}."] if "name" in entry else []
+        number = entry["notebook"]
+        if number in where:
+            more.append(f"Introduced in [notebook {number}](notebooks/{where[number]}.ipynb).")
         lines += [entry["term"], f"  {entry['meaning']} {' '.join(more)}", ""]
     (folder / "glossary.md").write_text("\n".join([*lines, "````", ""]), encoding="utf-8")
-
-
-def write_api(folder: Path) -> list[str]:
-    """Write a page for every module that has anything public; returns their names."""
-    folder.mkdir(parents=True)
-    told = {}
-    for path in sorted(PACKAGE.glob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        kinds = (ast.FunctionDef, ast.ClassDef)
-        public = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")]
-        if path.stem in LEAVE_OUT or not public:
-            continue
-        told[path.stem] = re.split(r"(?<=[.:])\s", ast.get_docstring(tree) or "")[0].rstrip(":")
-        text = f"# {path.stem}\n\n```{{eval-rst}}\n.. automodule:: barlow_edu.{path.stem}\n   :members:\n```\n"
-        (folder / f"{path.stem}.md").write_text(text, encoding="utf-8")
-    rows = [f"| [{n}]({n}.md) | {' '.join(line.split())} |" for n, line in told.items()]
-    top = "All that `import barlow_edu` offers comes from these modules; each is one idea."
-    listed = "\n".join(["| module | what lives there |", "|---|---|", *rows])
-    toc = "\n".join(["```{toctree}", ":hidden:", "", *told, "```"])
-    text = "\n\n".join(["# Reference of the package", top, listed, toc])
-    (folder / "index.md").write_text(text + "\n", encoding="utf-8")
-    return list(told)
 
 
 def _cells(path: Path) -> list:
@@ -172,14 +180,22 @@ def _title(path: Path) -> str:
     return _cells(path)[0].source.splitlines()[0].lstrip("# ")
 
 
-def _claim(path: Path) -> str:
+def _claim(cells: Sequence) -> str:
     """The sentence that a notebook claims."""
-    for cell in _cells(path)[:3]:
+    for cell in cells[:3]:
         found = re.search(r"\*\*Claim[.:]?(?:\*\*)?\s*(.+?)(?:\n\n|$)", cell.source, re.DOTALL)
         if found:
             told = " ".join(found[1].replace("**", "").split()).replace("|", r"\|")
             return told[:1].upper() + told[1:]
     return ""
+
+
+def _minutes(cells: Sequence) -> str:
+    """The minutes on the card of a notebook."""
+    found = re.search(
+        r"\*\*Time\*\* \| about (\d+) minutes", "\n".join(c.source for c in cells[:3])
+    )
+    return f"<br>{found[1]} min" if found else ""
 
 
 def _heading(path: Path) -> str:

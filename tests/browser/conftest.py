@@ -6,22 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from watched import FLAGS, installed
 
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 APT = ["apt-get", "-qq", "-y", "--no-install-recommends"]
-
-
-def installed():
-    """Path of a Chromium on this machine, or None: the system's, or the one playwright fetched."""
-    from playwright.sync_api import sync_playwright
-
-    for name in NAMES:
-        if shutil.which(name):
-            return shutil.which(name)
-    with sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-    return own if Path(own).exists() else None
 
 
 def install():
@@ -58,11 +46,7 @@ def browser(chromium):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        flags = [
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-        ]  # containers run as root with a small /dev/shm
-        running = playwright.chromium.launch(executable_path=chromium, args=flags)
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield running
         running.close()
 

@@ -1,18 +1,18 @@
 """The website: built once, every page opened on a desktop and on a phone, with all but loopback blocked."""
 
-import functools
-import http.server
-import threading
+import re
+import urllib.parse
 from pathlib import Path
 
 import pytest
+from watched import SIZES, Watched, served
 
 pytest.importorskip("sphinx_book_theme", reason="pip install sphinx myst-nb sphinx-book-theme")
 from barlow_edu.site import build_site
 
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 TO_LOOK_AT = {
     "index.html": "home",
+    "notebooks/06_lambda_explorer.html": "notebook_06",
     "notebooks/05_watching_c_become_identity.html": "notebook",
     "runs/lambda_sweep.html": "explorer",
     "runs/garments_quick.html": "run",
@@ -20,18 +20,6 @@ TO_LOOK_AT = {
     "glossary.html": "glossary",
     "api/loss.html": "api",
 }
-# Wider than the window, where nothing may scroll by itself.
-OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-MISSING = """() => [...document.images].filter((i) => !i.complete || i.naturalWidth === 0)
-  .map((i) => i.outerHTML.slice(0, 90))"""
-NO_ALT = """() => [...document.querySelectorAll("img")].filter((i) => !i.hasAttribute("alt"))
-  .map((i) => i.outerHTML.slice(0, 90))"""
-READY = "() => document.readyState === 'complete' && [...document.images].every((i) => i.complete)"
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture(scope="session")
@@ -41,91 +29,176 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def address(site):
-    handler = functools.partial(Quiet, directory=site.path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-class Watched:
-    """A page that writes down what goes wrong on it, and that reaches nothing but loopback."""
-
-    def __init__(self, browser, size, scheme="light", **options):
-        width, height = SIZES[size]
-        look = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
-        self.context = browser.new_context(**look, **options)
-        self.problems = []
-        self.context.route("**/*", self._loopback)
-        self.page = self.context.new_page()
-        self.page.on("console", self._said)
-        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        self.page.on("requestfailed", lambda r: self.problems.append(f"failed: {r.url[:120]}"))
-        self.page.on("response", self._answered)
-
-    def _loopback(self, route):
-        url = route.request.url
-        route.continue_() if url.startswith(("http://127.0.0.1", "data:")) else route.abort()
-
-    def _said(self, message):
-        if message.type == "error":
-            self.problems.append(f"console: {message.text[:200]}")
-
-    def _answered(self, response):
-        if response.status >= 400:
-            self.problems.append(f"{response.status}: {response.url}")
-
-    def open(self, url):
-        """Open a page; returns what went wrong on it."""
-        self.problems.clear()
-        self.page.goto(url, wait_until="load")
-        self.page.wait_for_function(READY)
-        missing = [f"missing: {image}" for image in self.page.evaluate(MISSING)]
-        return [*self.problems, *missing]
+    with served(site.path) as url:
+        yield url
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_page_opens_whole(browser, site, address, size):
     watched, found = Watched(browser, size), {}
     for name in site.pages:
-        problems = watched.open(f"{address}/{name}")
-        over = watched.page.evaluate(OVERFLOW)
-        problems += [f"{over} pixels too wide"] if over > 0 else []
-        problems += [f"no alt text: {x}" for x in watched.page.evaluate(NO_ALT)]
+        problems = watched.judge(f"{address}/{name}")
         if problems:
             found[name] = problems[:5]
     watched.context.close()
     assert found == {}
 
 
-def test_a_problem_is_seen(browser, address):
+OUTSIDE = "https://example.com"
+FAULTS = {
+    "picture from elsewhere": (f'<img alt="x" src="{OUTSIDE}/x.png">', "failed: "),
+    "script from elsewhere": (f'<script src="{OUTSIDE}/x.js"></script>', "failed: "),
+    "font from elsewhere": (
+        f"<style>@font-face {{ font-family: x; src: url({OUTSIDE}/x.woff2); }}</style>"
+        '<p style="font-family: x">x</p>',
+        "failed: ",
+    ),
+    "frame from elsewhere": (f'<iframe title="x" src="{OUTSIDE}"></iframe>', "failed: "),
+    "data fetched from elsewhere": (
+        f"<script>fetch('{OUTSIDE}').catch(() => 0)</script>",
+        "failed: ",
+    ),
+    "socket to elsewhere": ("<script>new WebSocket('wss://example.com')</script>", "socket: "),
+    "address in place of a name": ('<img alt="x" src="http://192.0.2.1/x.png">', "failed: "),
+    "missing picture": ('<img alt="x" src="no_such.png">', "404: "),
+    "missing style": ('<link rel="stylesheet" href="no_such.css">', "404: "),
+    "broken picture": ('<img alt="x" src="data:image/png;base64,AAAA">', "missing: "),
+    "error on the console": ("<script>console.error('planted')</script>", "console: planted"),
+    "exception": ("<script>nothing()</script>", "error: nothing is not defined"),
+    "picture without alt text": (
+        '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">',
+        "no alt text",
+    ),
+    "too wide": ('<div style="width: 3000px">x</div>', "pixels too wide"),
+    "film without its picture": ('<div class="be-film"></div>', "does not play: be-film"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_seen(browser, site, address, fault):
+    planted, seen = FAULTS[fault]
+    page = Path(site.path) / "planted.html"
+    text = (Path(site.path) / "glossary.html").read_text(encoding="utf-8")
+    page.write_text(text.replace("</article>", f"{planted}</article>"), encoding="utf-8")
     watched = Watched(browser, "desktop")
-    assert watched.open(f"{address}/no_such_page.html")
-    watched.page.goto(f"{address}/index.html")
-    watched.problems.clear()
-    watched.page.set_content('<img src="https://example.com/x.png"><script>nothing()</script>')
-    watched.page.wait_for_timeout(300)
-    assert any("example.com" in problem for problem in watched.problems)
-    assert any("nothing" in problem for problem in watched.problems)
+    try:
+        assert watched.judge(f"{address}/glossary.html") == []
+        assert any(seen in problem for problem in watched.judge(f"{address}/{page.name}"))
+    finally:
+        watched.context.close()
+        page.unlink()
+
+
+def test_a_missing_page_is_seen(browser, address):
+    watched = Watched(browser, "desktop")
+    assert watched.judge(f"{address}/no_such_page.html")
     watched.context.close()
 
 
-def test_explorer_and_film_work_without_kernel(browser, site, address):
-    watched = Watched(browser, "desktop")
-    page = watched.page
-    assert watched.open(f"{address}/runs/lambda_sweep.html") == []
-    slider = page.locator(".be-lx-slider")
-    slider.focus()
-    before = slider.get_attribute("aria-valuetext")
-    page.keyboard.press("ArrowRight")
-    assert slider.get_attribute("aria-valuetext") != before
-    assert watched.open(f"{address}/runs/garments_quick.html") == []
-    film = page.locator(".be-film input[type=range]")
-    film.focus()
-    shown = page.locator(".be-film-readout").inner_text()
-    page.keyboard.press("End")
-    assert page.locator(".be-film-readout").inner_text() != shown
+OUTLINE = (
+    "(x) => { const s = getComputedStyle(x); return [s.outlineStyle, parseFloat(s.outlineWidth)]; }"
+)
+BEFORE = """(x) => {
+  const all = [...document.querySelectorAll("a[href], button, input, summary, [tabindex='0']")];
+  for (let i = all.indexOf(x) - 1; document.activeElement === document.body; i -= 1) all[i].focus();
+}"""
+
+
+def reach(page, control):
+    """Press Tab from a control before this one, past what scrolls; it gets the focus, and a ring that is seen."""
+    page.evaluate("document.activeElement.blur()")
+    control.evaluate(BEFORE)
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        if control.evaluate("(x) => x === document.activeElement"):
+            break
+    assert control.evaluate("(x) => x === document.activeElement")
+    style, width = control.evaluate(OUTLINE)
+    assert style != "none" and width >= 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["notebooks/06_lambda_explorer", "runs/lambda_sweep"])
+def test_the_explorer_obeys_the_keyboard(browser, site, address, name, scheme):
+    watched = Watched(browser, "desktop", scheme)
+    assert watched.open(f"{address}/{name}.html") == []
+    slider = watched.page.get_by_role("slider", name="lambda", exact=True)
+    reach(watched.page, slider)
+    told = [slider.get_attribute("aria-valuetext")]
+    for key in ("ArrowRight", "ArrowLeft", "Home", "End"):
+        watched.page.keyboard.press(key)
+        told.append(slider.get_attribute("aria-valuetext"))
+    assert told[0] == told[2] and len(set(told)) == 4
+    assert told[3:] == ["λ = 0.00001", "λ = 1"]
+    assert "λ = 1:" in watched.page.locator(".be-lx-readout").inner_text()
+    assert watched.problems == []
     watched.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["notebooks/00_start_here", "runs/garments_quick"])
+def test_the_film_obeys_the_keyboard(browser, site, address, name, scheme):
+    watched = Watched(browser, "desktop", scheme)
+    assert watched.open(f"{address}/{name}.html") == []
+    page, film = watched.page, watched.page.locator(".be-film").first
+    slider = film.get_by_role("slider", name="Frame of the film")
+    reach(page, slider)
+    for key in ("ArrowRight", "End", "Home"):
+        before = slider.get_attribute("aria-valuetext")
+        page.keyboard.press(key)
+        told = slider.get_attribute("aria-valuetext")
+        assert told != before and told.startswith("step ") and "mean diagonal" in told
+        assert told.split(",")[0] in film.locator("canvas").first.get_attribute("aria-label")
+    play = film.get_by_role("button", name="Play")
+    reach(page, play)
+    page.keyboard.press("Space")
+    film.get_by_role("button", name="Pause").wait_for()
+    frames = film.get_by_role("button", name="All frames")
+    reach(page, frames)
+    page.keyboard.press("Enter")
+    assert frames.get_attribute("aria-pressed") == "true"
+    assert watched.problems == []
+    watched.context.close()
+
+
+def test_what_needs_a_kernel_says_so(browser, site, address):
+    watched = Watched(browser, "desktop")
+    assert watched.open(f"{address}/notebooks/06_lambda_explorer.html") == []
+    text = watched.page.inner_text("main")
+    assert "needs a running notebook" in text and "Run the cell above" not in text
+    watched.context.close()
+
+
+def dead_links(folder, pages):
+    """Links and sources of the pages that lead to no file or place of the site: page -> what it says."""
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in pages}
+    places = {name: set(re.findall(r'\bid="([^"]+)"', text)) for name, text in texts.items()}
+    found = {}
+    for name, text in texts.items():
+        for link in set(
+            re.findall(r'<(?:a|link|script|img)\b[^>]*?\b(?:href|src)="([^"]*)"', text)
+        ):
+            if re.match(r"https?:|mailto:|data:", link):
+                continue
+            path, _, place = urllib.parse.unquote(link).partition("#")
+            target = (folder / name).parent / path.partition("?")[0] if path else folder / name
+            inside = target.resolve().relative_to(folder.resolve()).as_posix()
+            known = not place or inside not in places or place in places[inside]
+            if not target.is_file() or not known:
+                found.setdefault(name, []).append(link)
+    return found
+
+
+def test_every_link_leads_somewhere(site):
+    assert dead_links(Path(site.path), site.pages) == {}
+
+
+def test_a_dead_link_is_seen(tmp_path):
+    told = '<h1 id="a">x</h1><a href="#a">x</a><a href="#b">x</a><a class="c" href="d.html">x</a>'
+    (tmp_path / "page.html").write_text(told, encoding="utf-8")
+    assert {p: set(x) for p, x in dead_links(tmp_path, ["page.html"]).items()} == {
+        "page.html": {"#b", "d.html"}
+    }
 
 
 def test_search_finds_a_word(browser, address):
@@ -177,7 +250,6 @@ def test_pictures_of_every_kind_of_page(browser, site, address, picture, size, s
 
 def test_pages_open_from_a_folder(browser, site):
     watched = Watched(browser, "desktop")
-    watched.context.unroute("**/*")
-    watched.open((Path(site.path) / "runs" / "lambda_sweep.html").as_uri())
-    assert watched.page.locator(".be-lx-slider").count() == 1
+    for name in ("index", "runs/lambda_sweep", "notebooks/00_start_here"):
+        assert watched.open((Path(site.path) / f"{name}.html").as_uri()) == []
     watched.context.close()

@@ -1,0 +1,108 @@
+"""A website under watch, for ``browser/test_site_pages.py`` and ``accessibility_report.py``."""
+
+import contextlib
+import functools
+import http.server
+import shutil
+import threading
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Containers run as root with a small /dev/shm. No name but loopback's is resolved, for sockets that no route sees.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+]
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+# Wider than the window, where nothing may scroll by itself.
+OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+MISSING = """() => [...document.images].filter((i) => !i.complete || i.naturalWidth === 0)
+  .map((i) => i.outerHTML.slice(0, 90))"""
+NO_ALT = """() => [...document.querySelectorAll("img")].filter((i) => !i.hasAttribute("alt"))
+  .map((i) => i.outerHTML.slice(0, 90))"""
+# Films and explorers put a canvas in their place once they have found and read their picture.
+IDLE_PLAYERS = """() => [...document.querySelectorAll(".be-film, .be-lx-player")]
+  .filter((player) => !player.querySelector("canvas")).map((player) => player.className)"""
+READY = "() => document.readyState === 'complete' && [...document.images].every((i) => i.complete)"
+
+
+def installed():
+    """Path of a Chromium on this machine, or None: the system's, or the one playwright fetched."""
+    from playwright.sync_api import sync_playwright
+
+    for name in NAMES:
+        if shutil.which(name):
+            return shutil.which(name)
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    return own if Path(own).exists() else None
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@contextlib.contextmanager
+def served(folder):
+    """Serve a folder on loopback. Yields its address."""
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Watched:
+    """A page that writes down what goes wrong on it, and that reaches nothing but loopback and files."""
+
+    def __init__(self, browser, size, scheme="light", **options):
+        width, height = SIZES[size]
+        look = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
+        self.context = browser.new_context(**look, **options)
+        self.problems = []
+        self.context.route("**/*", self._loopback)
+        self.page = self.context.new_page()
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("requestfailed", lambda r: self.problems.append(f"failed: {r.url[:120]}"))
+        self.page.on("response", self._answered)
+        self.page.on("websocket", lambda socket: self.problems.append(f"socket: {socket.url}"))
+
+    def _loopback(self, route):
+        near = ("http://127.0.0.1:", "data:", "file:")
+        route.continue_() if route.request.url.startswith(near) else route.abort()
+
+    def _said(self, message):
+        if message.type == "error":
+            self.problems.append(f"console: {message.text[:200]}")
+
+    def _answered(self, response):
+        if response.status >= 400:
+            self.problems.append(f"{response.status}: {response.url}")
+
+    def open(self, url):
+        """Open a page, wait until its films and explorers stand; returns what went wrong on it."""
+        self.problems.clear()
+        self.page.goto(url, wait_until="load")
+        self.page.wait_for_function(READY)
+        idle = self._idle_players()
+        missing = [f"missing: {image}" for image in self.page.evaluate(MISSING)]
+        return [*self.problems, *missing, *idle]
+
+    def judge(self, url):
+        """Open a page; returns what went wrong, what is wider than the window, and what has no alt text."""
+        problems, over = self.open(url), self.page.evaluate(OVERFLOW)
+        wide = [f"{over} pixels too wide"] if over > 0 else []
+        return [*problems, *wide, *(f"no alt text: {x}" for x in self.page.evaluate(NO_ALT))]
+
+    def _idle_players(self):
+        """Players that have not started after two seconds."""
+        for _ in range(20):
+            idle = self.page.evaluate(IDLE_PLAYERS)
+            if not idle:
+                return []
+            self.page.wait_for_timeout(100)
+        return [f"does not play: {name}" for name in idle]

@@ -77,9 +77,15 @@ def _resnet(build: Callable[..., ResNet], stem: str) -> tuple[nn.Module, int]:
 
 def _vit(dim: int, heads: int, stem: str, image_size: int) -> tuple[nn.Module, int]:
     """torchvision's vision transformer, 12 layers; patches of 4 pixels for small images, else of 16."""
+    patch = 4 if stem == "cifar" else 16
+    if image_size % patch:
+        near = max(1, round(image_size / patch)) * patch
+        raise ValueError(
+            f"image_size={image_size} is not a multiple of {patch}, a patch of stem={stem!r}. Take {near}."
+        )
     net = VisionTransformer(
         image_size=image_size,
-        patch_size=4 if stem == "cifar" else 16,
+        patch_size=patch,
         num_layers=12,
         num_heads=heads,
         hidden_dim=dim,
@@ -113,7 +119,7 @@ def build_encoder(
 
     The encoder maps float images (N, 3, H, W) to features (N, dim). stem: "imagenet" (7 x 7, stride 2, max-pool;
     patches of 16) or "cifar" (3 x 3, stride 1, no max-pool; patches of 4). image_size matters to vision
-    transformers only. Raises ValueError for an unknown name or stem.
+    transformers only. Raises ValueError for an unknown name or stem, or a size that does not divide into patches.
     """
     if not isinstance(name, str) or name not in ENCODERS:
         raise ValueError(

@@ -79,6 +79,8 @@ def evaluate(
     run = run if isinstance(run, Run) else load_run(run)
     train = train if train is not None else _images(run, "train")
     test = test if test is not None else _images(run, "test")
+    if supervised is not False and supervised < 1:
+        raise ValueError(f"supervised must be True or at least 1 epoch, got {supervised}.")
     _check(train, test, seeds, (*few, *(n for n in fine_tuning if n != "all")))
     protocol = Protocol(linear, k, temperature, tuple(range(seeds)), tuple(few))
     results = protocol.describe(train, test) | {"rows": {}}

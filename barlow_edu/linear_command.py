@@ -41,7 +41,11 @@ def run(options: argparse.Namespace) -> None:
 
     encoder, config = _encoder(options.source)
     root = options.root or config["root"]
-    config = config | {"data": "folder", "root": None if root is None else str(root)}
+    if root is None:
+        raise ValueError(
+            "Which images? Give --root PATH, a folder with train/CLASS/image and val/CLASS/image files."
+        )
+    config = config | {"data": "folder", "root": str(root)}
     config |= {"limit": None, "canvas": None, "workers": options.workers}
     config |= {"image_size": options.size or config["image_size"]}
     train = open_stream(config, "train", "decode_once")

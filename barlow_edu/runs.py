@@ -66,7 +66,7 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Hardware, versions, commit, date, data label and minutes."""
-        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        return _read_json(self.path / "environment.json")
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
@@ -84,7 +84,7 @@ class Run:
     def evaluation(self) -> dict[str, Any]:
         """What ``evaluate`` wrote; empty if it was not run."""
         path = self.path / "evaluation.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return _read_json(path) if path.exists() else {}
 
     def history(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of one metric. Raises KeyError naming the metrics there are."""
@@ -161,6 +161,8 @@ def record(run: Run, name: str, without_weights: bool = False) -> Run:
     Raises FileExistsError if there is a record of that name, and ValueError if the run is not finished.
     """
     target = data_dir() / "runs" / name
+    if target.name != name:
+        raise ValueError(f"The name of a record is that of a folder, without a path, got {name!r}.")
     if target.exists():
         raise FileExistsError(f"{target} exists. Remove it first, or choose another name.")
     if not (run.path / "encoder.safetensors").exists():
@@ -258,6 +260,13 @@ def build_model(config: Mapping[str, Any]) -> TwinModel:
 def build_views(config: Mapping[str, Any]) -> TwinViews:
     """The twin views a run's configuration asks for."""
     return TwinViews(config["views"], config["image_size"], **(config.get("augment") or {}))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

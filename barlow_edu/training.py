@@ -177,5 +177,6 @@ def _run_folder(name: str, out: str | Path | None, resume: bool | str) -> tuple[
 def _refuse_a_run(folder: Path) -> None:
     if (folder / "config.yaml").exists():
         raise FileExistsError(
-            f"{folder} holds a run already. Give resume=True to go on with it, or another folder."
+            f"{folder} holds a run already. Give resume=True (--resume on the command line) to go on with it, or "
+            "another folder."
         )

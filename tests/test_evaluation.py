@@ -188,6 +188,8 @@ def test_transfer_is_kept_apart(run, sets, tmp_path):
         ({"few": (31,)}, "between 1 and 30, the smallest class of tiny, .* got 31"),
         ({"few": ("all",)}, "got 'all'"),
         ({"fine_tuning": (0,)}, "got 0"),
+        ({"supervised": 0}, "supervised must be True or at least 1 epoch, got 0"),
+        ({"supervised": -3}, "supervised must be True or at least 1 epoch, got -3"),
         ({"fine_tuning": ("most",)}, "got 'most'"),
     ],
 )

@@ -227,6 +227,13 @@ def test_streams_of_the_wrong_kind_are_named(tree):
         LinearEvaluation(TinyEncoder(), train, test)
 
 
+def test_a_run_on_other_images_asks_for_a_folder(tmp_path, capsys):
+    config = CONFIG | {"data": "garments", "limit": 16, "epochs": 1}
+    run = pretrain(config, tmp_path / "run", progress=False)
+    assert main(["linear", str(run.path)]) == 2
+    assert "Give --root PATH, a folder with train/CLASS/image" in capsys.readouterr().err
+
+
 def test_the_command_line(tree, tmp_path, capsys):
     settings = {"data": "folder", "root": str(tree), "batch_size": 8, "epochs": 1}
     run = pretrain(CONFIG | settings, tmp_path / "run", progress=False, stream=True, workers=0)
@@ -323,9 +330,10 @@ def test_other_weights_are_told_apart(backbone, tmp_path, spoil, told):
 def test_other_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.pth.*resnet50.pth"):
         load_official(tmp_path / "nowhere.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(ValueError, match="text.pth is not a file of weights"):
-        load_official(tmp_path / "text.pth")
+    for text in ("no weights", "hello", ""):
+        (tmp_path / "text.pth").write_text(text)
+        with pytest.raises(ValueError, match="text.pth is not a file of weights .*: ."):
+            load_official(tmp_path / "text.pth")
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list, not a mapping"):
         load_official(tmp_path / "list.pth")

@@ -144,6 +144,8 @@ def test_vision_transformers_cut_patches_by_their_stem(stem, patches):
         (("resnet51",), "No encoder 'resnet51'. Choose one of small_resnet, .*vit_small, or pass"),
         ((["resnet18"],), r"No encoder \['resnet18'\]"),
         (("resnet18", "mnist"), "stem must be one of imagenet, cifar, got 'mnist'"),
+        (("vit_tiny", "imagenet", 30), "image_size=30 is not a multiple of 16, .* Take 32"),
+        (("vit_tiny", "cifar", 30), "image_size=30 is not a multiple of 4, .* Take 32"),
     ],
 )
 def test_unknown_encoders_and_stems_are_told(arguments, message):

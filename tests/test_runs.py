@@ -95,6 +95,8 @@ def test_records_are_not_overwritten_and_must_be_finished(run, records, tmp_path
     record(run, "kept")
     with pytest.raises(FileExistsError, match="kept exists. Remove it first"):
         record(run, "kept")
+    with pytest.raises(ValueError, match="that of a folder, without a path, got '../kept'"):
+        record(run, "../kept")
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.yaml").write_text("{}")
     with pytest.raises(ValueError, match="is not finished: it holds no encoder.safetensors"):
@@ -142,6 +144,14 @@ def test_a_damaged_configuration_is_named(tmp_path, content):
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(ValueError, match="config.yaml is damaged: "):
         be.load_run(tmp_path).config  # noqa: B018
+
+
+def test_damaged_notes_are_named(run, records):
+    kept = record(run, "damaged")
+    for name in ("environment", "evaluation"):
+        (kept.path / f"{name}.json").write_text('{"a": ')
+        with pytest.raises(ValueError, match=f"{name}.json is damaged: "):
+            getattr(be.load_run(kept.path), name)
 
 
 @pytest.mark.parametrize("part", ["encoder", "projector"])

@@ -489,7 +489,7 @@ def test_a_line_cut_in_half_is_dropped(tmp_path, images, whole):
 def test_an_existing_run_is_not_overwritten(whole, images):
     run, _ = whole
     before = (run.path / "metrics.jsonl").read_bytes()
-    with pytest.raises(FileExistsError, match="holds a run already. Give resume=True"):
+    with pytest.raises(FileExistsError, match="holds a run already. Give resume=True .--resume"):
         train(run.path, images)
     assert (run.path / "metrics.jsonl").read_bytes() == before
 

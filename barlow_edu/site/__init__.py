@@ -105,11 +105,11 @@ def write_source(folder: Path, source: Path) -> None:
         shutil.copy(HERE / name, static / name)
     names = notebooks.write_notebooks(source, folder / "notebooks")
     runs = gallery.write_gallery(folder / "runs")
-    modules = reference.write_api(folder / "api")
+    reference.write_api(folder / "api")
     guides = pages.write_guides(source, folder / "notebooks")
     pages.write_ledger(folder, runs)
     pages.write_glossary(folder, names)
-    pages.write_home(folder, source, names, runs, modules, guides)
+    pages.write_home(folder, source, names, guides)
 
 
 def run_sphinx(source: Path, out: Path) -> None:

@@ -57,18 +57,14 @@ jupyter lab barlow
 """
 
 
-def write_home(folder: Path, source: Path, names, runs, modules, guides) -> None:
+def write_home(folder: Path, source: Path, names: Sequence[str], guides: Sequence[str]) -> None:
     """Write the home page with the order of all pages."""
-    titles = {name: _title(source / f"{name}.ipynb") for name in names}
-    listed = ["| notebook | its claim |", "|---|---|"]
-    for n in names:
-        cells = _cells(source / f"{n}.ipynb")
-        listed.append(f"| [{titles[n]}](notebooks/{n}.ipynb){_minutes(cells)} | {_claim(cells)} |")
     links = [f"[{_heading(folder / 'notebooks' / g)}](notebooks/{g}.md)" for g in guides]
     teaching = ", ".join(links) + "." if links else "See the teaching notes."
     where = load_run("garments_quick").environment
+    title = _title(source / f"{names[0]}.ipynb")
     start = START.format(
-        first=names[0], title=titles[names[0]], teaching=teaching, version=__version__, **where
+        first=names[0], title=title, teaching=teaching, version=__version__, **where
     )
     chapters = {
         "Notebooks": [f"notebooks/{name}" for name in names],
@@ -87,10 +83,21 @@ def write_home(folder: Path, source: Path, names, runs, modules, guides) -> None
         start.strip(),
         "## The notebooks",
         "With the minutes to read and to solve the exercises.",
-        "\n".join(listed),
+        _listed(source, names),
         *toc,
     ]
     (folder / "index.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _listed(source: Path, names: Sequence[str]) -> str:
+    """The notebooks as a table."""
+    rows = ["| notebook | its claim |", "|---|---|"]
+    for name in names:
+        path = source / f"{name}.ipynb"
+        cells = _cells(path)
+        link = f"[{_title(path)}](notebooks/{name}.ipynb)"
+        rows.append(f"| {link}{_minutes(cells)} | {_claim(cells)} |")
+    return "\n".join(rows)
 
 
 def write_guides(source: Path, folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def did_you_mean(names: str | Iterable[object], known: Iterable[str]) -> str:
-    """ " Did you mean lambd?" for "lamda" and the names there are; "" where none is near.
+    """ " Did you mean lambd?" for "lambda" and the names there are; "" where none is near.
 
     names: one, or several of which the first with a near one counts.
     """

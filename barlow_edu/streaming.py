@@ -69,12 +69,14 @@ class ImageStream:
     ):
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
-        self.root = Path(os.path.commonpath([f.parent.parent for f in files]))
+        paths = [os.fspath(f) for f in files]
+        root = os.path.commonpath({os.path.dirname(os.path.dirname(path)) for path in paths})
+        self.root, start = Path(root), len(os.path.join(root, ""))
         self.labels, self.classes, self.name, self.mode = labels, classes, name, mode
         self.size, self.canvas = size, canvas or round(CANVAS * size)
         self.workers = _workers() if workers is None else workers
         # As bytes in one array: a million Path objects would be copied into every worker, one by one.
-        self.names = np.array([os.fsencode(f.relative_to(self.root)) for f in files])
+        self.names = np.array([os.fsencode(path[start:]) for path in paths])
         side = self.canvas if mode == "decode_once" else size
         transforms = reference_transforms(views or TwinViews("imagenet", size))
         self._decoder = Decoder(str(self.root), self.names, mode, side, transforms)

@@ -36,11 +36,16 @@ MIT licence. The garments: `data/garments.LICENSE`.
 
 STUDENT_README = """# The barlow_edu course: notebooks for students
 
-Open `00_start_here.ipynb` first. Every exercise is a cell that says what to write; a checker tells what is off.
-`FORMULA_SHEET.md` has all symbols on two pages.
+1. Install the package, version {version}, once, with the wheel that you were given:
+   `pip install barlow_edu-{version}-py3-none-any.whl`. On a JupyterHub this may be done already. Data and
+   recorded runs come with it. From then on nothing needs a network, or a GPU.
+2. In a terminal, in this folder: `python -m barlow_edu doctor` says whether all is well, and what to do if not.
+3. `jupyter lab 00_start_here.ipynb` opens the first notebook. Every notebook ends with a link to the next.
 
-The notebooks need the package barlow_edu {version} and nothing else: no network and no GPU. Data and recorded runs
-come with the package. Does everything work? `python -m barlow_edu doctor`
+Run the cells from top to bottom with Shift+Enter. An exercise is a cell that says what to write. Its checker tells
+what is off; three hints stand above it. It may be left open: go on with the next cell. *Run all* stops there.
+
+`FORMULA_SHEET.md` has all symbols. In JupyterLab: right click, *Open With*, *Markdown Preview*.
 """
 
 

@@ -201,6 +201,25 @@ def test_a_dead_link_is_seen(tmp_path):
     }
 
 
+# Sizes, in points, of the letters of a page as it is printed; those inside formulas are left out.
+POINTS = """() => [...document.querySelectorAll("#formulas-and-vocabulary *")]
+  .filter((e) => !e.closest(".katex, .headerlink"))
+  .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+  .map((e) => 0.75 * parseFloat(getComputedStyle(e).fontSize))"""
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_the_formula_sheet_prints_on_two_pages(browser, address, paper):
+    watched = Watched(browser, "desktop")
+    assert watched.open(f"{address}/notebooks/formula_sheet.html") == []
+    printed = watched.page.pdf(format=paper)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2
+    watched.page.emulate_media(media="print")
+    sizes = watched.page.evaluate(POINTS)
+    assert len(sizes) > 100 and min(sizes) >= 8.49
+    watched.context.close()
+
+
 def test_search_finds_a_word(browser, address):
     watched = Watched(browser, "desktop")
     watched.open(f"{address}/search.html?q=whitening")

@@ -128,6 +128,20 @@ def agree(value: int) -> int:
     return int(largest)
 
 
+def check_same(value: str, what: str) -> None:
+    """Raises ValueError, in every process, if their values differ: ``what`` names what they are."""
+    group = active_group()
+    if group is None:
+        return
+    values: list[Any] = [None] * group.size()
+    dist.all_gather_object(values, value, group)
+    odd = next((i for i, other in enumerate(values) if other != values[0]), None)
+    if odd is not None:
+        raise ValueError(
+            f"The processes have different {what}: process 0 {values[0]}, process {odd} {values[odd]}."
+        )
+
+
 def data_parallel(model: nn.Module) -> nn.Module:
     """``model`` in DistributedDataParallel: its gradients are averaged over the processes.
 

@@ -19,7 +19,7 @@ from barlow_edu.checkpoints import (
 from barlow_edu.config import load_config
 from barlow_edu.data import ImageSet
 from barlow_edu.devices import Computer, describe_environment
-from barlow_edu.distributed import from_first, process_group, rank, world_size
+from barlow_edu.distributed import check_same, from_first, process_group, rank, world_size
 from barlow_edu.files import DiskFull, only_process
 from barlow_edu.interrupts import (
     TrainingInterrupted as TrainingInterrupted,  # for who calls pretrain
@@ -75,6 +75,7 @@ def _pretrain(config, folder: Path, data, resume: bool, progress: bool, on_snaps
     plan = _plan(config, len(data), world_size())
     computer = Computer.choose(config)
     state = TrainingState(config, computer, data)
+    check_same(state.data, "images (is a copy on one machine not whole?)")
     environment = describe_environment(computer.device) | computer.describe()
     environment |= {"data": data.name, "images": len(data), "minutes": 0.0}
     environment |= {"processes": world_size()} if world_size() > 1 else {}

@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 import torch.distributed as dist
+from tiny import CONFIG, tiny_encoder, tiny_images
 from torch import nn
 
 from barlow_edu import distributed, exactness
@@ -12,6 +13,7 @@ from barlow_edu.batchnorm import synchronize_batch_norm, untracked
 from barlow_edu.distributed import all_gather, all_reduce, world_size
 from barlow_edu.loss import barlow_twins_loss, cheaper_form, cross_correlation, standardize
 from barlow_edu.processes import run_processes
+from barlow_edu.training import pretrain
 
 FORMS = ("matrix", "gram")
 COUNTS = (2, 4)
@@ -343,6 +345,19 @@ def test_two_processes_may_hold_one_row_each():
     expected = [barlow_twins_loss(z_a, z_b, 0.1, form).loss for form in FORMS]
     for found in run_processes(one_row_each, 2):
         torch.testing.assert_close(found, expected)
+
+
+def train_on_unequal_copies(out):
+    with tiny_encoder():
+        images = tiny_images().subset(slice(distributed.rank(), None))
+        pretrain(CONFIG, out, images, progress=False)
+
+
+def test_processes_with_different_images_are_refused(tmp_path):
+    """The copy on one machine lacks a file: their orders would differ, and so would the number of steps."""
+    with pytest.raises(RuntimeError, match="have different images .* 85 x 3 .* 84 x 3"):
+        run_processes(train_on_unequal_copies, 2, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def vanish():

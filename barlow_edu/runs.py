@@ -132,7 +132,7 @@ def load_run(path: str | Path) -> Run:
             )
         if (folder / "config.yaml").exists():
             return Run(folder)
-    found = (f.parent for f in (data_dir() / "runs").glob("*/config.yaml"))
+    found = (f.parent for f in (data_dir() / "runs").glob("[!.]*/config.yaml"))
     recorded = sorted(folder.name for folder in found if not (folder / "sweep.json").exists())
     raise FileNotFoundError(
         f"No run at {str(path)!r}.{did_you_mean(str(path), recorded)} Recorded runs: "
@@ -145,7 +145,7 @@ def best_run(data: str) -> Run:
 
     A label may say more, as "CIFAR-10 (JPEG copy)" does. Raises FileNotFoundError naming the images there are.
     """
-    found = [Run(f.parent) for f in (data_dir() / "runs").glob("*/evaluation.json")]
+    found = [Run(f.parent) for f in (data_dir() / "runs").glob("[!.]*/evaluation.json")]
     fitting = [run for run in found if run.environment["data"].split(" (")[0] == data]
     if not fitting:
         known = ", ".join(sorted({run.environment["data"] for run in found}))

@@ -63,6 +63,18 @@ def test_a_missing_run_names_those_that_are_there(run, records):
         be.load_run("nowhere")
 
 
+def test_a_record_cut_short_is_none(run, records):
+    kept = record(run, "whole")
+    (kept.path / "evaluation.json").write_text(
+        json.dumps({"rows": {"trained encoder": {"knn": 0.5}}})
+    )
+    kept.path.rename(records / ".whole.part")  # as a crash leaves it
+    with pytest.raises(FileNotFoundError, match="No run at 'nowhere'. Recorded runs: none."):
+        be.load_run("nowhere")
+    with pytest.raises(FileNotFoundError, match="No recorded run on"):
+        be.best_run(run.environment["data"])
+
+
 def test_a_record_holds_everything_but_the_checkpoint(run, records):
     kept = record(run, "kept")
     assert kept.path == records / "kept"

@@ -58,7 +58,7 @@ def bundle(found: dict | tuple | None, text: str) -> dict:
 class LiveView(anywidget.AnyWidget):
     """C and the loss curve, drawn in the browser, which answers every frame (``seen``)."""
 
-    _esm = asset("explorer.js") + "\nexport default { render: renderLive };\n"
+    _esm = asset("explorer.js") + asset("panel.js") + "\nexport default { render: renderNamed };\n"
     _css = asset("explorer.css")
     colours = traitlets.Unicode(colour_table()).tag(sync=True)
     frame = traitlets.Bytes().tag(sync=True)  # uint8 (D, D), see short_runs.to_bytes

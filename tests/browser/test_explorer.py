@@ -256,7 +256,8 @@ def check_live(page, picture, capsys):
     view = panel.locator(".be-lx-live")
     view.scroll_into_view_if_needed()
     count = "(view) => Number(view.dataset.frames || 0)"
-    assert view.evaluate(count) == 1
+    assert view.evaluate(count) == 1  # drawn once, and still
+    check_live_keys(page, panel, view)
     panel.get_by_role("button", name="Play").click()
     page.wait_for_timeout(1500)
     rate = max(updates_a_second(page, view, count) for _ in range(3))
@@ -282,6 +283,23 @@ def check_live(page, picture, capsys):
     assert (
         view.locator("canvas").evaluate(pale) < 0.05
     )  # no entry of C is near zero: all are copies
+
+
+def check_live_keys(page, panel, view):
+    """Every control has a name, and the sliders speak their values and obey the arrow keys."""
+    for button in ("Play", "Reset", "λ = 0"):
+        assert panel.get_by_role("button", name=button).count() == 1
+    spoken = "([x, value, same]) => (Number(x.getAttribute('aria-valuetext')) === value) === same"
+    for name, value in (("λ", 0.01), ("D (dims)", 24), ("N (batch)", 256)):
+        slider = panel.get_by_role("slider", name=name, exact=True)
+        slider.wait_for()
+        slider.focus()
+        for key, same in (("ArrowRight", False), ("ArrowLeft", True)):
+            assert float(slider.get_attribute("aria-valuetext")) == value or same
+            page.keyboard.press(key)
+            told = [slider.element_handle(), value, same]
+            page.wait_for_function(spoken, arg=told, timeout=20_000)
+    assert "The 24 dimensions" in view.inner_text()
 
 
 def updates_a_second(page, view, count):

@@ -169,16 +169,24 @@ def record(run: Run, name: str, without_weights: bool = False) -> Run:
         raise ValueError(f"{run.path} is not finished: it holds no encoder.safetensors.")
     unfinished = target.with_name(f".{name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        _copy(run, unfinished, without_weights)
+        os.replace(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Run(target)
+
+
+def _copy(run: Run, target: Path, without_weights: bool) -> None:
     weights = ("*.safetensors", "*.part", "checkpoint*.pt", ".lock")
-    shutil.copytree(run.path, unfinished, ignore=shutil.ignore_patterns(*weights))
+    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*weights))
     if not without_weights:
         for file in run.path.glob("*.safetensors"):
-            half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(file).items()}
-            save_file(half, unfinished / file.name)
+            state = _weights(file).items()
+            half = {k: v.half() if v.is_floating_point() else v for k, v in state}
+            save_file(half, target / file.name)
     config = run.config | {"root": None}  # a path of this machine; environment.json names the data
-    _write_text(unfinished / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    os.replace(unfinished, target)
-    return Run(target)
+    _write_text(target / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
 
 class RunWriter:

@@ -1,6 +1,7 @@
 """Run folders: found by path or name, read lazily, recorded in little space."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -61,6 +62,15 @@ def test_a_missing_run_names_those_that_are_there(run, records):
     record(run, "second")
     with pytest.raises(FileNotFoundError, match="Recorded runs: first, second."):
         be.load_run("nowhere")
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "projector.safetensors"])
+def test_a_run_that_cannot_be_recorded_leaves_nothing_behind(run, records, tmp_path, file):
+    damaged = be.load_run(shutil.copytree(run.path, tmp_path / "damaged"))
+    (damaged.path / file).write_bytes(b"a: [")
+    with pytest.raises(ValueError, match=f"{file} is damaged"):
+        record(damaged, "other")
+    assert list(records.iterdir()) == []
 
 
 def test_a_record_cut_short_is_none(run, records):

@@ -15,6 +15,7 @@ FLAGS = [
     "--disable-background-networking",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
+NEAR = ("http://127.0.0.1:", "data:", "file:")
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 # Wider than the window, where nothing may scroll by itself.
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -67,13 +68,18 @@ class Watched:
         self.page = self.context.new_page()
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        self.page.on("requestfailed", lambda r: self.problems.append(f"failed: {r.url[:120]}"))
+        self.page.on("requestfailed", self._failed)
         self.page.on("response", self._answered)
         self.page.on("websocket", lambda socket: self.problems.append(f"socket: {socket.url}"))
 
     def _loopback(self, route):
-        near = ("http://127.0.0.1:", "data:", "file:")
-        route.continue_() if route.request.url.startswith(near) else route.abort()
+        route.continue_() if route.request.url.startswith(NEAR) else route.abort()
+
+    def _failed(self, request):
+        # The icon of a page may be on its way still when the next page is opened, which calls it back.
+        icon = request.url.endswith("favicon.svg") and request.url.startswith(NEAR)
+        if not (icon and request.failure == "net::ERR_ABORTED"):
+            self.problems.append(f"failed: {request.url[:120]}")
 
     def _said(self, message):
         if message.type == "error":

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from barlow_edu import linear_command
 from barlow_edu.course_commands import add_course
 
@@ -20,6 +18,8 @@ from barlow_edu.course_commands import add_course
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. What the user got wrong is told in one sentence."""
     options = _parser().parse_args(arguments)
+    # Read when torch is loaded: threads that wait for each other soon sleep, which a busy machine needs.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return options.run(options) or 0
@@ -227,6 +227,8 @@ def _record(options: argparse.Namespace) -> None:
 
 def _settings(pairs: Sequence[str]) -> dict:
     """KEY=VALUE pairs, values read as YAML (so 1e-3, true, null and [0.2, 1] are what they look like)."""
+    import yaml
+
     from barlow_edu.config import read_yaml
 
     settings = {}

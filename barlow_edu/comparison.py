@@ -38,6 +38,7 @@ from barlow_edu.protocol import Protocol
 from barlow_edu.records import SeededRows
 from barlow_edu.relatives import embedding_std
 from barlow_edu.runs import Run, build_model, build_views
+from barlow_edu.short_runs import refuse_varied
 from barlow_edu.spectra import rankme
 from barlow_edu.training import pretrain
 
@@ -116,6 +117,7 @@ def compare(
     of the packaged configuration "relatives". One thread throughout. Raises ValueError if the folder holds a
     comparison with other settings.
     """
+    refuse_varied(overrides, "method", "lr", "seed")
     config = load_config("relatives", snapshots=0, **overrides)
     settings = {"config": config, "own": OWN, "rates": list(rates), "seeds": list(seeds)}
     folder = _Folder(Path(out or Path("runs") / RECORD), settings | {"tuning": dict(tuning)})

@@ -27,6 +27,17 @@ from barlow_edu.training import pretrain
 DIMS = 64  # dimensions of C whose picture is kept; all numbers are of the whole C
 IMAGES = (4000, 2000, 1024)  # training images that vote, test images, those of which twins are made
 
+
+def refuse_varied(overrides: Mapping[str, Any], *names: str) -> None:
+    """Raises ValueError if a setting is to be fixed that differs from training to training."""
+    for name in names:
+        if name in overrides:
+            raise ValueError(
+                f"{name} differs from training to training here, so it cannot be set to {overrides[name]!r} "
+                "for all. Leave it out, or train once: python -m barlow_edu pretrain."
+            )
+
+
 load_cached = lru_cache(maxsize=3)(load_images)
 
 

@@ -28,7 +28,14 @@ from barlow_edu.config import DEFAULTS, load_config
 from barlow_edu.data import recorded_folder
 from barlow_edu.files import replacing
 from barlow_edu.runs import describe_environment
-from barlow_edu.short_runs import IMAGES, baselines, from_bytes, one_thread, train_one
+from barlow_edu.short_runs import (
+    IMAGES,
+    baselines,
+    from_bytes,
+    one_thread,
+    refuse_varied,
+    train_one,
+)
 from barlow_edu.training import Computer
 
 LAMBDAS = tuple(float(f"{10 ** (k / 8 - 5):.4g}") for k in range(41))  # 1e-5 to 1, eight a decade
@@ -131,10 +138,11 @@ def sweep(
     overrides: as for ``pretrain``. Raises ValueError if there is nothing to train, if a value does not fit the
     setting, or if the folder holds a sweep of other settings.
     """
-    if jobs < 1 or not len(values) or not len(seeds):
-        raise ValueError(
-            f"A sweep needs values, seeds and jobs of 1 or more, got {values}, {seeds} and {jobs}."
-        )
+    if jobs < 1:
+        raise ValueError(f"jobs must be 1 or more, got {jobs}.")
+    if not len(values) or not len(seeds):
+        raise ValueError(f"A sweep needs values and seeds, got {list(values)} and {list(seeds)}.")
+    refuse_varied(overrides, key, "seed")
     if not isinstance(DEFAULTS.get(key), (int, float)) or key == "seed":
         raise ValueError(f"A sweep goes over a setting that is a number, got {key!r}.")
     base = load_config(config, snapshots=0, **overrides)

@@ -352,3 +352,11 @@ def test_the_weights_are_those_of_the_library(trained, config):
     run = be.pretrain(str(config), "library", progress=False)
     ours, theirs = run.load_model().state_dict(), be.load_run(trained).load_model().state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_the_command_line_loads_nothing_that_may_be_missing():
+    """So that ``doctor`` can say that torch or PyYAML is missing, and ``--help`` answers at once."""
+    heavy = "{'torch', 'torchvision', 'numpy', 'yaml', 'tqdm', 'PIL', 'sklearn'}"
+    code = f"import sys, barlow_edu.cli, barlow_edu.doctor; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()", done.stderr

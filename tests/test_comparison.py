@@ -101,6 +101,13 @@ def test_a_stopped_comparison_goes_on_with_the_same_numbers(made, tmp_path):
         compare(folder, weight_decay=0.5)
 
 
+@pytest.mark.parametrize("name, value", [("method", "byol"), ("lr", 0.1), ("seed", 1)])
+def test_what_the_comparison_varies_cannot_be_set(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name} differs from training to training"):
+        compare(tmp_path / "x", **{name: value})
+    assert not (tmp_path / "x").exists()
+
+
 def test_unknown_names_are_told(made, tmp_path):
     with pytest.raises(KeyError, match="No method 'dino'. There are barlow_twins, simclr"):
         made.column("dino", "knn")

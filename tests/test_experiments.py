@@ -52,6 +52,12 @@ def test_every_training_is_done_once_and_shared_ones_are_taken_over(trained, tmp
     assert len(trained) == 6
 
 
+def test_the_seed_cannot_be_set_for_all(trained, tmp_path):
+    with pytest.raises(ValueError, match="seed differs from training to training"):
+        run_experiments("tiny", tmp_path / "out", progress=False, seed=5)
+    assert not trained
+
+
 def test_what_was_interrupted_goes_on(trained, tmp_path, monkeypatch):
     good = experiments.train_one
 

@@ -168,7 +168,9 @@ def test_other_settings_need_another_folder(made):
 @pytest.mark.parametrize(
     "options, told",
     [
-        ({"jobs": 0}, "jobs of 1 or more"),
+        ({"jobs": 0}, "jobs must be 1 or more, got 0"),
+        ({"lambd": 1.0}, "lambd differs from training to training"),
+        ({"seed": 3}, "seed differs from training to training"),
         ({"values": []}, "needs values"),
         ({"seeds": []}, "needs values"),
         ({"values": [0.1, -1]}, "lambd must be at least 0"),

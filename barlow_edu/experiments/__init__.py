@@ -27,7 +27,7 @@ from barlow_edu.data import recorded_folder
 from barlow_edu.devices import Computer, describe_environment
 from barlow_edu.files import replacing
 from barlow_edu.records import SeededRows
-from barlow_edu.short_runs import baselines, one_thread, train_one
+from barlow_edu.short_runs import baselines, one_thread, refuse_varied, train_one
 
 HERE = Path(__file__).parent
 FREE = ("name", "device", "root", "seed")  # settings that do not make another training
@@ -113,6 +113,7 @@ def run_experiments(
             f"No experiment {', '.join(sorted(unknown))}. There are {', '.join(experiments)}."
         )
     out = Path(out) if out is not None else Path("runs") / name
+    refuse_varied(overrides, "seed")
     base = dict(declared["base"])
     base = load_config(base.pop("config"), snapshots=0, **base | overrides)
     seeds = list(declared["seeds"] if seeds is None else seeds)

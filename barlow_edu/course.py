@@ -42,7 +42,10 @@ def execute(paths: Iterable[str | Path], timeout: int = 600) -> dict[str, float]
         notebook = nbformat.read(path, as_version=4)
         begin = time.perf_counter()
         client = NotebookClient(
-            notebook, timeout=timeout, resources={"metadata": {"path": path.parent}}
+            notebook,
+            timeout=timeout,
+            resources={"metadata": {"path": path.parent}},
+            coalesce_streams=True,  # how print reaches us in pieces is chance
         )
         client.execute()
         minutes[path.stem] = (time.perf_counter() - begin) / 60

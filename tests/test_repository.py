@@ -73,7 +73,7 @@ def test_environment_and_pyproject_are_in_step():
         ("tqdm>=4.66", [], {"tqdm": (">=4.66", None)}),
         ("tqdm>=4.66", ["tqdm>=4.66", "dask>=1"], {"dask": (None, ">=1")}),
         ("python>=3.11", ["python>=3.12"], {"python": (">=3.11", ">=3.12")}),
-        ("ruff>=0.15", [], {"ruff": (">=0.8", None)}),
+        ("ruff>=0.15", [], {"ruff": (">=0.15", None)}),
     ],
 )
 def test_drift_is_seen(line, new, expected):

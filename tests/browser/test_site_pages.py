@@ -58,7 +58,10 @@ FAULTS = {
         f"<script>fetch('{OUTSIDE}').catch(() => 0)</script>",
         "failed: ",
     ),
-    "socket to elsewhere": ("<script>new WebSocket('wss://example.com')</script>", "socket: "),
+    "socket to elsewhere": (
+        "<script>new WebSocket('wss://example.com')</script>",
+        "wss://example.com",
+    ),
     "address in place of a name": ('<img alt="x" src="http://192.0.2.1/x.png">', "failed: "),
     "missing picture": ('<img alt="x" src="no_such.png">', "404: "),
     "missing style": ('<link rel="stylesheet" href="no_such.css">', "404: "),

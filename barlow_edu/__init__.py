@@ -12,12 +12,18 @@ _HOMES = {
     "data": ("ImageSet", "load_images"),
     "encoders": ("build_encoder",),
     "evaluation": ("evaluate",),
-    "features": ("extract_features", "layer_features", "pixel_features"),
-    "finetuning": ("fine_tune", "train_classifier"),
+    "evaluation.features": ("extract_features", "layer_features", "pixel_features"),
+    "evaluation.probes": (
+        "factor_probe",
+        "few_label_probe",
+        "knn_accuracy",
+        "linear_probe",
+        "nearest",
+    ),
+    "evaluation.spectra": ("covariance_spectrum", "effective_rank", "rankme", "spectrum_decay"),
+    "evaluation.supervised": ("fine_tune", "train_classifier"),
     "loss": ("LossTerms", "barlow_twins_loss", "cross_correlation", "loss_floor", "standardize"),
-    "models": ("BarlowTwinsModel", "Projector"),
-    "probes": ("factor_probe", "few_label_probe", "knn_accuracy", "linear_probe", "nearest"),
-    "relatives": (
+    "methods.relatives": (
         "BYOLModel",
         "SimCLRModel",
         "SimSiamModel",
@@ -26,16 +32,33 @@ _HOMES = {
         "simclr_loss",
         "vicreg_loss",
     ),
+    "models": ("BarlowTwinsModel", "Projector"),
     "runs": ("Run", "best_run", "load_run"),
-    "spectra": ("covariance_spectrum", "effective_rank", "rankme", "spectrum_decay"),
     "training": ("TrainingDiverged", "TrainingInterrupted", "pretrain"),
     "views": ("TwinViews", "ViewRecipe"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = (
-    *("checks", "cli", "course", "distributed", "doctor", "experiments", "linear", "official"),
-    *("optim", "planner", "plots", "recipes", "streaming", "sweeps", *_HOMES),
-)
+# Where be.NAME, a module, stands today. Names of version one keep answering.
+_MODULES = {
+    "checks": "teaching.checks",
+    "course": "publishing.versions",
+    "distributed": "numerics.distributed",
+    "experiments": "studies.ablations",
+    "features": "evaluation.features",
+    "finetuning": "evaluation.supervised",
+    "linear": "scale.imagenet_linear",
+    "official": "scale.official",
+    "planner": "scale.planner",
+    "plots": "teaching.figures.plots",
+    "probes": "evaluation.probes",
+    "recipes": "studies.recipes",
+    "relatives": "methods.relatives",
+    "spectra": "evaluation.spectra",
+    "streaming": "storage.stream",
+    "sweeps": "studies.lambda_sweep",
+}
+_MODULES |= {name: name for name in ("cli", "config", "data", "doctor", "encoders", "evaluation")}
+_MODULES |= {name: name for name in ("loss", "models", "optim", "runs", "training", "views")}
 
 __all__ = sorted(_HOME_OF)
 
@@ -46,8 +69,8 @@ def __getattr__(name: str):
         globals()[name] = value
         return value
     if name in _MODULES:
-        return import_module(f"barlow_edu.{name}")
-    from barlow_edu.spelling import did_you_mean
+        return import_module(f"barlow_edu.{_MODULES[name]}")
+    from barlow_edu.storage.spelling import did_you_mean
 
     near = did_you_mean(name, (*__all__, *_MODULES))
     raise AttributeError(f"barlow_edu has no {name!r}.{near} It has {', '.join(__all__)}.")

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from barlow_edu import linear_command
-from barlow_edu.course_commands import add_course
+from barlow_edu.publishing.commands import add_course
+from barlow_edu.scale import commands as linear_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,7 +174,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from barlow_edu.planner import plan
+    from barlow_edu.scale.planner import plan
 
     names = ("gpus", "gpu_memory", "tflops", "images_per_second", "price_per_gpu_hour", "images")
     given = {name: getattr(options, name) for name in names}
@@ -183,7 +183,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from barlow_edu.sweeps import lambda_sweep
+    from barlow_edu.studies.lambda_sweep import lambda_sweep
 
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # forty trainings, one bar
     sweep = lambda_sweep(options.out, jobs=options.jobs, **_settings(options.set))
@@ -192,7 +192,7 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _ablations(options: argparse.Namespace) -> None:
-    from barlow_edu.experiments import run_experiments
+    from barlow_edu.studies.ablations import run_experiments
 
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # a hundred trainings, one bar
     found = run_experiments("ablations", options.out, options.only, **_settings(options.set))
@@ -204,7 +204,7 @@ def _ablations(options: argparse.Namespace) -> None:
 
 
 def _relatives(options: argparse.Namespace) -> None:
-    from barlow_edu.comparison import compare
+    from barlow_edu.studies.relatives import compare
 
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # thirty trainings, one bar
     found = compare(options.out, **_settings(options.set))
@@ -246,8 +246,8 @@ def _settings(pairs: Sequence[str]) -> dict:
 def _evaluate(options: argparse.Namespace) -> None:
     from barlow_edu.data import load_images
     from barlow_edu.evaluation import FEW_LABELS, FINE_TUNING, evaluate
+    from barlow_edu.evaluation.tables import evaluation_table
     from barlow_edu.runs import load_run
-    from barlow_edu.tables import evaluation_table
 
     run = load_run(options.run_folder)
     sets = {}

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 import yaml
 
-from barlow_edu.ablations import complete_ablation
 from barlow_edu.data import NAMES
 from barlow_edu.encoders import ENCODERS, STEMS
 from barlow_edu.loss import FORMS
+from barlow_edu.methods.ablations import complete_ablation
+from barlow_edu.methods.relatives import METHODS
 from barlow_edu.models import MODEL_DEFAULTS
 from barlow_edu.optim import OPTIMIZERS
-from barlow_edu.relatives import METHODS
-from barlow_edu.spelling import did_you_mean
+from barlow_edu.storage.spelling import did_you_mean
 from barlow_edu.views import PRESETS, TwinViews, ViewRecipe
 
 CONFIG_DIR = Path(__file__).parent / "configs"

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from barlow_edu.files import decode_images, fetch_archive, image_files
+from barlow_edu.storage.files import decode_images, fetch_archive, image_files
 
 GARMENT_CLASSES = (
     "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from barlow_edu.checkpoints import NEWEST, TrainingState
 from barlow_edu.data import ImageSet
-from barlow_edu.devices import Computer
-from barlow_edu.distributed import (
+from barlow_edu.numerics.devices import Computer
+from barlow_edu.numerics.distributed import (
     active_group,
     agree,
     alone,
@@ -28,10 +27,11 @@ from barlow_edu.distributed import (
     rank,
     world_size,
 )
-from barlow_edu.interrupts import USR1, StopRequest, TrainingInterrupted, requeue
 from barlow_edu.optim import set_learning_rate, warmup_cosine
 from barlow_edu.runs import RunWriter, build_views
-from barlow_edu.streaming import ImageStream, shares
+from barlow_edu.state import NEWEST, TrainingState
+from barlow_edu.storage.interrupts import USR1, StopRequest, TrainingInterrupted, requeue
+from barlow_edu.storage.stream import ImageStream, shares
 
 log = logging.getLogger("barlow_edu")
 

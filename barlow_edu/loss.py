@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from barlow_edu.distributed import (
+from barlow_edu.numerics.distributed import (
     active_group,
     add_up,
     all_reduce,

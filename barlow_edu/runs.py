@@ -32,13 +32,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from barlow_edu.ablations import AblatedBarlowTwins
 from barlow_edu.data import data_dir
-from barlow_edu.devices import describe_environment as describe_environment  # its former home
-from barlow_edu.files import append, replacing
+from barlow_edu.methods.ablations import AblatedBarlowTwins
+from barlow_edu.methods.relatives import METHODS
 from barlow_edu.models import MODEL_DEFAULTS, TwinModel
-from barlow_edu.relatives import METHODS
-from barlow_edu.spelling import did_you_mean
+from barlow_edu.numerics.devices import (
+    describe_environment as describe_environment,  # its former home
+)
+from barlow_edu.storage.files import append, replacing
+from barlow_edu.storage.spelling import did_you_mean
 from barlow_edu.views import TwinViews
 
 
@@ -128,7 +130,7 @@ def load_run(path: str | Path) -> Run:
     for folder in (Path(path), data_dir() / "runs" / str(path)):
         if (folder / "sweep.json").exists():
             raise ValueError(
-                f"{folder} holds a sweep, not a run: use barlow_edu.sweeps.load_sweep."
+                f"{folder} holds a sweep, not a run: use barlow_edu.studies.lambda_sweep.load_sweep."
             )
         if (folder / "config.yaml").exists():
             return Run(folder)

@@ -9,25 +9,25 @@ from typing import Any
 
 from torch import Tensor
 
-from barlow_edu.checkpoints import (
+from barlow_edu.config import load_config
+from barlow_edu.data import ImageSet
+from barlow_edu.loop import Loop, Plan, _plan, how_to_go_on
+from barlow_edu.loop import TrainingDiverged as TrainingDiverged
+from barlow_edu.numerics.devices import Computer, describe_environment
+from barlow_edu.numerics.distributed import check_same, from_first, process_group, rank, world_size
+from barlow_edu.runs import Run, RunWriter
+from barlow_edu.state import (
     NEWEST,
     PREVIOUS,
     TrainingState,
     find_checkpoints,
     remove_checkpoints,
 )
-from barlow_edu.config import load_config
-from barlow_edu.data import ImageSet
-from barlow_edu.devices import Computer, describe_environment
-from barlow_edu.distributed import check_same, from_first, process_group, rank, world_size
-from barlow_edu.files import DiskFull, only_process
-from barlow_edu.interrupts import (
+from barlow_edu.storage.files import DiskFull, only_process
+from barlow_edu.storage.interrupts import (
     TrainingInterrupted as TrainingInterrupted,  # for who calls pretrain
 )
-from barlow_edu.loop import Loop, Plan, _plan, how_to_go_on
-from barlow_edu.loop import TrainingDiverged as TrainingDiverged
-from barlow_edu.runs import Run, RunWriter
-from barlow_edu.streaming import ImageStream, images_for
+from barlow_edu.storage.stream import ImageStream, images_for
 
 
 def pretrain(

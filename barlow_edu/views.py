@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from barlow_edu.augmentations import (
+from barlow_edu.numerics.pixels import (
     FILTERS,
     JITTER_ORDERS,
     adjust_brightness,
@@ -30,7 +30,7 @@ from barlow_edu.augmentations import (
     jitter,
     solarise,
 )
-from barlow_edu.spelling import did_you_mean
+from barlow_edu.storage.spelling import did_you_mean
 
 __all__ = [
     "JITTER_ORDERS",

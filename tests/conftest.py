@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-OFFLINE = Path(__file__).parent / "offline"
+OFFLINE = Path(__file__).parent / "helpers" / "offline"
 
 
 def pytest_configure(config):

@@ -14,7 +14,8 @@ from PIL import Image
 from torchvision import datasets
 
 import barlow_edu as be
-from barlow_edu import data, files
+from barlow_edu import data
+from barlow_edu.storage import files
 
 ROOT = Path(__file__).parent.parent
 CHECKSUMS = {

@@ -27,8 +27,8 @@ from safetensors.torch import load_file
 from tiny import CONFIG, tiny_encoder, tiny_images
 
 import barlow_edu as be
-from barlow_edu import checkpoints
-from barlow_edu.files import DiskFull, FolderInUse
+from barlow_edu import state as checkpoints
+from barlow_edu.storage.files import DiskFull, FolderInUse
 from barlow_edu.training import TrainingInterrupted, pretrain
 
 # Processes of their own: forked from one that has nothing but the imports, or, on Windows, started afresh.
@@ -254,7 +254,7 @@ def test_a_second_ctrl_c_stops_at_once_if_it_is_meant(tmp_path, tiny, monkeypatc
 
     with pytest.raises(TrainingInterrupted):
         train(tmp_path / "a", at(4, twice))
-    monkeypatch.setattr("barlow_edu.interrupts.IMPATIENCE", -1)
+    monkeypatch.setattr("barlow_edu.storage.interrupts.IMPATIENCE", -1)
     with pytest.raises(KeyboardInterrupt) as caught:
         train(tmp_path / "b", at(4, twice))
     assert not isinstance(caught.value, TrainingInterrupted)

@@ -13,7 +13,8 @@ from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
-from barlow_edu import checkpoints, training
+from barlow_edu import state as checkpoints
+from barlow_edu import training
 from barlow_edu.config import load_config
 from barlow_edu.encoders import ENCODERS
 from barlow_edu.training import Computer, TrainingDiverged, _plan, pretrain

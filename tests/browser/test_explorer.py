@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from barlow_edu.sweeps import load_sweep
+from barlow_edu.studies.lambda_sweep import load_sweep
 
 NOTEBOOK = Path(__file__).parent.parent.parent / "notebooks" / "06_lambda_explorer.ipynb"
 BAR = 30  # frames a second that are promised
@@ -350,7 +350,7 @@ def test_exported_notebook_without_kernel_or_network(
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The explorer as a page of its own."""
-    from barlow_edu.explorer import LambdaExplorer
+    from barlow_edu.teaching.explorer import LambdaExplorer
 
     return LambdaExplorer().save(tmp_path_factory.mktemp("page") / "explorer.html")
 

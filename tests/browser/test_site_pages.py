@@ -8,7 +8,7 @@ import pytest
 from watched import SIZES, Watched, served
 
 pytest.importorskip("sphinx_book_theme", reason="pip install sphinx myst-nb sphinx-book-theme")
-from barlow_edu.site import build_site
+from barlow_edu.publishing.site import build_site
 
 TO_LOOK_AT = {
     "index.html": "home",

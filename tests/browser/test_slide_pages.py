@@ -2,7 +2,8 @@
 
 import pytest
 
-from barlow_edu import builds, slides
+from barlow_edu.publishing import copies as builds
+from barlow_edu.publishing import slides
 
 # Turn all slides; of each its height, and how far a formula or a line of code reaches beyond it.
 TURNED = """() => {

@@ -1,0 +1,133 @@
+"""Batch norm over several processes, on any device and in any precision.
+
+torch's own SyncBatchNorm refuses tensors on a CPU. The one here is built on plain collectives; GPUs get torch's,
+which has kernels of its own. Both are exact: the statistics are those of all processes' samples together, and
+the backward pass sums over all of them. Parameters, buffers and their names are those of nn.BatchNorm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from barlow_edu.numerics.distributed import active_group, add_up, collect, pooled
+
+
+def synchronize_batch_norm(model: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
+    """``model`` with every batch norm taking its statistics over all processes; parameters stay the same objects."""
+    if torch.device(device).type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for m in model.modules():
+        if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            m.__class__ = _CLASSES[type(m)]
+    return model
+
+
+@contextmanager
+def untracked(model: nn.Module) -> Iterator[None]:
+    """Inside, batch norm leaves its running averages as they are; what it computes is the same."""
+    kept = [(m, dict(m._buffers)) for m in model.modules() if isinstance(m, _BatchNorm)]
+    for m, buffers in kept:  # copies take the updates: without any, other kernels would run
+        m._buffers.update({k: None if v is None else v.clone() for k, v in buffers.items()})
+    try:
+        yield
+    finally:
+        for m, buffers in kept:
+            m._buffers.update(buffers)
+
+
+class _Synchronized(_BatchNorm):
+    """nn.BatchNorm whose statistics, while it trains in several processes, are those of all of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise with the statistics of all processes; same shape out as in."""
+        group = active_group()
+        if group is None or not (self.training or self.running_mean is None):
+            return super().forward(x)
+        self._check_input_dim(x)
+        n = x.numel() // x.shape[1] * group.size()
+        if n == 1:
+            raise ValueError(
+                f"Batch norm needs more than one value a channel, got {tuple(x.shape)}."
+            )
+        out, mean, variance = _Normalize.apply(x, self.weight, self.bias, self.eps, group)
+        if self.training and self.track_running_stats:
+            self._track(mean, variance * (n / (n - 1)))
+        return out
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """The running averages, as nn.BatchNorm keeps them: of the unbiased variance."""
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:  # a plain average of all batches
+            momentum = 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
+
+
+class SynchronizedBatchNorm1d(_Synchronized, nn.BatchNorm1d):
+    """For (N, C) and (N, C, L)."""
+
+
+class SynchronizedBatchNorm2d(_Synchronized, nn.BatchNorm2d):
+    """For (N, C, H, W)."""
+
+
+class SynchronizedBatchNorm3d(_Synchronized, nn.BatchNorm3d):
+    """For (N, C, D, H, W)."""
+
+
+_CLASSES = {
+    nn.BatchNorm1d: SynchronizedBatchNorm1d,
+    nn.BatchNorm2d: SynchronizedBatchNorm2d,
+    nn.BatchNorm3d: SynchronizedBatchNorm3d,
+}
+
+
+class _Normalize(torch.autograd.Function):
+    """x -> normalised x, and the mean and biased variance (C,) of all processes' x."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight, bias, eps: float, group):
+        """Standardise with the statistics of all processes; same shape out as in."""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        variance, mean = torch.var_mean(wide, _but_channels(x), correction=0)
+        mean, variance = pooled(*collect(torch.stack([mean, variance]), group).unbind(1))
+        ctx.eps, ctx.group = eps, group
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.mark_non_differentiable(mean, variance)
+        # With statistics given, torch's kernel for evaluation computes just this.
+        return (
+            torch.batch_norm(x, weight, bias, mean, variance, False, 0.0, eps, False),
+            mean,
+            variance,
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, *unused):
+        """dx = w / σ (g − mean(g) − x̂ mean(g x̂)): the kernel gives the first term and both sums over this share."""
+        x, weight, mean, variance = ctx.saved_tensors
+        ones = torch.ones_like(mean) if weight is None else weight
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, ones, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        n = x.numel() // x.shape[1] * ctx.group.size()
+        sums = add_up(torch.stack([grad_bias, grad_weight]).to(mean.dtype), ctx.group).div_(n)
+        inverse = (variance + ctx.eps).rsqrt()
+        slope = -sums[1] * inverse.square() * ones
+        offset = -sums[0] * inverse * ones - mean * slope
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        grad_x = grad_x + (x * slope.view(shape) + offset.view(shape)).to(grad_x.dtype)
+        kept = (None, None) if weight is None else (grad_weight, grad_bias)
+        return grad_x, *kept, None, None
+
+
+def _but_channels(x: Tensor) -> list[int]:
+    return [0, *range(2, x.ndim)]

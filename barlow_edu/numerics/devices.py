@@ -1,0 +1,135 @@
+"""Where a run is computed: device, precision, memory layout, and the machine around them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from barlow_edu.numerics.distributed import local_rank
+
+
+@dataclass(frozen=True)
+class Computer:
+    """Where and in which precision to compute, and why."""
+
+    device: torch.device
+    bfloat16: bool
+    channels_last: bool
+    reason: str
+
+    @classmethod
+    def choose(cls, config: Mapping[str, Any]) -> Computer:
+        """The device and precision a configuration asks for; "auto" goes by what the machine can do."""
+        device = config["device"]
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"device={config['device']!r}, but torch finds no GPU. Take 'auto' or 'cpu'."
+            )
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local_rank())
+        able = _fast_bfloat16(device)
+        precision, layout = config["precision"], config["channels_last"]
+        bfloat16 = able if precision == "auto" else precision == "bfloat16"
+        # oneDNN's and cuDNN's bfloat16 convolutions want channels last; float32 on a CPU gains little.
+        channels_last = bfloat16 if layout == "auto" else layout
+        why = "this device computes it fast" if able else "this device has no fast bfloat16"
+        return cls(device, bfloat16, channels_last, why if precision == "auto" else "as configured")
+
+    def describe(self) -> dict[str, Any]:
+        """For environment.json and for the user."""
+        precision = "bfloat16" if self.bfloat16 else "float32"
+        layout = "channels last" if self.channels_last else "channels first"
+        return {"precision": f"{precision}, {layout} ({self.reason})"}
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def place(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) on the device, in its preferred layout."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return x.to(self.device, memory_format=layout, non_blocking=True)
+
+    def seed(self, seed: int) -> None:
+        """Seed torch's own generators, from which modules such as dropout draw."""
+        # Not torch.manual_seed: it asks every kind of device, and queues up for those not yet in use.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    @contextlib.contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """Inside, the same seeds give the same run; torch's global random state is left as it was found.
+
+        On a GPU cuDNN is held to its deterministic kernels: those it picks by timing them differ in the last
+        bits from one run to the next.
+        """
+        cudnn = torch.backends.cudnn
+        before = cudnn.deterministic, cudnn.benchmark
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus):
+            cudnn.deterministic, cudnn.benchmark = True, False
+            try:
+                yield
+            finally:
+                cudnn.deterministic, cudnn.benchmark = before
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    try:  # no public name for this yet
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    except AttributeError:
+        return False
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Hardware and versions, for environment.json."""
+    import torchvision
+
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The checkout's commit, if the package runs from one."""
+    command = ["git", "-C", str(Path(__file__).parents[1]), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""From the notebooks to a class: student and instructor versions, copies, slides, the website."""

@@ -1,0 +1,1 @@
+"""What a laptop does not need: large images, many processes, plans, published weights."""

@@ -1,0 +1,183 @@
+"""How exact are losses and gradients over several processes? This package's, and the usual ways, side by side.
+
+One batch of images is shared out, so that every process holds different ones. A small model with batch norm
+goes through DistributedDataParallel; its gradients are compared with those of one process that holds the whole
+batch. Everything is float64: what differs, differs by method and not by rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from barlow_edu.loss import barlow_twins_loss, standardize
+from barlow_edu.models import BarlowTwinsModel
+from barlow_edu.numerics.batchnorm import synchronize_batch_norm
+from barlow_edu.numerics.distributed import (
+    active_group,
+    all_reduce,
+    data_parallel,
+    rank,
+    world_size,
+)
+from barlow_edu.optim import build_optimizer
+from barlow_edu.scale.processes import run_processes
+
+BATCH, DIM, LAMBDA = 64, 16, 0.005
+STEPS = {"sgd": 0.01, "lars": 0.5, "adamw": 0.001}  # optimizer: learning rate
+
+
+def small_model(seed: int = 0) -> BarlowTwinsModel:
+    """Two convolutions and a projector of two layers, with three batch norms, in float64."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, 3, stride=2),
+            nn.Flatten(),
+        )
+        settings = {"encoder": encoder, "encoder_dim": 48, "proj_dim": DIM, "proj_layers": 2}
+        return BarlowTwinsModel(settings, lambd=LAMBDA).double()
+
+
+def batch(step: int = 0) -> tuple[Tensor, Tensor]:
+    """Two views of the whole batch, (64, 3, 11, 11), other ones at every step."""
+    generator = torch.Generator().manual_seed(step)
+    x, noise = torch.randn(2, BATCH, 3, 11, 11, generator=generator, dtype=torch.float64)
+    # Later images have more contrast: the processes' shares differ in mean and variance too.
+    x = x * torch.linspace(0.5, 2, BATCH, dtype=torch.float64).view(-1, 1, 1, 1)
+    return x, x + 0.5 * noise
+
+
+def share(view: Tensor) -> Tensor:
+    """This process's rows of the whole batch."""
+    return view.chunk(world_size())[rank()]
+
+
+class _Blind(torch.autograd.Function):
+    """torch.distributed.all_reduce as autograd sees it: not at all."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.clone()
+        if active_group() is not None:
+            dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad
+
+
+def _local(z: Tensor) -> Tensor:
+    """Standardised along this process's rows alone."""
+    return (z - z.mean(0)) / z.std(0, correction=0)
+
+
+def _usual(z_a: Tensor, z_b: Tensor, normalise, reduce, rows: int) -> Tensor:
+    """Equation 1 of the paper, on C made with the given parts."""
+    c = reduce(normalise(z_a).T @ normalise(z_b)) / rows
+    diagonal = c.diagonal()
+    off = c.square().sum() - diagonal.square().sum()
+    return (1 - diagonal).square().sum() + LAMBDA * off
+
+
+# How the loss is made of a process's embeddings: name -> (function, who does it so)
+WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "barlow_edu, matrix form": lambda a, b: barlow_twins_loss(a, b, LAMBDA, "matrix").loss,
+    "barlow_edu, gram form": lambda a, b: barlow_twins_loss(a, b, LAMBDA, "gram").loss,
+    "all-reduce of C unseen by autograd": lambda a, b: _usual(
+        a, b, standardize, _Blind.apply, BATCH
+    ),
+    "the same, statistics of each share": lambda a, b: _usual(a, b, _local, _Blind.apply, BATCH),
+    "all-reduce of C seen, statistics of each share": lambda a, b: _usual(
+        a, b, _local, all_reduce, BATCH
+    ),
+    "every process its own C": lambda a, b: _usual(a, b, _local, lambda c: c, len(a)),
+}
+PRACTICE = {
+    "all-reduce of C unseen by autograd": "published code",
+    "the same, statistics of each share": "solo-learn",
+    "all-reduce of C seen, statistics of each share": "lightly, stable-pretraining",
+    "every process its own C": "a single-process loss under DDP",
+}
+
+
+def _parallel(module: nn.Module) -> nn.Module:
+    return data_parallel(synchronize_batch_norm(module))
+
+
+class _Embed(nn.Module):
+    """Both views' embeddings, so that the loss stays outside."""
+
+    def __init__(self, model: BarlowTwinsModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.embed(view1), self.model.embed(view2)
+
+
+def gradients(way: str) -> dict[str, Any]:
+    """Loss, every parameter's gradient and the running averages, after one backward pass in this process."""
+    model = small_model()
+    embed = _parallel(_Embed(model))
+    loss = WAYS[way](*embed(*map(share, batch())))
+    loss.backward()
+    return {
+        "loss": loss.item(),
+        "gradients": {name: p.grad for name, p in model.named_parameters()},
+        "buffers": {name: b.double() for name, b in model.named_buffers()},
+    }
+
+
+def trained(optimizer: str, form: str, steps: int = 3) -> dict[str, Tensor]:
+    """Weights and running averages after some steps of the package's model."""
+    model = small_model()
+    model.config["form"] = form
+    parallel = _parallel(model)
+    update = build_optimizer(optimizer, model, lr=STEPS[optimizer], weight_decay=1e-4)
+    for step in range(steps):
+        loss, _ = parallel(*map(share, batch(step)))
+        update.zero_grad()
+        loss.backward()
+        update.step()
+    return {name: value.double() for name, value in model.state_dict().items()}
+
+
+def compare(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+    """What of ``gradients`` differs: of the loss, the largest of any gradient, and its length and direction."""
+    pairs = [(found["gradients"][name], g) for name, g in reference["gradients"].items()]
+    one, other = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
+    return {
+        "loss": abs(found["loss"] - reference["loss"]),
+        "largest": max((a - b).abs().max().item() for a, b in pairs),
+        "length": (one.norm() / other.norm()).item(),
+        "cosine": torch.cosine_similarity(one, other, dim=0).item(),
+    }
+
+
+def all_gradients() -> dict[str, dict[str, Any]]:
+    """:func:`gradients` for every way."""
+    return {way: gradients(way) for way in WAYS}
+
+
+def exactness_table(processes: tuple[int, ...] = (1, 2, 4)) -> list[dict[str, Any]]:
+    """One row a way and number of processes: processes, way, practice, and what :func:`compare` finds.
+
+    Starts the processes; some seconds. The reference is one process with the matrix form.
+    """
+    reference, rows = all_gradients(), []
+    for count in processes:
+        found = reference if count == 1 else run_processes(all_gradients, count)[0]
+        for way in WAYS:
+            differs = compare(found[way], reference["barlow_edu, matrix form"])
+            practice = PRACTICE.get(way, "this package")
+            rows.append({"processes": count, "way": way, "practice": practice, **differs})
+    return rows

@@ -1,0 +1,1 @@
+"""Files, safely: run folders, checkpoints, image trees, downloads, streams."""

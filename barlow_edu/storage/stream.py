@@ -1,0 +1,247 @@
+"""Class-folder trees too large for memory: worker processes decode the images as they are needed.
+
+Two ways to make twin views. "decode_once": a worker decodes each JPEG once, shrinks it to fit into a square
+canvas and hands it over as uint8; both views are then made on the device, for the whole batch at a time
+(``views.py``). "per_image", the paper's: a worker cuts both views out of the full-size picture with torchvision's
+transforms and hands over two float tensors.
+
+The image lies in the canvas's upper left corner, as wide and high as its proportions want; it is never enlarged,
+and crops are drawn within it: no crop sees the rest of the canvas. What is lost is detail finer than the
+canvas: at the default, 1.75 x the view's size, a photograph of 500 x 375 pixels keeps 78 % of its resolution for
+views of 224 pixels.
+
+Which images form which batch is decided by the caller. What a batch holds depends on its rows and keys alone,
+never on the number of workers or of processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from barlow_edu.data import SPLITS, ImageSet, _balanced, load_images
+from barlow_edu.reference_views import reference_transforms
+from barlow_edu.runs import build_views
+from barlow_edu.storage.decoding import Batch, Decoder
+from barlow_edu.storage.files import image_files
+from barlow_edu.storage.interrupts import leave_to_main_process
+from barlow_edu.views import TwinViews
+
+MODES = ("decode_once", "per_image", "centre")
+IN_MEMORY = 8e9  # bytes of decoded images, above which stream="auto" streams
+CANVAS = 1.75  # default side of the canvas, in sides of a view
+MOST_WORKERS = 16  # of one process, when nothing is said
+log = logging.getLogger("barlow_edu")
+
+
+class ImageStream:
+    """The images of a split of a class-folder tree, decoded when they are asked for.
+
+    files, labels (N,), classes, name: as of an ``ImageSet``. mode: "decode_once", "per_image" or "centre" (shorter
+    side resized to 8/7 of ``size``, then a centre crop: the evaluation's). size: side of a view. canvas: see
+    above. workers: processes that decode; 0, none; None, as many as this process has cores, at most 16.
+    transforms: the reference pipeline's two, for "per_image".
+
+    An unreadable file is named in a warning, once, listed in ``unreadable``, and replaced by the next readable
+    one in the list: the same one every time.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: Tensor,
+        classes: list[str],
+        size: int,
+        mode: str = "decode_once",
+        canvas: int | None = None,
+        workers: int | None = None,
+        views: TwinViews | None = None,
+        name: str = "folder",
+    ):
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
+        paths = [os.fspath(f) for f in files]
+        root = os.path.commonpath({os.path.dirname(os.path.dirname(path)) for path in paths})
+        self.root, start = Path(root), len(os.path.join(root, ""))
+        self.labels, self.classes, self.name, self.mode = labels, classes, name, mode
+        self.size, self.canvas = size, canvas or round(CANVAS * size)
+        self.workers = _workers() if workers is None else workers
+        # As bytes in one array: a million Path objects would be copied into every worker, one by one.
+        self.names = np.array([os.fsencode(path[start:]) for path in paths])
+        side = self.canvas if mode == "decode_once" else size
+        transforms = reference_transforms(views or TwinViews("imagenet", size))
+        self._decoder = Decoder(str(self.root), self.names, mode, side, transforms)
+        self._batches: list[list[tuple[int, int]]] = []
+        self._loader: DataLoader | None = None
+        self.unreadable: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        shape = f"canvas {self.canvas}" if self.mode == "decode_once" else f"{self.size} pixels"
+        told = f"{len(self):,} images streamed, {self.mode}, {shape}, {len(self.classes)} classes"
+        return f"ImageStream({self.name!r}, {told})"
+
+    def fingerprint(self) -> str:
+        """Number and names of the files and the content of 64 of them, and how they are decoded."""
+        check = zlib.crc32(self.names.tobytes())
+        for name in self.names[:: max(1, len(self) // 64)]:
+            check = zlib.crc32((self.root / os.fsdecode(name)).read_bytes(), check)
+        return (
+            f"{len(self)} files, {self._decoder.mode}, {self._decoder.side}, checksum {check:08x}"
+        )
+
+    def batches(self, rows: Iterable[Tensor], keys: Iterable[int] | None = None) -> Iterator[Batch]:
+        """The images of each tensor of row numbers, in order; workers read ahead.
+
+        keys: one whole number a batch, from which the reference pipeline draws its views (with the row's number);
+        default 0, 1, 2, ...
+        """
+        rows = [batch.tolist() for batch in rows]
+        keys = range(len(rows)) if keys is None else keys
+        self._batches[:] = [[(r, k) for r in b] for b, k in zip(rows, keys, strict=False)]
+        if self._loader is None:
+            self._loader = self._open()
+        for batch in self._loader:
+            self._report(batch.unreadable)
+            yield batch
+
+    def load(self, rows: Tensor) -> Batch:
+        """One batch, decoded here and now: of the images, whole, on their canvas ("centre": cropped)."""
+        mode = "centre" if self.mode == "centre" else "decode_once"
+        side = self.size if mode == "centre" else self.canvas
+        decoder = Decoder(str(self.root), self.names, mode, side, ())
+        batch = decoder.__getitems__([(row, 0) for row in rows.tolist()])
+        self._report(batch.unreadable)
+        return batch
+
+    def twins(
+        self,
+        batch: Batch,
+        views: TwinViews,
+        generator: torch.Generator | None,
+        device: torch.device | str,
+        own: slice = slice(None),
+        total: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Both views of a batch on the device, (n, 3, size, size) each, normalised.
+
+        own, total: where these rows lie in a batch of ``total`` that several processes share. Each draws for all
+        of it and keeps its own, so that the views do not depend on the number of processes.
+        """
+        images = batch.images.to(device, non_blocking=True)
+        if batch.second is not None:
+            return images, batch.second.to(device, non_blocking=True)
+        sizes = batch.sizes
+        if total is not None:
+            sizes = torch.full((total, 2), self.canvas)
+            sizes[own] = batch.sizes
+        return views.of_part(images, sizes, own, generator)
+
+    def close(self) -> None:
+        """Send the workers home; they come again when they are needed."""
+        self._loader = None
+
+    def _open(self) -> DataLoader:
+        return DataLoader(
+            self._decoder,
+            batch_sampler=self._batches,
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=leave_to_main_process,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+            generator=torch.Generator(),  # or each epoch would draw a seed from torch's own
+        )
+
+    def _report(self, unreadable: Sequence[tuple[str, str]]) -> None:
+        for name, reason in unreadable:
+            if name not in self.unreadable:
+                self.unreadable[name] = reason
+                log.warning("Unreadable, another image stands in for it: %s (%s)", name, reason)
+
+
+def shares(order: Tensor, batch_size: int, rank: int = 0, processes: int = 1) -> list[Tensor]:
+    """The rows of an epoch's batches that fall to process ``rank``: one tensor a batch, of equal lengths.
+
+    order: the images of the epoch, shuffled, the same in every process. Batch i is its rows from i batch_size on,
+    and the processes hold them in turn, a block each: so the batches are the same however many processes there
+    are. The last, partial batch is left out. Raises ValueError if the batch does not divide.
+    """
+    if batch_size % processes:
+        raise ValueError(
+            f"batch_size={batch_size} does not divide by {processes} processes. Take another batch size or "
+            "another number of processes."
+        )
+    whole = len(order) // batch_size * batch_size
+    blocks = order[:whole].view(-1, processes, batch_size // processes)
+    return list(blocks[:, rank])
+
+
+def every_row(images: int, batch_size: int, rank: int = 0, processes: int = 1) -> list[Tensor]:
+    """All rows, for an evaluation: each in exactly one batch of exactly one process; the last may be small."""
+    own = torch.arange(images)[rank::processes]
+    return list(own.split(batch_size)) if len(own) else []
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _workers() -> int:
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        cores = os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | None = None):
+    """The stream that a configuration with ``data: folder`` describes. mode: default, its ``pipeline``.
+
+    Raises ValueError without a root, FileNotFoundError without the folder.
+    """
+    if config["data"] != "folder" or config["root"] is None:
+        raise ValueError(
+            "Only a class-folder tree is streamed: set data=folder and root=PATH, a folder with "
+            f"train{os.sep}CLASS{os.sep}image files (got data={config['data']}, root={config['root']})."
+        )
+    root = Path(config["root"]).expanduser()
+    files, labels, classes = image_files(root, SPLITS[split])
+    labels = torch.tensor(labels)
+    if config["limit"] is not None and split == "train":
+        rows = _balanced(labels, config["limit"], 0)
+        files, labels = [files[i] for i in rows], labels[rows]
+    size, views = config["image_size"], build_views(config)
+    settings = (mode or config["pipeline"], config["canvas"], config["workers"])
+    return ImageStream(files, labels, classes, size, *settings, views)
+
+
+def images_for(config: Mapping[str, Any]) -> ImageSet | ImageStream:
+    """The training images of a configuration: in memory where they fit, streamed where not or if so told.
+
+    Raises ValueError for a pipeline that only a stream has, if stream is False.
+    """
+    size = config["image_size"] if config["data"] == "folder" else None
+    if config["pipeline"] == "per_image" and config["stream"] is False:
+        raise ValueError(
+            "pipeline=per_image works on files, but stream=False. Set stream=auto or True, or "
+            "pipeline=decode_once."
+        )
+    if config["stream"] is True or config["pipeline"] == "per_image":
+        return open_stream(config)
+    if config["stream"] == "auto" and size is not None and config["root"] is not None:
+        stream = open_stream(config)
+        if 3 * size**2 * len(stream) > IN_MEMORY:
+            return stream
+    return load_images(config["data"], config["root"], "train", config["limit"], size)

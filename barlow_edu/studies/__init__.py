@@ -1,0 +1,1 @@
+"""Repeated short trainings, their records, and what they say about the claims."""

@@ -1,0 +1,204 @@
+"""The lambda explorer: slide through a recorded sweep, or train while sliding.
+
+``LambdaExplorer`` shows a ``Sweep``. Everything is sent once and drawn in the browser, so that it needs no kernel.
+It comes in three outputs, for each place where a notebook is read:
+
+* a picture: C at five λ and the curves. GitHub and a PDF show this. As in ``film.py``, what was measured travels
+  inside the PNG, since nbval compares all but images;
+* a script that turns the picture into the explorer, in JupyterLab and in exported pages;
+* a widget that tells the kernel which λ the reader chose: ``explorer.lambd``.
+
+``LiveLambda``, from ``panel.py``, trains in the kernel while one slides.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import struct
+import zlib
+from functools import cached_property
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from barlow_edu.studies.lambda_sweep import Sweep, load_sweep
+from barlow_edu.teaching.figures import drawing
+from barlow_edu.teaching.figures.film import to_png
+from barlow_edu.teaching.panel import LiveLambda, asset, bundle, colour_table
+
+__all__ = ["LambdaExplorer", "LiveLambda"]
+CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
+STRIP = 5  # matrices in the picture
+TITLE = "The lambda explorer"
+
+
+def pack(sweep: Sweep) -> bytes:
+    """All that the explorer shows, compressed: length of the header, JSON header, C of every λ as uint8."""
+    dim, dims = len(sweep.rows[0]["spectrum"]), len(sweep.bytes[0])
+    redundancy = sweep.column("redundancy")
+    numbers = {
+        "lambdas": sweep.values,
+        "knn_z": 100 * sweep.column("knn_z"),
+        "knn_h": 100 * sweep.column("knn"),
+        "rank_z": sweep.column("effective_rank_z"),
+        "rank_h": sweep.column("effective_rank_h"),
+        "diagonal": sweep.column("diagonal_mean"),
+        "rms": np.sqrt(redundancy / max(dim * (dim - 1), 1)),
+        "invariance": sweep.column("invariance"),
+        "weighted": sweep.values * redundancy,
+        "spectrum": sweep.spectra,
+        "pixels": np.array(100 * sweep.baselines["pixels"]),
+    }
+    header = {key: _short(values.tolist()) for key, values in numbers.items()}
+    header |= {"dims": dims, "dim": dim, "features": int(sweep.column("features")[0])}
+    text = json.dumps(header).encode()
+    return zlib.compress(struct.pack("<I", len(text)) + text + np.stack(sweep.bytes).tobytes(), 9)
+
+
+def _short(values):
+    """Four digits of every number in a nested list."""
+    if isinstance(values, list):
+        return [_short(value) for value in values]
+    return float(f"{values:.4g}")
+
+
+def with_chunk(png: bytes, name: bytes, data: bytes) -> bytes:
+    """A PNG with one more chunk, before its last."""
+    body = name + data
+    chunk = struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:-12] + chunk + png[-12:]
+
+
+def plain(value: float) -> str:
+    """Three digits without an exponent: 0.00001 and not 1e-05."""
+    return np.format_float_positional(value, precision=3, fractional=False, trim="-")
+
+
+class LambdaExplorer(anywidget.AnyWidget):
+    """Slide through a sweep: C, its spectrum, and where on the curves of kNN and effective rank one is.
+
+    sweep: a ``Sweep`` or where to find one. ``lambd`` is the λ that is shown; set it from Python, or read what
+    the reader chose. ``save`` writes a page of its own (.html) or the picture (.png); neither needs a kernel or
+    a network. Raises ValueError for a sweep over anything else than λ, or with several seeds.
+    """
+
+    _esm = asset("explorer.js") + "\nexport default { render: renderExplorer };\n"
+    _css = asset("explorer.css")
+    data = traitlets.Bytes().tag(sync=True)
+    spec = traitlets.Dict().tag(sync=True)
+    index = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, sweep: Sweep | str | Path = "lambda_sweep"):
+        self.sweep = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
+        lambdas, dims = self.sweep.values, len(self.sweep.bytes[0])
+        if self.sweep.key != "lambd" or lambdas.min() <= 0 or len(set(lambdas)) < len(lambdas):
+            raise ValueError(
+                f"LambdaExplorer needs a sweep over lambd, one training a value, above 0. Got {self.sweep}."
+            )
+        places = np.linspace(0, len(lambdas) - 1, min(STRIP, len(lambdas))).round().astype(int)
+        self.places = sorted({int(i) for i in places})
+        names = ", ".join(plain(lambdas[i]) for i in self.places)
+        spec = {
+            "title": TITLE,
+            "note": f"{len(lambdas)} short trainings on {self.sweep.config['data']}, the same but for λ. "
+            "Drag the slider or a curve, or press the arrow keys.",
+            "alt": f"{TITLE}: the matrix C after training with λ = {names}, and below it kNN accuracy and "
+            f"effective rank against λ. C is drawn from −1 (blue) to 1 (red), {dims} dimensions of it.",
+            "colours": colour_table(),
+            "start": self.sweep.nearest(0.005),
+        }
+        super().__init__(data=pack(self.sweep), spec=spec, index=spec["start"])
+
+    def __repr__(self) -> str:
+        return f"<LambdaExplorer: {len(self.sweep.values)} values of lambda>"
+
+    @property
+    def lambd(self) -> float:
+        """The λ that is shown."""
+        return float(self.sweep.values[self.index])
+
+    @lambd.setter
+    def lambd(self, value: float) -> None:
+        """Show the nearest λ of the sweep."""
+        self.index = self.sweep.nearest(value)
+
+    def figure(self) -> Figure:
+        """C at five λ, and the curves of kNN and effective rank against λ."""
+        with drawing.style():
+            fig = Figure(figsize=(drawing.WIDTH, 4.9))
+            rows = fig.add_gridspec(2, 1, height_ratios=[1, 1.2], hspace=0.08)
+            axes = rows[0].subgridspec(1, len(self.places)).subplots(squeeze=False)[0]
+            for ax, place in zip(axes, self.places, strict=True):
+                c = self.sweep.matrix(place).astype(float)
+                image = drawing.heatmap(ax, c, ticks=False, beside=len(axes))
+                ax.set_title(f"λ = {plain(self.sweep.values[place])}", weight="bold")
+                ax.set_xlabel(drawing.summary(c, "\n", short=True), size=9)
+            fig.colorbar(image, ax=axes, shrink=0.7, aspect=12, pad=0.02, ticks=[-1, 0, 1])
+            self._curves(*rows[1].subgridspec(1, 2).subplots())
+        return fig
+
+    def _curves(self, left, right) -> None:
+        sweep = self.sweep
+        for ax in (left, right):
+            drawing.log_axis(ax.xaxis, sweep.values)
+            ax.xaxis.set_major_locator(LogLocator(numticks=4))
+            ax.set_xlabel("λ")
+        pixels = 100 * sweep.baselines["pixels"]
+        for ax, what, factor, targets in (
+            (left, ("knn_z", "knn"), 100, {"pixels": pixels}),
+            (right, ("effective_rank_z", "effective_rank_h"), 1, {}),
+        ):
+            columns = zip(("embeddings z", "features h"), what, strict=True)
+            lines = {name: (sweep.values, factor * sweep.column(key)) for name, key in columns}
+            drawing.lines(ax, lines, log=False, targets=targets)
+        left.set_ylabel("kNN accuracy, %")
+        right.set_ylabel("effective rank")
+
+    @cached_property
+    def png(self) -> bytes:
+        """The picture, with all that the explorer shows inside."""
+        return with_chunk(to_png(self.figure(), self.spec["alt"]), CHUNK, self.data)
+
+    def player(self) -> str:
+        """The HTML that stands after the picture. It holds nothing that was measured."""
+        data = html.escape(json.dumps(self.spec, ensure_ascii=False))
+        note = "Run the cell above to slide through the picture."
+        script = asset("explorer.js") + "startBesidePicture(script.previousElementSibling);"
+        script = f"(function (script) {{\n{script}\n}})(document.currentScript);"
+        body = f'<div class="be-lx be-lx-player" data-explorer="{data}">{note}</div>'
+        return f"<style>{self._css}</style>{body}<script>{script}</script>"
+
+    def static_html(self) -> str:
+        """A page of its own, which needs nothing else."""
+        alt = html.escape(self.spec["alt"])
+        image = f'<img width="700" alt="{alt}" src="data:image/png;base64,{base64.b64encode(self.png).decode()}">'
+        head = '<!doctype html><html lang="en"><meta charset="utf-8">'
+        head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        head += f"<title>{TITLE}</title>"
+        return f'{head}<body class="be-page">{image}{self.player()}</body></html>'
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page to ``path`` (.html), or the picture (.png)."""
+        path = Path(path)
+        if path.suffix == ".png":
+            path.write_bytes(self.png)
+        else:
+            path.write_text(self.static_html(), encoding="utf-8")
+        return path
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        width, height = (round(100 * inches) for inches in self.figure().get_size_inches())
+        look = {"alt": self.spec["alt"], "width": width, "height": height}
+        picture = {"image/png": base64.b64encode(self.png).decode(), "text/plain": repr(self)}
+        display(picture, raw=True, metadata={"image/png": look})
+        player = {"text/html": self.player(), "text/plain": "<LambdaExplorer player>"}
+        display(player, raw=True)
+        display(bundle(self._repr_mimebundle_(), "<LambdaExplorer widget>"), raw=True)

@@ -1,0 +1,1 @@
+"""Every figure of the course: styling, drawings, photographs, film."""

@@ -1,0 +1,169 @@
+"""Figures of what features know: neighbours, a map of the features, factors through the layers.
+
+``plots`` offers them beside its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from barlow_edu.teaching.figures import drawing
+from barlow_edu.teaching.figures.drawing import PALETTE, TEXT, WIDTH, styled, to_array
+
+SHAPES = "os^Dvp*XP<"  # one a class; with seven colours no two of 70 classes look alike
+WRONG = PALETTE[1]
+
+
+@styled
+def neighbours(
+    queries,
+    found,
+    query_names: Sequence[str] | None = None,
+    found_names: Sequence[Sequence[str]] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Each query at the left of its row, its nearest neighbours beside it, the nearest first.
+
+    Shapes: (Q, C, H, W) and (Q, k, C, H, W), uint8 or float in [0, 1]. Names stand below; a neighbour whose
+    name is not the query's gets a cross before its name, and a frame. Raises ValueError if the numbers of
+    queries, neighbours and names do not fit.
+    """
+    queries = drawing.to_pictures(queries, "queries")
+    if len(found) != len(queries):
+        raise ValueError(f"Got {len(queries)} queries and neighbours of {len(found)}.")
+    rows = [drawing.to_pictures(x, "found") for x in found]
+    names = _names(query_names, found_names, len(queries), len(rows[0]))
+    blank = np.ones_like(queries[:1])
+    rows = [np.concatenate([q[None], blank, x]) for q, x in zip(queries, rows, strict=True)]
+    side = queries.shape[1]
+    gap = max(4, round((0.38 if names else 0.1) * side))
+    fig, ax, centres, middles = drawing.picture_figure(rows, title, gap)
+    for (query, others), y in zip(names, middles, strict=False):
+        _caption(ax, centres[0], y, side, query, "bold")
+        for x, name in zip(centres[2:], others, strict=True):
+            wrong = name != query
+            _caption(ax, x, y, side, f"✗ {name}" if wrong else name, color=WRONG if wrong else TEXT)
+            if wrong:
+                frame = {"fill": False, "edgecolor": WRONG, "linewidth": 1.6, "linestyle": "--"}
+                corner = (x - side / 2 - 1, y - side / 2 - 1)
+                ax.add_patch(_rectangle(corner, side + 1, **frame))
+    first, last = centres[2] - side / 2, centres[-1] + side / 2
+    top = middles[0] - side / 2 - 2
+    ax.text(centres[0], top, "query", ha="center", va="bottom", size=9)
+    ax.text((first + last) / 2, top, "nearest neighbours, the nearest first", ha="center",
+            va="bottom", size=9)  # fmt: skip
+    return fig
+
+
+def _names(query_names, found_names, queries: int, k: int) -> list[tuple[str, list[str]]]:
+    """[(query's name, its neighbours' names)], empty without names."""
+    if query_names is None and found_names is None:
+        return []
+    if query_names is None or found_names is None:
+        raise ValueError("Give names for queries and neighbours, or for neither.")
+    pairs = [(str(q), [str(n) for n in f]) for q, f in zip(query_names, found_names, strict=False)]
+    sizes = len(query_names), len(found_names), {len(f) for _, f in pairs}
+    if sizes != (queries, queries, {k}):
+        raise ValueError(
+            f"Names for {queries} queries with {k} neighbours each are needed, got {sizes[0]} and "
+            f"{sizes[1]} with {sorted(sizes[2])}."
+        )
+    return pairs
+
+
+def _caption(ax, x: float, y: float, side: int, text: str, weight="normal", color=TEXT) -> None:
+    ax.text(x, y + side / 2 + 0.5, text, ha="center", va="top", size=8, weight=weight, color=color)
+
+
+def _rectangle(corner, side: float, **look):
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, side, side, **look)
+
+
+@styled
+def scatter(points, labels, names: Sequence[str], title: str | None = None) -> Figure:
+    """A map of N points in the plane, for instance t-SNE of features; each class has a colour and a shape.
+
+    points: (N, 2). labels: (N,) integers into ``names``. Each class's name stands at the middle of its
+    densest place, so that nothing hangs on colour. The axes of such a map have no meaning, and get no
+    ticks. Raises ValueError if the shapes do not fit or a label has no name.
+    """
+    points, labels = to_array(points, "points", 2), to_array(labels, "labels", 1).astype(int)
+    if points.shape != (len(labels), 2):
+        raise ValueError(f"points must be (N, 2) with N = {len(labels)}, got {points.shape}.")
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ValueError(
+            f"Labels are {labels.min()} to {labels.max()}, but there are {len(names)} names."
+        )
+    fig = Figure(figsize=(WIDTH, 0.8 * WIDTH))
+    ax = fig.subplots()
+    places = {}
+    for k in np.unique(labels):
+        own, color = points[labels == k], PALETTE[k % len(PALETTE)]
+        hollow = (k // len(PALETTE)) % 2 == 1
+        face = {"facecolors": "none"} if hollow else {"facecolors": color}
+        ax.scatter(*own.T, s=16, marker=SHAPES[k % len(SHAPES)], edgecolors=color, linewidths=0.8,
+                   alpha=0.75, **face)  # fmt: skip
+        places[k] = own[_densest(own)]
+    span = np.ptp(points[:, 1]) or 1.0
+    heights = _apart(np.array(list(places.values())), 0.045 * span)
+    for (k, place), y in zip(places.items(), heights, strict=True):
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": PALETTE[k % 7]}
+        ax.text(place[0], y, names[k], ha="center", va="center", size=9, weight="bold",
+                color=drawing.ink(PALETTE[k % len(PALETTE)]), bbox=box, zorder=4)  # fmt: skip
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(True)
+    ax.set_title(title or "", loc="left", weight="bold")
+    return fig
+
+
+def _densest(points: np.ndarray, near: int = 8) -> int:
+    """The point whose ``near``-th neighbour is the closest."""
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    return int(np.sort(distances, axis=1)[:, min(near, len(points) - 1)].argmin())
+
+
+def _apart(places: np.ndarray, gap: float) -> np.ndarray:
+    """Heights of labels at ``places`` (k, 2): those side by side are pushed ``gap`` apart."""
+    x, heights = places.T[0], places.T[1].copy()
+    pairs = [(i, j) for i in range(len(x)) for j in range(i) if abs(x[i] - x[j]) < 5 * gap]
+    for _ in range(50):
+        for i, j in pairs:
+            away = heights[i] - heights[j]
+            push = max(gap - abs(away), 0) / 2 * (1 if away >= 0 else -1)
+            heights[i] += push
+            heights[j] -= push
+    return heights
+
+
+@styled
+def profile(
+    table: Mapping[str, Mapping[str, float]], ylabel: str = "R²", title: str | None = None
+) -> Figure:
+    """Several values followed through named stages: stage -> name -> value, the stages from left to right.
+
+    For ``factor_probe``: one line a factor, one place on the x axis a layer. Values below −0.1 are drawn
+    there. Raises ValueError if the stages do not have the same names.
+    """
+    stages = list(table)
+    names = list(table[stages[0]])
+    if any(list(row) != names for row in table.values()):
+        raise ValueError(f"Every stage needs the values {names}.")
+    fig = Figure(figsize=(WIDTH, 3.6))
+    ax = fig.subplots()
+    series = {
+        name: (
+            np.arange(len(stages)),
+            np.maximum(to_array([row[name] for row in table.values()], name, 1), -0.1),
+        )
+        for name in names
+    }
+    drawing.lines(ax, series, log=False)
+    ax.set_xticks(range(len(stages)), stages, rotation=35, ha="right")
+    ax.set(ylabel=ylabel)
+    ax.set_title(title or "", loc="left", weight="bold")
+    return fig

@@ -1,0 +1,340 @@
+"""Every figure the notebooks draw, in one style.
+
+Each function takes torch tensors or numpy arrays and returns a matplotlib ``Figure`` that pyplot
+does not know: nothing is drawn twice and no global setting changes. ``show(fig, alt)`` displays it.
+A NaN or an infinity in the input is a ValueError, since a gap in a picture is easily overlooked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from barlow_edu.teaching.figures import drawing
+from barlow_edu.teaching.figures.drawing import (
+    DASHES,
+    GREY,
+    PALETTE,
+    TEXT,
+    WIDTH,
+    style,
+    styled,
+    to_array,
+)
+from barlow_edu.teaching.figures.film import Film, show
+from barlow_edu.teaching.figures.pictures import neighbours, profile, scatter
+
+__all__ = [
+    "bars",
+    "correlation",
+    "correlation_strip",
+    "curves",
+    "film",
+    "heatmaps",
+    "images",
+    "line",
+    "neighbours",
+    "profile",
+    "scatter",
+    "show",
+    "spectrum",
+    "staircase",
+    "style",
+    "twins",
+]
+
+
+@styled
+def correlation(c, title: str | None = None, spectrum: bool = True) -> Figure:
+    """The signature figure: C as a heatmap fixed to [−1, 1], beside its singular values.
+
+    ``c``: (D, D). The heatmap's title gives the mean of the diagonal (target 1) and the root mean
+    square off it (target 0). With ``spectrum`` the singular values stand beside it, largest first,
+    with their target (all 1, those of the identity); the axis turns logarithmic when the largest is
+    above 4. Up to D = 10 the numbers are written into the cells. Raises ValueError if ``c`` is not
+    square or not finite.
+    """
+    c = drawing.to_matrix(c, "c")
+    fig = Figure(figsize=(WIDTH if spectrum else 4.4, 3.6 if title else 3.25))
+    axes = fig.subplots(1, 1 + spectrum, squeeze=False)[0]
+    image = drawing.heatmap(axes[0], c)
+    axes[0].set_title(drawing.summary(c))
+    every = drawing.thinning(c)
+    note = f" (1 in {every})" if every > 1 else ""
+    axes[0].set(xlabel=f"dimension of view B{note}", ylabel=f"dimension of view A{note}")
+    fig.colorbar(image, ax=axes[0], shrink=0.8, aspect=16, ticks=[-1, -0.5, 0, 0.5, 1])
+    if spectrum:
+        drawing.singular_values(axes[1], c)
+    if title:
+        fig.suptitle(title)
+    return fig
+
+
+@styled
+def correlation_strip(
+    snapshots: Mapping[int, object],
+    steps: Sequence[int] | None = None,
+    titles: Sequence[str] | None = None,
+    n: int = 4,
+) -> Figure:
+    """C at ``n`` moments of a run, side by side on one scale.
+
+    ``snapshots``: step -> (D, D), as ``Run.snapshots``. ``steps`` chooses the moments; without it
+    they are ``n`` of the recorded ones, evenly spaced in their order, the first and the last among
+    them. Raises ValueError for a step that was not recorded, or when titles and moments differ in
+    number.
+    """
+    steps = drawing.pick(snapshots, n) if steps is None else list(steps)
+    missing = [step for step in steps if step not in snapshots]
+    if missing or not steps:
+        raise ValueError(f"No snapshot at step {missing}; recorded: {sorted(snapshots)}.")
+    titles = [f"step {step:,}" for step in steps] if titles is None else list(titles)
+    if len(titles) != len(steps):
+        raise ValueError(f"Got {len(titles)} titles for {len(steps)} moments: give one title each.")
+    fig = Figure(figsize=(WIDTH, 0.86 * WIDTH / max(len(steps), 2) + 0.8))
+    axes = fig.subplots(1, len(steps), squeeze=False)[0]
+    for ax, step, title in zip(axes, steps, titles, strict=True):
+        c = drawing.to_matrix(snapshots[step], f"the snapshot at step {step}")
+        image = drawing.heatmap(ax, c, ticks=False, beside=len(steps))
+        ax.set_title(title, weight="bold")
+        ax.set_xlabel(
+            drawing.summary(c, "\n") if len(steps) < 5 else drawing.summary(c, "\n", short=True),
+            size=9,
+        )
+    fig.colorbar(image, ax=axes, shrink=0.7, aspect=12, pad=0.02, ticks=[-1, 0, 1])
+    return fig
+
+
+def film(snapshots: Mapping[int, object], title=None, dims: int = 64, max_frames: int = 36) -> Film:
+    """A film of C with slider, play button and keyboard: see :class:`barlow_edu.teaching.figures.film.Film`."""
+    return Film(snapshots, title=title, dims=dims, max_frames=max_frames)
+
+
+@styled
+def curves(run_or_metrics, keys: Sequence[str] | None = None, floor=None, title=None) -> Figure:
+    """Training curves of a run.
+
+    ``run_or_metrics``: a ``Run``, or its ``metrics`` (a list of dicts with "step"). Without
+    ``keys``: the loss with its two parts (their sum is the loss) and its ``floor`` on the left, the
+    mean of the diagonal on the right. With ``keys``: those metrics in one panel. The axis is
+    logarithmic where positive values span more than a factor of 20.
+    """
+    fig = Figure(figsize=(WIDTH, 3.2))
+    if keys is not None:
+        ax = fig.subplots()
+        drawing.lines(ax, {key: _history(run_or_metrics, key) for key in keys})
+        ax.set(xlabel="step", ylabel=keys[0] if len(keys) == 1 else "value")
+    else:
+        steps, loss = _history(run_or_metrics, "loss")
+        invariance = _history(run_or_metrics, "on_diag_loss")[1]
+        parts = {"loss": loss, "invariance": invariance, "λ · redundancy": loss - invariance}
+        left, right = fig.subplots(1, 2, width_ratios=[1.2, 1])
+        targets = {f"floor {floor:.3g}": floor} if floor else None
+        drawing.lines(left, {name: (steps, y) for name, y in parts.items()}, targets=targets)
+        left.set(xlabel="step", ylabel="loss")
+        steps, diagonal = _history(run_or_metrics, "cross_corr_diag_mean")
+        right.set_ylim(min(0.0, 1.1 * diagonal.min()), 1.08)
+        drawing.lines(right, {"": (steps, diagonal)}, log=False, targets={"target": 1.0})
+        right.set(xlabel="step", ylabel="mean of the diagonal of C")
+    if title:
+        fig.suptitle(title)
+    return fig
+
+
+@styled
+def twins(view1, view2, originals=None, n: int = 8, title: str | None = None) -> Figure:
+    """Twin views under each other, one column an image, below their ``originals`` if given.
+
+    Shapes: (N, C, H, W) each, float in [0, 1] (``TwinViews.denormalize``) or uint8; the first ``n``
+    are drawn. Raises ValueError if the numbers of images differ or values leave [0, 1].
+    """
+    rows = {} if originals is None else {"original": originals}
+    rows |= {"view 1": view1, "view 2": view2}
+    rows = {name: drawing.to_pictures(x, name)[:n] for name, x in rows.items()}
+    counts = {name: len(x) for name, x in rows.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"Every row needs the same number of images, got {counts}.")
+    fig, ax, _, middles = drawing.picture_figure(list(rows.values()), title)
+    ax.set_yticks(middles, list(rows), size=10)
+    ax.tick_params(length=0)
+    return fig
+
+
+@styled
+def images(x, n: int = 16, titles: Iterable | None = None, columns: int = 8, title=None) -> Figure:
+    """The first ``n`` images of (N, C, H, W), float in [0, 1] or uint8; ``titles`` stand below."""
+    x = drawing.to_pictures(x, "x")[:n]
+    names = [""] * len(x) if titles is None else [str(name) for name in titles][: len(x)]
+    if len(names) != len(x):
+        raise ValueError(f"Got {len(names)} titles for {len(x)} images: give one title each.")
+    rows = [x[i : i + columns] for i in range(0, len(x), columns)]
+    gap = 2 if titles is None else max(2, round(0.3 * x.shape[1]))
+    fig, ax, centres, middles = drawing.picture_figure(rows, title, gap)
+    for k, name in enumerate(names):
+        bottom = middles[k // columns] + x.shape[1] / 2
+        ax.text(centres[k % columns], bottom + 0.5, name, ha="center", va="top", size=9)
+    return fig
+
+
+@styled
+def bars(
+    table: Mapping[str, float | tuple[float, float]],
+    unit: str = "%",
+    highlight: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Horizontal bars with their number at the end, from ``table``: name -> value or (value, sd).
+
+    With ``unit="%"`` values are fractions, 0.57 is drawn as 57.0 %; with any other unit they are
+    drawn as they are. The bar named ``highlight`` is set off by colour, hatching and bold type.
+    Raises ValueError for a fraction above 1 or a ``highlight`` that is not in the table.
+    """
+    if not table or (highlight is not None and highlight not in table):
+        raise ValueError(f"highlight {highlight!r} is not in the table: {list(table)}.")
+    pairs = np.stack([to_array(np.resize([*np.atleast_1d(v), 0], 2), k) for k, v in table.items()])
+    if unit == "%" and pairs[:, 0].max() > 1:
+        raise ValueError(
+            f"With unit='%' values are fractions, got {pairs[:, 0].max()}: divide by 100."
+        )
+    values, spreads = (100 if unit == "%" else 1) * pairs.T
+    fig = Figure(figsize=(WIDTH, 0.42 * len(table) + (0.95 if title else 0.65)))
+    ax = fig.subplots()
+    for place, (name, value, sd) in enumerate(zip(table, values, spreads, strict=True)):
+        strong = name == highlight
+        look = {"color": PALETTE[1], "hatch": "//"} if strong else {"color": PALETTE[0]}
+        error = {"xerr": sd or None, "ecolor": TEXT, "capsize": 3}
+        ax.barh(place, value, 0.66, edgecolor="white", **look, **error)
+        number = f"{value:.1f}{' ± ' + format(sd, '.1f') if sd else ''} {unit}".strip()
+        ax.annotate(number, (max(value, 0) + sd, place), xytext=(6, 0), textcoords="offset points",
+                    va="center", weight="bold" if strong else "normal")  # fmt: skip
+    ax.set_yticks(range(len(table)), list(table))
+    for label in ax.get_yticklabels():
+        label.set(size=10, weight="bold" if label.get_text() == highlight else "normal")
+    ax.invert_yaxis()
+    ax.set_xlim(min(0, 1.15 * values.min()), max(1.3 * (values + spreads).max(), 1e-9))
+    if unit == "%":  # room for the numbers beyond 100, but no ticks there
+        low, high = ax.get_xlim()
+        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= min(high, 100)])
+    ax.set_xlabel(unit)
+    ax.tick_params(axis="y", length=0)
+    ax.set_title(title or "", loc="left", weight="bold")
+    return fig
+
+
+@styled
+def spectrum(values_by_name: Mapping[str, object], log: bool = True, ylabel="value") -> Figure:
+    """Spectra compared: for each name, (k,) eigen- or singular values, drawn largest first.
+
+    With ``log`` values below 1e-6 of the largest are drawn there, so that zeros stay on the paper.
+    """
+    spectra = {name: -np.sort(-to_array(v, name, ndim=1)) for name, v in values_by_name.items()}
+    if log:
+        floor = 1e-6 * max(values[0] for values in spectra.values())
+        spectra = {name: np.maximum(values, floor) for name, values in spectra.items()}
+    return _line_figure(
+        {k: (np.arange(1, len(v) + 1), v) for k, v in spectra.items()}, "rank", ylabel, log
+    )
+
+
+@styled
+def staircase(
+    times, measured, predicted=None, xlabel="time", ylabel="strength of the mode"
+) -> Figure:
+    """Modes learned one by one: measured solid, the theory's prediction dashed in the same colour.
+
+    Shapes: (T,), (T, k), (T, k). The modes are named at their ends.
+    """
+    times, measured = to_array(times, "times", 1), to_array(measured, "measured", 2)
+    predicted = measured[:, :0] if predicted is None else to_array(predicted, "predicted", 2)
+    if len(times) != len(measured) or len(times) != len(predicted):
+        raise ValueError(f"times {times.shape}, measured {measured.shape} and predicted "
+                         f"{predicted.shape} need one row a time.")  # fmt: skip
+    fig = Figure(figsize=(WIDTH, 3.4))
+    ax = fig.subplots()
+    for j, column in enumerate(predicted.T):
+        color = drawing.ink(PALETTE[j % len(PALETTE)])
+        ax.plot(times, column, color=color, ls=DASHES[1], lw=1.6, zorder=3)
+    for j, column in enumerate(measured.T):
+        color = PALETTE[j % len(PALETTE)]
+        ax.plot(times, column, color=color, lw=3.2, alpha=0.6)
+        half = int(np.argmax(column >= column[0] + 0.5 * (column[-1] - column[0])))
+        box = {
+            "boxstyle": "round,pad=0.15",
+            "facecolor": "white",
+            "edgecolor": "none",
+            "alpha": 0.85,
+        }
+        ax.text(times[half], column[half], f"mode {j + 1}", color=drawing.ink(color), size=9,
+                ha="center", va="center", bbox=box, zorder=4)  # fmt: skip
+    handles = [Line2D([], [], color=GREY, lw=3.2, alpha=0.6, label="measured (solid)")]
+    if predicted.size:
+        handles.append(Line2D([], [], color=TEXT, ls=DASHES[1], lw=1.6, label="theory (dashed)"))
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.margins(x=0.01)
+    return fig
+
+
+@styled
+def heatmaps(matrices: Mapping[str, object], vmax: float | None = None) -> Figure:
+    """A row of matrices, title -> (rows, columns), on one diverging scale [−vmax, vmax].
+
+    ``vmax`` defaults to the largest magnitude among them, rounded up to 1, 2 or 5 times a power of
+    ten. Small ones have their numbers written in.
+    """
+    arrays = {name: to_array(x, name, ndim=2) for name, x in matrices.items()}
+    limit = vmax or drawing.round_up(max(np.abs(x).max() for x in arrays.values()))
+    page = WIDTH * min(1.0, (len(arrays) + 0.5) / 3.5)
+    fig = Figure(figsize=(page, 0.86 * page / (len(arrays) + 0.2) + 0.5))
+    axes = fig.subplots(1, len(arrays), squeeze=False)[0]
+    for ax, (name, x) in zip(axes, arrays.items(), strict=True):
+        image = drawing.heatmap(ax, x, limit, ticks=False, beside=max(len(arrays), 3))
+        ax.set_title(name)
+    fig.colorbar(image, ax=axes, shrink=0.8, aspect=12, pad=0.02, ticks=[-limit, 0, limit])
+    return fig
+
+
+@styled
+def line(x, y: Mapping[str, object], xlabel, ylabel, logx=False, logy=False, marks=None) -> Figure:
+    """Lines ``y``, name -> (n,), over ``x`` (n,), named at their ends.
+
+    ``marks``: label -> x, drawn as dotted vertical lines with their label on top.
+    """
+    x = to_array(x, "x", ndim=1)
+    series = {name: (x, to_array(values, name, ndim=1)) for name, values in y.items()}
+    wrong = [name for name, (_, values) in series.items() if len(values) != len(x)]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]} has {len(series[wrong[0]][1])} values for {len(x)} places on x."
+        )
+    return _line_figure(series, xlabel, ylabel, logy, logx, marks)
+
+
+def _line_figure(series, xlabel, ylabel, logy, logx=False, marks=None) -> Figure:
+    fig = Figure(figsize=(WIDTH, 3.2))
+    ax = fig.subplots()
+    if logx:
+        x = np.concatenate([x for x, _ in series.values()])
+        drawing.log_axis(ax.xaxis, x)
+    drawing.lines(ax, series, log=logy)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    for name, place in (marks or {}).items():
+        ax.axvline(place, color=GREY, lw=1.3, ls=DASHES[3], zorder=1)
+        ax.annotate(name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                    textcoords="offset points", ha="center", size=9)  # fmt: skip
+    return fig
+
+
+def _history(run_or_metrics, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of one metric of a Run or of a list of dicts."""
+    if hasattr(run_or_metrics, "metrics"):
+        run_or_metrics = run_or_metrics.metrics
+    rows = [row for row in run_or_metrics if key in row]
+    if not rows:
+        known = sorted({name for row in run_or_metrics for name in row})
+        raise ValueError(f"No metric {key!r} was logged; there are: {', '.join(known)}.")
+    steps = to_array([row["step"] for row in rows], "step", 1)
+    return steps, to_array([float(row[key]) for row in rows], key, 1)

@@ -1,0 +1,324 @@
+"""Student notebooks fail exactly at the exercises; with the solutions filled in they pass.
+
+Executed are: of every notebook its exercises, open and filled in, with all cells that they need; of the light
+notebooks every cell, in both versions. For the rest of the heavy notebooks it is shown on the text: filled in they
+hold the very code that nbval runs, and in the student version no other cell needs an exercise or a lost name.
+"""
+
+import copy
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from barlow_edu.cli import main
+from barlow_edu.publishing import versions as course
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+LIGHT = ("03_the_cross_correlation_matrix", "04_the_loss_from_scratch")  # every cell is run
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def tagged(notebook, tag):
+    return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
+
+
+def failing_cells(notebook):
+    """Ids of the cells that raise, and what they raise, when everything is run."""
+    resources = {"metadata": {"path": NOTEBOOKS[0].parent}}
+    NotebookClient(notebook, timeout=300, allow_errors=True, resources=resources).execute()
+    return {
+        cell.id: f"{output.ename}: {output.evalue}"
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    }
+
+
+def number(cell):
+    return cell.metadata["barlow_edu"]["exercise"]
+
+
+def open_tasks(notebook):
+    """Id of each exercise -> how the error begins that it must raise while it is open."""
+    return {
+        cell.id: f"NotImplementedError: Exercise {number(cell)}: write "
+        for cell in tagged(notebook, "exercise")
+    }
+
+
+def assert_fails_at_the_exercises(failing, tasks):
+    assert set(failing) == set(tasks), failing
+    for cell, begin in tasks.items():
+        assert failing[cell].startswith(begin)
+
+
+def as_a_learner_runs_it(path):
+    """What the exercises need, and each exercise twice: open, then filled in (its id ends in -filled)."""
+    version, filled = course.student(read(path)), course.student(read(path))
+    filled = course.fill_in(filled, read(path))
+    exercises = {c.id for c in tagged(version, "exercise")}
+    steps = course.needed(filled, exercises)
+    opened, done = ({c.id: c for c in nb.cells} for nb in (version, filled))
+    cells = []
+    for step in steps:
+        cells.append(opened[step])
+        if step in exercises:
+            cells.append(copy.deepcopy(done[step]))
+            cells[-1].id = f"{step}-filled"
+    version.cells = cells
+    return version
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_exercise_has_a_stub_and_a_solution(path):
+    notebook = read(path)
+    exercises = [c.metadata["barlow_edu"]["exercise"] for c in tagged(notebook, "exercise")]
+    solutions = [c.metadata["barlow_edu"]["exercise"] for c in tagged(notebook, "solution")]
+    assert 2 <= len(exercises) <= 6 and exercises == solutions
+    assert all(x.startswith(f"{int(path.stem[:2])}.") for x in exercises)
+    for cell in tagged(notebook, "solution"):
+        assert cell.metadata["jupyter"]["source_hidden"], "solutions are folded"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_student_version_opens_exercises_and_drops_solutions(path):
+    original, version = read(path), course.student(read(path))
+    assert not tagged(version, "solution") and not tagged(version, "instructor")
+    assert len(tagged(version, "exercise")) == len(tagged(original, "exercise"))
+    for cell in tagged(version, "exercise"):
+        assert f'raise NotImplementedError("Exercise {number(cell)}: write ' in cell.source
+        assert cell.outputs == [] and cell.execution_count is None
+    hidden = {s.source for s in tagged(original, "solution")}
+    assert not any(c.source in hidden for c in version.cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_filled_in_student_version_is_the_tested_notebook(path):
+    """The solutions in the exercises' places leave the code that nbval runs, without the open stubs."""
+    original = read(path)
+    filled = course.fill_in(course.student(read(path)), original)
+    code = [c.source for c in filled.cells if c.cell_type == "code"]
+    skipped = tagged(original, "exercise") + tagged(original, "instructor")
+    tested = [c.source for c in original.cells if c.cell_type == "code" and c not in skipped]
+    assert code == tested
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_other_cell_waits_for_an_exercise(path):
+    """Outputs are cleared where an exercise is needed: in the exercises themselves, and nowhere else."""
+    original = read(path)
+    for cell in original.cells:
+        if cell.cell_type == "code":
+            cell.execution_count = 1
+    version = course.student(original)
+    cleared = {c.id for c in version.cells if c.cell_type == "code" and not c.execution_count}
+    waiting = cleared - {c.id for c in tagged(version, "exercise")}
+    assert not waiting, (
+        "These cells use a name that only a learner's answer makes. Let what shows the answer at work stand in "
+        f"the solution, behind its check: the student version keeps it there. Cells: {sorted(waiting)}"
+    )
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_name_gets_lost_with_the_solutions(path):
+    """What only a solution made (an import, a helper) is used nowhere in the student version."""
+    version = course.student(read(path))
+    found = [course.names(c.source) for c in version.cells if c.cell_type == "code"]
+    made = {
+        name for cell in tagged(read(path), "solution") for name in course.names(cell.source)[0]
+    }
+    lost = made.difference(*(defined for defined, _ in found))
+    assert not [lost & used for _, used in found if lost & used]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_exercises_fail_while_open_and_pass_when_filled_in(path):
+    notebook = as_a_learner_runs_it(path)
+    assert_fails_at_the_exercises(failing_cells(notebook), open_tasks(read(path)))
+    done = [c for c in notebook.cells if c.id.endswith("-filled")]
+    assert len(done) == len(tagged(read(path), "solution")) > 0
+    for cell in done:
+        printed = "".join(o.get("text", "") for o in cell.outputs)
+        assert re.search(r"^\w+: right\.$", printed, re.MULTILINE), cell.source
+
+
+@pytest.mark.parametrize("stem", LIGHT)
+def test_student_notebook_fails_exactly_at_the_exercises(stem):
+    path = next(p for p in NOTEBOOKS if p.stem == stem)
+    version = course.student(read(path))
+    assert_fails_at_the_exercises(failing_cells(version), open_tasks(read(path)))
+    filled = course.fill_in(course.student(read(path)), read(path))
+    assert failing_cells(filled) == {}
+
+
+def test_no_link_of_a_build_leads_out_of_it(tmp_path):
+    for kind in ("student", "instructor"):
+        course.build(kind, NOTEBOOKS[0].parent, tmp_path / kind)
+        for path in sorted((tmp_path / kind).glob("*.ipynb")):
+            for cell in read(path).cells:
+                shown = [
+                    o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", [])
+                ]
+                text = "\n".join([*shown, cell.source if cell.cell_type == "markdown" else ""])
+                found = re.findall(r"\]\((?!https?:|#|mailto:|data:)([^)#\s]+)", text)
+                assert all((tmp_path / kind / link).exists() for link in found), (path.name, found)
+
+
+def test_build_writes_all_and_never_overwrites(tmp_path, capsys):
+    out = tmp_path / "student"
+    assert main(["course", "student", "--out", str(out)]) == 0
+    assert sorted(p.name for p in out.glob("*.ipynb")) == [p.name for p in NOTEBOOKS]
+    before = (out / NOTEBOOKS[0].name).read_bytes()
+    assert main(["course", "student", "--out", str(out)]) == 2
+    assert "Choose another folder" in capsys.readouterr().err
+    assert (out / NOTEBOOKS[0].name).read_bytes() == before
+
+
+def test_student_build_is_the_same_every_time(tmp_path):
+    for name in ("a", "b"):
+        course.build("student", NOTEBOOKS[0].parent, tmp_path / name)
+    for path in NOTEBOOKS:
+        assert (tmp_path / "a" / path.name).read_bytes() == (
+            tmp_path / "b" / path.name
+        ).read_bytes()
+
+
+def test_instructor_version_unfolds_solutions(tmp_path):
+    assert main(["course", "instructor", "--out", str(tmp_path)]) == 0
+    for path in NOTEBOOKS:
+        solutions = tagged(read(tmp_path / path.name), "solution")
+        assert solutions and not any(
+            c.metadata.get("jupyter", {}).get("source_hidden") for c in solutions
+        )
+
+
+def code(source, tag=None, number=None):
+    cell = nbformat.v4.new_code_cell(source, execution_count=1)
+    cell.outputs = [nbformat.v4.new_output("stream", text="old")]
+    cell.metadata["tags"] = [tag] if tag else []
+    if number:
+        cell.metadata["barlow_edu"] = {"exercise": number}
+    return cell
+
+
+def notebook_of(*cells):
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+def test_an_exercise_without_a_stub_is_an_error():
+    with pytest.raises(ValueError, match="Exercise 1.1: its cell has no line .*your turn"):
+        course.student(notebook_of(code("x = 1", "exercise", "1.1")))
+
+
+def test_an_exercise_without_a_number_is_an_error():
+    with pytest.raises(ValueError, match="lacks its number"):
+        course.student(notebook_of(code("x = ...  # your turn", "exercise")))
+
+
+@pytest.mark.parametrize(
+    ("source", "task"),
+    [
+        ("def f(a, b=1):\n    return ...  # your turn", "write f(a, b=1) in place of this line."),
+        ("def f(a):\n    b = 1\n\n    return ...  # your turn: b", "write f(a) in place of"),
+        ("class A(B):\n    def f(self):\n        return ...  # your turn", "write A in place of"),
+        ("answer = ...  # your turn", "write answer in place of this line."),
+        ("def f():\n    pass\n\n\nw = ...  # your turn", "write w in place of this line."),
+    ],
+)
+def test_the_stub_tells_what_to_write_where_it_is_missing(source, task):
+    version = course.student(notebook_of(code(source, "exercise", "2.3")))
+    opened = version.cells[0].source
+    compile(opened, "cell", "exec")
+    before, line = source.splitlines()[:-1], opened.splitlines()[-1]
+    assert opened.splitlines()[:-1] == before
+    assert f'raise NotImplementedError("Exercise 2.3: {task}' in line
+    indent = len(source.splitlines()[-1]) - len(source.splitlines()[-1].lstrip())
+    assert line.startswith(" " * indent + "raise")
+
+
+def test_what_a_solution_does_after_its_check_stays_as_a_reward():
+    stub = "def f(x):\n    return ...  # your turn\n\n\nchecks.f(f)"
+    solution = (
+        "def f(x):\n    y = 2\n    return x + y\n\n\nchecks.f(\n    f\n)\n# look:\nprint(f(3))"
+    )
+    cells = code(stub, "exercise", "1.1"), code(solution, "solution", "1.1")
+    (cell,) = course.student(notebook_of(*cells)).cells
+    assert cell.source.endswith("\nchecks.f(f)\n# look:\nprint(f(3))")
+    assert "y = 2" not in cell.source
+
+
+def test_outputs_that_depend_on_an_exercise_are_cleared():
+    """Through as many cells as it takes, and not where a name is made anew."""
+    cells = [
+        code("y = 5\nz = 1\nprint(y)"),
+        code("def f(x):\n    return ...  # your turn", "exercise", "1.1"),
+        code("def f(x):\n    z = x\n    return z", "solution", "1.1"),
+        code("a = f(2)"),
+        code("print(z)"),
+        code("def g():\n    return a"),
+        code("g()"),
+        code("a = 3\nprint(a)"),
+        code("print(a)"),
+    ]
+    version = course.student(notebook_of(*cells))
+    assert [bool(c.outputs) for c in version.cells] == [1, 0, 0, 1, 0, 0, 1, 1]
+    assert all(bool(c.outputs) == bool(c.execution_count) for c in version.cells)
+
+
+@pytest.mark.parametrize(
+    ("source", "defined", "used"),
+    [
+        ("x = 1\nprint(x, y)", "x", "print y"),
+        ("import a.b as c\nfrom d import e\nc.f(e)", "c e", ""),
+        ("def f(q):\n    g = 1\n    return h + g + q", "f", "h"),
+        ("class A(B):\n    c = d\n\n    def m(self):\n        return k", "A", "B d k"),
+        ("with open(p) as k:\n    z = k.read()\n    z, w", "k z", "open p w"),
+        ("for i in n:\n    t = i\n    t + u", "i t", "n u"),
+        ("try:\n    a\nexcept E:\n    v = 1\nelse:\n    b = 1", "v b", "a"),
+        ("z = z - 1", "z", "z"),
+        ("x += 1", "x", "x"),
+        ("d[k] = 3", "d", "d k"),
+        ("a.b = 3", "a", "a"),
+        ("[i for i in z if i > low]", "", "z low"),
+        ("%matplotlib inline\n!ls\nq", "", "q"),
+    ],
+)
+def test_names_that_a_cell_leaves_and_takes(source, defined, used):
+    assert course.names(source) == (set(defined.split()), set(used.split()))
+
+
+def test_needed_cells_are_followed_backwards():
+    sources = ["import a", "x = a.b", "y = 1", "x = x + 1", "z = y", "x", "x = 0"]
+    cells = [code(s) for s in sources]
+    cells.insert(0, code("seed = 0", "setup"))
+    notebook = notebook_of(*cells)
+    found = course.needed(notebook, [cells[6].id])
+    assert [cells.index(c) for c in cells if c.id in found] == [0, 1, 2, 4, 6]
+
+
+def test_teaching_notes_are_put_together(tmp_path):
+    assert main(["course", "instructor", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "TEACHING_NOTES.md").read_text(encoding="utf-8")
+    assert text.count("\n## ") == len(NOTEBOOKS)
+    for path in NOTEBOOKS:
+        for cell in tagged(read(path), "instructor"):
+            assert cell.source.splitlines()[-1] in text
+
+
+def test_instructor_build_never_overwrites_edited_notes(tmp_path, capsys):
+    (tmp_path / "TEACHING_NOTES.md").write_text("mine")
+    assert main(["course", "instructor", "--out", str(tmp_path)]) == 2
+    assert "TEACHING_NOTES.md already" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["TEACHING_NOTES.md"]
+
+
+def test_missing_notebooks_are_named(tmp_path, capsys):
+    command = ["course", "student", "--out", str(tmp_path / "x"), "--notebooks", str(tmp_path)]
+    assert main(command) == 2
+    assert str(tmp_path) in capsys.readouterr().err

@@ -1,0 +1,151 @@
+"""What the website is made from. The pages themselves are looked at in ``browser/test_site_pages.py``."""
+
+import importlib.util
+
+import nbformat.v4 as v4
+import pytest
+
+from barlow_edu.publishing import site
+from barlow_edu.publishing.site import gallery, notebooks, reference
+from barlow_edu.publishing.site.extension import escaped, plain_docstring
+
+
+def output(data, **metadata):
+    return v4.new_output("display_data", data=data, metadata=metadata)
+
+
+def test_a_figure_gets_its_alt_text_in_the_page():
+    figure = output(
+        {"image/png": "AA\n==", "text/plain": "<Figure>"},
+        **{"image/png": {"alt": 'C is "blue"', "width": 700}},
+    )
+    [made] = notebooks.outputs(figure)
+    assert made.data["text/html"] == (
+        '<img class="dark-light" alt="C is &quot;blue&quot;" width="700" '
+        'src="data:image/png;base64,AA==">'
+    )
+
+
+def test_labels_and_widgets_leave_the_page():
+    assert notebooks.outputs(output({"text/html": "x", "text/plain": "Figure: C."})) == []
+    widget = {notebooks.WIDGET: {}, "text/plain": "<LambdaExplorer widget>"}
+    assert notebooks.outputs(output(widget)) == []
+    [live] = notebooks.outputs(output({**widget, "text/html": "a panel"}))
+    assert "running notebook" in live.data["text/html"] and notebooks.WIDGET not in live.data
+
+
+@pytest.mark.parametrize("kind", ["be-film", "be-lx be-lx-player"])
+def test_a_player_is_in_one_output_with_its_picture(kind):
+    picture = output({"image/png": "AA==", "text/plain": "<Film>"})
+    player = output({"text/html": f'<style></style><div class="{kind}"></div>', "text/plain": "x"})
+    other = output({"text/html": "<p>told</p>", "text/plain": "x"})
+    cell = v4.new_code_cell("film", outputs=[picture, player, other])
+    [page] = notebooks.page(v4.new_notebook(cells=[cell]), set()).cells
+    together, alone = (made.data["text/html"] for made in page.outputs)
+    assert together.startswith("<img") and kind in together and alone == "<p>told</p>"
+
+
+def test_solutions_are_folded_and_notes_leave():
+    solution, note = v4.new_code_cell("1"), v4.new_markdown_cell("answers")
+    solution.metadata.tags, note.metadata.tags = ["solution"], ["instructor"]
+    made = notebooks.page(v4.new_notebook(cells=[solution, note]), set())
+    assert [cell.source for cell in made.cells] == ["1"]
+    assert "hide-cell" in made.cells[0].metadata.tags
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[a](b.ipynb) and [c](d.ipynb)", "[a](b.ipynb) and c"),
+        ("[a](../data/runs/x)", "a"),
+        ("[a](https://example.com) ![x](y.png)", "[a](https://example.com) ![x](y.png)"),
+        ("[answers](EXAM_ANSWERS.md)", "answers"),
+        ("[a](../data/runs/two/three/) [b](../data/runs/x)", "[a](../runs/two-three.md) b"),
+    ],
+)
+def test_links_to_what_is_not_on_the_site_become_text(text, expected):
+    assert notebooks.links(text, {"b.ipynb", "../runs/two-three.md"}) == expected
+
+
+def test_links_in_outputs_lead_to_pages():
+    told = output(
+        {"text/markdown": "[a](../data/runs/x) [b](b.ipynb) [c](c.ipynb)", "text/plain": ""}
+    )
+    [made] = notebooks.outputs(told, {"b.ipynb", "../runs/x.md"})
+    assert made.data["text/markdown"] == "[a](../runs/x.html) [b](b.html) c"
+
+
+def test_prose_of_a_docstring_means_what_it_says():
+    assert escaped("a *star, a |bar| and ``co*de`` of name_") == (
+        r"a \*star, a \|bar\| and ``co*de`` of name\_"
+    )
+    lines = ["Files:", "    a   b", "", "* one", "  more"]
+    plain_docstring(None, None, None, None, None, lines)
+    assert lines[:5] == ["Files:", "", "::", "", "        a   b"]
+    assert "* one" in lines
+    lines = ["loss: scalar.", "diagonal: (D,), not_ a loss."]
+    plain_docstring(None, None, None, None, None, lines)
+    assert lines[:2] == ["* ``loss``: scalar.", r"* ``diagonal``: (D,), not\_ a loss."]
+
+
+def test_every_record_has_a_page(tmp_path):
+    names = {path.name for path in gallery.recorded()}
+    assert {"garments_quick", "cifar10_cpu", "lambda_sweep"} <= names
+    [stem] = [path for path in gallery.recorded() if path.name == "stem_3x3"]
+    title, parts = gallery.page_of(stem)
+    text = "\n".join(parts)
+    assert "minutes on a CPU" in title and "`cifar` stem" in title
+    assert "be-film" in text and "kNN" in text and "```yaml" in text and "alt=" in text
+
+
+def test_rows_of_several_seeds_become_means():
+    rows = [
+        {"method": "byol", "seed": s, "knn": k, "effective_rank_h": 9.96}
+        for s, k in enumerate((0.3, 0.5))
+    ]
+    told, *_, last = gallery.means_table(rows, "method").splitlines()
+    assert "2 seeds" in told and last == "| BYOL | 40.0 (30.0 to 50.0) | 10.0 (10.0 to 10.0) |"
+
+
+def test_a_record_without_a_question_names_what_it_compares():
+    [path] = [path for path in gallery.recorded() if path.name == "relatives"]
+    title, parts = gallery.page_of(path)
+    assert "Barlow Twins, SimCLR" in title and "15 trainings" in title
+    assert any("kNN of the untrained encoder" in part for part in parts)
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "myst_nb" else found(name)
+    )
+    with pytest.raises(RuntimeError, match="pip install sphinx myst-nb"):
+        site.check_installed()
+
+
+def test_another_folder_is_left_alone(tmp_path):
+    pytest.importorskip("sphinx_book_theme")
+    (tmp_path / "work.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="something else"):
+        site.build_site(tmp_path)
+    assert (tmp_path / "work.txt").read_text() == "mine"
+
+
+def test_every_module_with_something_public_has_a_page(tmp_path):
+    modules = reference.write_api(tmp_path / "api")
+    assert {"loss", "views", "runs", "training"} <= set(modules)
+    index = (tmp_path / "api" / "index.md").read_text(encoding="utf-8")
+    assert all(f"[{name}]({name}.md)" in index for name in modules)
+    assert "{py:obj}`load_run <barlow_edu.runs.load_run>`" in index
+    checkers = (tmp_path / "api" / "checks.md").read_text(encoding="utf-8")
+    assert "cross_correlation" in checkers and "lars_step" in checkers
+
+
+def test_names_of_the_package_lead_to_the_reference():
+    assert reference.linked("barlow_edu.TwinViews") == (
+        "{py:obj}`barlow_edu.TwinViews <barlow_edu.views.TwinViews>`"
+    )
+    assert reference.linked("lambd") == "`lambd`"
+    assert reference.first_sentence("Files: safe\nwriting, locks. More.\n\nEnd") == (
+        "Files: safe writing, locks."
+    )

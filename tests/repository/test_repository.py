@@ -1,0 +1,251 @@
+"""The files around the package agree with each other: environments, citation, test command."""
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import barlow_edu
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+TEST_COMMAND = "uv run pytest"
+
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+CONDA_LEAVES_OUT = {"playwright", "axe-playwright-python"}  # for the browser tests alone
+
+
+def requirements(lines):
+    """{canonical name: Requirement} of lines such as "torch>=2.6"."""
+    parsed = [Requirement(line) for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def direct_requirements(pyproject):
+    return requirements(
+        pyproject["project"]["dependencies"] + pyproject["dependency-groups"]["dev"]
+    )
+
+
+def drift(pyproject, environment):
+    """What differs between pyproject.toml and environment.yml, as {name: (one, the other)}."""
+    wanted = {
+        CONDA_NAMES.get(name, name): str(requirement.specifier)
+        for name, requirement in direct_requirements(pyproject).items()
+        if name not in CONDA_LEAVES_OUT
+    }
+    wanted["python"] = pyproject["project"]["requires-python"]
+    lines = [line for line in environment["dependencies"] if isinstance(line, str)]
+    found = {name: str(line.specifier) for name, line in requirements(lines).items()}
+    found.pop("pip", None)  # conda's own way to install this package
+    names = sorted(wanted.keys() | found.keys())
+    pairs = {name: (wanted.get(name), found.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def replaced(environment, line, *new):
+    changed = copy.deepcopy(environment)
+    at = changed["dependencies"].index(line)
+    changed["dependencies"][at : at + 1] = new
+    return changed
+
+
+def test_environment_and_pyproject_are_in_step():
+    assert drift(PYPROJECT, ENVIRONMENT) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "new", "expected"),
+    [
+        ("pytorch>=2.6", ["pytorch>=2.7"], {"pytorch": (">=2.6", ">=2.7")}),
+        ("pytorch>=2.6", ["pytorch"], {"pytorch": (">=2.6", "")}),
+        ("tqdm>=4.66", [], {"tqdm": (">=4.66", None)}),
+        ("tqdm>=4.66", ["tqdm>=4.66", "dask>=1"], {"dask": (None, ">=1")}),
+        ("python>=3.11", ["python>=3.12"], {"python": (">=3.11", ">=3.12")}),
+        ("ruff>=0.15", [], {"ruff": (">=0.15", None)}),
+    ],
+)
+def test_drift_is_seen(line, new, expected):
+    assert drift(PYPROJECT, replaced(ENVIRONMENT, line, *new)) == expected
+
+
+def test_a_new_dependency_in_pyproject_is_seen():
+    changed = copy.deepcopy(PYPROJECT)
+    changed["project"]["dependencies"].append("dask>=1")
+    assert drift(changed, ENVIRONMENT) == {"dask": (">=1", None)}
+
+
+def test_environment_installs_this_package_from_conda_forge():
+    assert ENVIRONMENT["name"] == PYPROJECT["project"]["name"]
+    assert ENVIRONMENT["channels"][0] == "conda-forge"
+    assert "pip" in ENVIRONMENT["dependencies"]
+    assert {"pip": ["-e ."]} in ENVIRONMENT["dependencies"]
+
+
+def test_torch_has_no_upper_bound():
+    for name in ("torch", "torchvision"):
+        specifiers = direct_requirements(PYPROJECT)[name].specifier
+        assert [specifier.operator for specifier in specifiers] == [">="]
+
+
+def constraints():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_constraints_are_names_and_versions_only():
+    for line in constraints():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line), line
+
+
+def test_constraints_leave_the_graphics_card_to_torch():
+    assert not [line for line in constraints() if re.match(r"nvidia|cuda|triton", line, re.I)]
+
+
+@pytest.mark.parametrize("name", sorted(direct_requirements(PYPROJECT)))
+def test_constraints_hold_every_direct_dependency_in_its_range(name):
+    [version] = requirements(constraints())[name].specifier
+    assert version.version in direct_requirements(PYPROJECT)[name].specifier
+
+
+def test_constraints_begin_with_the_command_that_installs_them():
+    head = (ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n\n")[0]
+    assert "pip install -c constraints.txt -e . --group dev" in head
+
+
+def test_versions_agree():
+    assert "version" in PYPROJECT["project"]["dynamic"]  # written in the package alone
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    [newest, *_] = re.findall(r"^## (\S+)", changes, re.MULTILINE)
+    assert CITATION["version"] == newest == barlow_edu.__version__
+
+
+def test_citation_names_this_software_and_the_paper():
+    assert CITATION["cff-version"] == "1.2.0"
+    assert CITATION["type"] == "software"
+    assert CITATION["license"] == PYPROJECT["project"]["license"] == "MIT"
+    assert CITATION["authors"] == [{"name": "The barlow_edu authors"}]
+    [paper] = CITATION["references"]
+    names = [author["family-names"] for author in paper["authors"]]
+    assert names == ["Zbontar", "Jing", "Misra", "LeCun", "Deny"]
+    assert paper["year"] == 2021
+    assert paper["identifiers"][0]["value"] == "arXiv:2103.03230"
+
+
+def test_readme_and_ci_run_the_same_test_command():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").strip().splitlines()
+    assert script[-1] == TEST_COMMAND
+    assert f"pip install uv && {TEST_COMMAND}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+
+
+def commands(job):
+    return [step["run"] for step in WORKFLOW["jobs"][job]["steps"] if "run" in step]
+
+
+def test_the_workflow_runs_ci_run():
+    assert commands("test") == [".ci/run"]
+
+
+def test_the_workflow_knows_every_python_and_every_system():
+    matrix = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]
+    named = [
+        c.rsplit(" ", 1)[1]
+        for c in PYPROJECT["project"]["classifiers"]
+        if re.search(r":: 3\.\d+$", c)
+    ]
+    assert matrix["python"] == named
+    assert PYPROJECT["project"]["requires-python"] == f">={named[0]}"
+    assert {m.split("-")[0] for m in matrix["os"]} == {"ubuntu", "macos", "windows"}
+
+
+def test_the_workflow_resolves_afresh_every_week_and_tries_the_lowest_versions():
+    assert WORKFLOW[True]["schedule"]  # YAML reads the key "on" as true
+    [command] = commands("lowest")
+    assert "--resolution lowest-direct" in command and command.endswith("pytest")
+    assert WORKFLOW["jobs"]["lowest"]["env"]["UV_PYTHON"] == PYPROJECT["project"][
+        "requires-python"
+    ].lstrip(">=")
+
+
+def stub(folder, name, body):
+    """A shell script that stands for a program."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def run_ci(tmp_path, **options):
+    """Run a copy of .ci/run from elsewhere, with the stubs in tmp_path/bin as its programs."""
+    clone = tmp_path / "a clone"
+    (clone / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", clone / ".ci" / "run")
+    for name in ("dirname", "bash", "cat"):
+        os.symlink(shutil.which(name), tmp_path / "bin" / name)
+    environment = {"PATH": str(tmp_path / "bin"), "LOG": str(tmp_path / "log")}
+    done = subprocess.run(
+        [clone / ".ci" / "run"], cwd=tmp_path, env=environment, capture_output=True, **options
+    )
+    return done, (tmp_path / "log").read_text().replace(str(clone), "CLONE").splitlines()
+
+
+needs_sh = pytest.mark.skipif(sys.platform == "win32", reason="the stubs are shell scripts")
+UV_STUB = 'echo "uv $* in $PWD" >> "$LOG"; cat >> "$LOG"'
+
+
+@pytest.fixture
+def stubs(tmp_path):
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+@needs_sh
+def test_ci_run_uses_the_uv_that_is_there(tmp_path, stubs):
+    stub(stubs, "uv", UV_STUB)
+    done, log = run_ci(tmp_path, input=b"never read\n")
+    assert done.returncode == 0
+    assert log == ["uv run pytest in CLONE"]
+
+
+@needs_sh
+def test_ci_run_installs_uv_where_it_is_missing(tmp_path, stubs):
+    warn = 'echo "WARNING: running pip as root" >&2'
+    stub(stubs, "python3", f'echo "python $*" >> "$LOG"; {warn}')
+    done, log = run_ci(tmp_path)
+    assert done.returncode == 0
+    assert log == ["python -m pip install uv", "python -m uv run pytest"]
+
+
+@needs_sh
+def test_ci_run_works_without_stdin(tmp_path, stubs):
+    stub(stubs, "uv", UV_STUB)
+    done, log = run_ci(tmp_path, preexec_fn=lambda: os.close(0))
+    assert done.returncode == 0
+    assert log == ["uv run pytest in CLONE"]
+
+
+@needs_sh
+def test_ci_run_fails_when_a_test_fails(tmp_path, stubs):
+    stub(stubs, "uv", UV_STUB + "; exit 3")
+    assert run_ci(tmp_path)[0].returncode == 3
+
+
+@needs_sh
+def test_ci_run_fails_when_uv_cannot_be_installed(tmp_path, stubs):
+    stub(stubs, "python3", 'echo "python $*" >> "$LOG"; exit 1')
+    done, log = run_ci(tmp_path)
+    assert done.returncode == 1
+    assert log == ["python -m pip install uv"]

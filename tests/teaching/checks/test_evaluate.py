@@ -1,0 +1,143 @@
+"""The checkers of notebook 09: right answers pass, and every wrong one gets its own diagnosis."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.neighbors import KNeighborsClassifier
+
+import barlow_edu as be
+from barlow_edu.teaching.checks.evaluate import _cosine, _crowd, _vote, _vote_mistakes
+
+
+def vote(
+    bank,
+    labels,
+    queries,
+    k,
+    temperature,
+    unit=(1, 1),
+    weigh=None,
+    largest=True,
+    skip=0,
+    all_k=False,
+):
+    a = F.normalize(queries, dim=1) if unit[0] else queries
+    b = F.normalize(bank, dim=1) if unit[1] else bank
+    s, rows = (a @ b.T).topk(len(bank) if all_k else k + skip, dim=1, largest=largest)
+    s, rows = s[:, skip:], rows[:, skip:]
+    weights = (s / temperature).exp() if weigh is None else weigh(s, temperature)
+    return (F.one_hot(labels[rows], 3) * weights[..., None]).sum(1).argmax(1)
+
+
+def vote_in_a_loop(bank, labels, queries, k, temperature):
+    found = []
+    for q in queries:
+        s = [float(q @ b / (q.norm() * b.norm())) for b in bank]
+        nearest = sorted(range(len(bank)), key=lambda i: -s[i])[:k]
+        votes = [
+            sum(np.exp(s[i] / temperature) for i in nearest if labels[i] == c) for c in range(3)
+        ]
+        found.append(int(np.argmax(votes)))
+    return found
+
+
+def vote_by_sklearn(bank, labels, queries, k, temperature):
+    knn = KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.exp((1 - d) / temperature))
+    return knn.fit(bank.numpy(), labels.numpy()).predict(queries.numpy())
+
+
+def euclidean(bank, labels, queries, k, temperature):
+    distance, rows = torch.cdist(queries, bank).topk(k, dim=1, largest=False)
+    weights = (-distance / temperature).exp()
+    return (F.one_hot(labels[rows], 3) * weights[..., None]).sum(1).argmax(1)
+
+
+RIGHT_VOTE = {"torch": vote, "loop": vote_in_a_loop, "sklearn": vote_by_sklearn}
+WRONG_VOTE = {
+    "plain scalar product": lambda *x: vote(*x, unit=(0, 0)),
+    "bank keep their lengths": lambda *x: vote(*x, unit=(1, 0)),
+    "queries keep their lengths": lambda *x: vote(*x, unit=(0, 1)),
+    "Euclidean": euclidean,
+    "the same weight": lambda *x: vote(*x, weigh=lambda s, t: torch.ones_like(s)),
+    "the similarity itself": lambda *x: vote(*x, weigh=lambda s, t: s),
+    "multiply with the temperature": lambda *x: vote(*x, weigh=lambda s, t: (s * t).exp()),
+    "falls with the similarity": lambda *x: vote(*x, weigh=lambda s, t: (-s / t).exp()),
+    "temperature is missing": lambda *x: vote(*x, weigh=lambda s, t: s.exp()),
+    "Only the nearest": lambda b, y, q, k, t: vote(b, y, q, 1, t),
+    "whole bank": lambda *x: vote(*x, all_k=True),
+    "least similar": lambda *x: vote(*x, largest=False),
+    "left out the nearest": lambda *x: vote(*x, skip=1),
+    "row numbers": lambda b, y, q, k, t: be.nearest(b, q, 1)[1][:, 0],
+    "These are the votes": lambda b, y, q, k, t: torch.zeros(len(q), 3),
+    "one column a neighbour": lambda b, y, q, k, t: y[be.nearest(b, q, k)[1]],
+    "This is one number": lambda b, y, q, k, t: 0.5,
+    "in place": lambda b, y, q, k, t: vote(b.div_(b.norm(dim=1, keepdim=True)), y, q, k, t),
+    "returned nothing": lambda *x: None,
+}
+
+
+def shares(x, centre=False, power=1):
+    x = x - x.mean(0) if centre else x
+    s = torch.linalg.svdvals(x) ** power
+    return s / s.sum()
+
+
+def entropy(p, log=torch.log):
+    return -(p * log(p)).sum()
+
+
+def rankme_by_eigenvalues(x):
+    p = np.sqrt(np.linalg.eigvalsh(x.T.numpy() @ x.numpy()))
+    p = p / p.sum()
+    return float(np.prod(p**-p))
+
+
+RIGHT_RANK = {
+    "svd": lambda x: entropy(shares(x)).exp(),
+    "eigenvalues": rankme_by_eigenvalues,
+    "package": be.rankme,
+    "bits": lambda x: 2 ** entropy(shares(x), torch.log2),
+    "the paper's epsilon": lambda x: entropy(shares(x) + 1e-7).exp(),
+}
+WRONG_RANK = {
+    "centred the features": lambda x: entropy(shares(x, True)).exp(),
+    "those of the squares": lambda x: entropy(shares(x, power=2)).exp(),
+    "covariance's eigenvalues": lambda x: entropy(shares(x, True, 2)).exp(),
+    "One exp is missing": lambda x: entropy(shares(x)),
+    "sign is lost": lambda x: (-entropy(shares(x))).exp(),
+    "entropy in bits": lambda x: entropy(shares(x), torch.log2).exp(),
+    "entropy in nats": lambda x: 2 ** entropy(shares(x)),
+    "not by the largest": lambda x: entropy(shares(x) / shares(x)[0]).exp(),
+    "counts the directions": lambda x: torch.linalg.matrix_rank(x).double(),
+    "participation ratio": lambda x: 1 / shares(x).square().sum(),
+    "no shares yet": lambda x: entropy(torch.linalg.svdvals(x)).exp(),
+    "list of 6 numbers": lambda x: shares(x) * shares(x).log(),
+    "values differ": lambda x: entropy(shares(x)).exp() + 0.1,
+}
+
+RIGHT_HONEST = {
+    "argmax": lambda v, t: t[v.argmax()],
+    "python": lambda v, t: max(zip(v.tolist(), t.tolist(), strict=True))[1],
+    "mask": lambda v, t: float(t[v == v.max()]),
+}
+WRONG_HONEST = {
+    "best test accuracy": lambda v, t: t.max(),
+    "validation accuracy of the choice": lambda v, t: v.max(),
+    "average over candidates": lambda v, t: t.mean(),
+    "number of the candidate": lambda v, t: v.argmax(),
+    "average of validation and test": lambda v, t: (v[v.argmax()] + t[v.argmax()]) / 2,
+    "worst on validation": lambda v, t: t[v.argmin()],
+    "sum of both": lambda v, t: t[(v + t).argmax()],
+    "has shape": lambda v, t: t,
+}
+
+RIGHT = {"knn_vote": RIGHT_VOTE, "rankme_by_hand": RIGHT_RANK, "honest_number": RIGHT_HONEST}
+WRONG = {"knn_vote": WRONG_VOTE, "rankme_by_hand": WRONG_RANK, "honest_number": WRONG_HONEST}
+
+
+def test_no_two_mistakes_give_the_same_vote():
+    bank, labels, queries = _crowd()
+    right = _vote(*_cosine(bank, queries), labels)
+    results = [right, *_vote_mistakes(bank, labels, queries).values()]
+    for i, one in enumerate(results):
+        assert not any(torch.equal(one, other) for other in results[:i])

@@ -1,0 +1,119 @@
+"""Neighbours, maps and profiles: what is drawn where, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from barlow_edu.teaching.figures import pictures, plots
+
+
+def texts(fig):
+    return [t.get_text() for ax in fig.axes for t in ax.texts]
+
+
+def row_of(n=2, k=3, size=8):
+    images = torch.arange(n * (k + 1)).float().view(n, k + 1, 1, 1, 1) / (n * (k + 1))
+    return images[:, 0].expand(n, 3, size, size), images[:, 1:].expand(n, k, 3, size, size)
+
+
+def test_plots_offers_them():
+    for name in ("neighbours", "scatter", "profile"):
+        assert getattr(plots, name) is getattr(pictures, name) and name in plots.__all__
+
+
+def test_neighbours_stand_beside_their_query_in_order():
+    queries, found = row_of()
+    fig = plots.neighbours(queries, found)
+    canvas = fig.axes[0].images[0].get_array()
+    for i in range(2):
+        line = canvas[4 + i * (8 + 4) - 4 + 4]  # through the pictures of this row
+        values = [float(v) for v in line[::10, 0]]
+        expected = [queries[i, 0, 0, 0], 1.0, *found[i, :, 0, 0, 0]]
+        assert values == pytest.approx([float(e) for e in expected], abs=1e-6)
+
+
+def test_wrong_kinds_are_marked_by_more_than_colour():
+    queries, found = row_of()
+    names = [["boot", "bag", "boot"], ["bag", "bag", "bag"]]
+    fig = plots.neighbours(queries, found, ["boot", "bag"], names)
+    assert texts(fig).count("✗ bag") == 1
+    assert len(fig.axes[0].patches) == 1
+    assert fig.axes[0].patches[0].get_linestyle() == "--"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda q, f: (q[:1], f), "1 queries and neighbours of 2"),
+        (lambda q, f: (q, f, ["a", "b"]), "or for neither"),
+        (lambda q, f: (q, f, ["a"], [["b"] * 3] * 2), "Names for 2 queries with 3"),
+        (lambda q, f: (q, f, ["a", "b"], [["b"] * 3, ["b"]]), "Names for 2 queries with 3"),
+        (lambda q, f: (q * math.nan, f), "NaN"),
+    ],
+)
+def test_neighbours_that_do_not_fit_are_told(change, message):
+    with pytest.raises(ValueError, match=message):
+        plots.neighbours(*change(*row_of()))
+
+
+def clouds():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 20)
+    centres = np.stack([np.cos(np.arange(10)), np.sin(np.arange(10))], 1) * 20
+    return centres[labels] + rng.normal(size=(200, 2)), labels
+
+
+def test_every_class_has_a_look_and_a_name_in_its_own_cloud():
+    points, labels = clouds()
+    names = [f"kind {k}" for k in range(10)]
+    ax = plots.scatter(points, labels, names).axes[0]
+    looks = {
+        (tuple(c.get_edgecolor()[0]), len(c.get_facecolor()), c.get_paths()[0].vertices.tobytes())
+        for c in ax.collections
+    }
+    assert len(looks) == 10
+    assert sorted(t.get_text() for t in ax.texts) == sorted(names)
+    for text in ax.texts:
+        own = points[labels == int(text.get_text()[-1])]
+        assert np.linalg.norm(own - text.get_position(), axis=1).min() < 3
+    drawn = np.concatenate([c.get_offsets() for c in ax.collections])
+    assert len(drawn) == 200 and not ax.get_xticks().size
+
+
+def test_names_at_one_place_are_pushed_apart():
+    points = np.random.default_rng(0).normal(size=(60, 2))
+    ax = plots.scatter(points, np.arange(60) % 6, list("abcdef")).axes[0]
+    heights = sorted((t.get_position()[1], t.get_position()[0]) for t in ax.texts)
+    span = np.ptp(points[:, 1])
+    for (low, x), (high, x2) in zip(heights, heights[1:], strict=False):
+        assert abs(x - x2) > 0.2 * span or high - low > 0.02 * span
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "message"),
+    [
+        (torch.zeros(4, 3), torch.zeros(4), r"must be \(N, 2\) with N = 4, got \(4, 3\)"),
+        (torch.zeros(4, 2), torch.zeros(3), "with N = 3"),
+        (torch.zeros(4, 2), torch.full((4,), 2), "Labels are 2 to 2, but there are 2 names"),
+        (torch.zeros(4, 2), torch.full((4,), -1), "Labels are -1"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_told(points, labels, message):
+    with pytest.raises(ValueError, match=message):
+        plots.scatter(points, labels, ["a", "b"])
+
+
+def test_a_profile_has_a_line_a_value_and_a_place_a_stage():
+    table = {"stem": {"tint": 0.5, "class": 0.1}, "h": {"tint": -7.0, "class": 0.4}}
+    ax = plots.profile(table).axes[0]
+    lines = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
+    assert lines == {"tint": [0.5, -0.1], "class": [0.1, 0.4]}
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["stem", "h"]
+    assert {"tint", "class"} <= set(texts(ax.figure))
+
+
+def test_stages_with_other_values_are_told():
+    with pytest.raises(ValueError, match="Every stage needs the values"):
+        plots.profile({"a": {"x": 1.0}, "b": {"y": 1.0}})

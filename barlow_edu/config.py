@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +13,19 @@ import numpy as np
 import torch
 import yaml
 
-from barlow_edu.data import NAMES
+from barlow_edu.data import NAMES, SPLITS, ImageSet, _balanced, load_images
 from barlow_edu.encoders import ENCODERS, STEMS
 from barlow_edu.loss import FORMS
-from barlow_edu.methods.ablations import complete_ablation
+from barlow_edu.methods.ablations import AblatedBarlowTwins, complete_ablation
 from barlow_edu.methods.relatives import METHODS
-from barlow_edu.models import MODEL_DEFAULTS
+from barlow_edu.models import MODEL_DEFAULTS, TwinModel
 from barlow_edu.optim import OPTIMIZERS
+from barlow_edu.storage.files import image_files
 from barlow_edu.storage.spelling import did_you_mean
+from barlow_edu.storage.stream import ImageStream
 from barlow_edu.views import PRESETS, TwinViews, ViewRecipe
 
+IN_MEMORY = 8e9  # bytes of decoded images, above which stream="auto" streams
 CONFIG_DIR = Path(__file__).parent / "configs"
 
 TRAINING_DEFAULTS: dict[str, Any] = {
@@ -147,6 +151,62 @@ def load_config(config: str | Path | Mapping[str, Any] | None = None, **override
         complete[key] = complete[key] or {}
     _check(complete)
     return complete
+
+
+def build_model(config: Mapping[str, Any]) -> TwinModel:
+    """The model of the method that a run's configuration asks for, initialised from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        method = METHODS[config.get("method", "barlow_twins")]
+        if config.get("ablate"):
+            method = AblatedBarlowTwins
+        return method({k: config[k] for k in MODEL_DEFAULTS if k in config})
+
+
+def build_views(config: Mapping[str, Any]) -> TwinViews:
+    """The twin views a run's configuration asks for."""
+    return TwinViews(config["views"], config["image_size"], **(config.get("augment") or {}))
+
+
+def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | None = None):
+    """The stream that a configuration with ``data: folder`` describes. mode: default, its ``pipeline``.
+
+    Raises ValueError without a root, FileNotFoundError without the folder.
+    """
+    if config["data"] != "folder" or config["root"] is None:
+        raise ValueError(
+            "Only a class-folder tree is streamed: set data=folder and root=PATH, a folder with "
+            f"train{os.sep}CLASS{os.sep}image files (got data={config['data']}, root={config['root']})."
+        )
+    root = Path(config["root"]).expanduser()
+    files, labels, classes = image_files(root, SPLITS[split])
+    labels = torch.tensor(labels)
+    if config["limit"] is not None and split == "train":
+        rows = _balanced(labels, config["limit"], 0)
+        files, labels = [files[i] for i in rows], labels[rows]
+    size, views = config["image_size"], build_views(config)
+    settings = (mode or config["pipeline"], config["canvas"], config["workers"])
+    return ImageStream(files, labels, classes, size, *settings, views)
+
+
+def images_for(config: Mapping[str, Any]) -> ImageSet | ImageStream:
+    """The training images of a configuration: in memory where they fit, streamed where not or if so told.
+
+    Raises ValueError for a pipeline that only a stream has, if stream is False.
+    """
+    size = config["image_size"] if config["data"] == "folder" else None
+    if config["pipeline"] == "per_image" and config["stream"] is False:
+        raise ValueError(
+            "pipeline=per_image works on files, but stream=False. Set stream=auto or True, or "
+            "pipeline=decode_once."
+        )
+    if config["stream"] is True or config["pipeline"] == "per_image":
+        return open_stream(config)
+    if config["stream"] == "auto" and size is not None and config["root"] is not None:
+        stream = open_stream(config)
+        if 3 * size**2 * len(stream) > IN_MEMORY:
+            return stream
+    return load_images(config["data"], config["root"], "train", config["limit"], size)
 
 
 def _plain(value: Any) -> Any:

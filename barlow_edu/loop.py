@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from barlow_edu.config import build_views
 from barlow_edu.data import ImageSet
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.distributed import (
@@ -28,7 +29,7 @@ from barlow_edu.numerics.distributed import (
     world_size,
 )
 from barlow_edu.optim import set_learning_rate, warmup_cosine
-from barlow_edu.runs import RunWriter, build_views
+from barlow_edu.runs import RunWriter
 from barlow_edu.state import NEWEST, TrainingState
 from barlow_edu.storage.interrupts import USR1, StopRequest, TrainingInterrupted, requeue
 from barlow_edu.storage.stream import ImageStream, shares

@@ -32,13 +32,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
+from barlow_edu.config import build_model, build_views
 from barlow_edu.data import data_dir
-from barlow_edu.methods.ablations import AblatedBarlowTwins
-from barlow_edu.methods.relatives import METHODS
-from barlow_edu.models import MODEL_DEFAULTS, TwinModel
-from barlow_edu.numerics.devices import (
-    describe_environment as describe_environment,  # its former home
-)
+from barlow_edu.models import TwinModel
 from barlow_edu.storage.files import append, replacing
 from barlow_edu.storage.spelling import did_you_mean
 from barlow_edu.views import TwinViews
@@ -255,21 +251,6 @@ def save_weights(module: nn.Module, path: Path) -> None:
     with replacing(path) as temporary:
         # Not by save_file: its error for a full disk is not the system's.
         temporary.write_bytes(save(state))
-
-
-def build_model(config: Mapping[str, Any]) -> TwinModel:
-    """The model of the method that a run's configuration asks for, initialised from its seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config["seed"])
-        method = METHODS[config.get("method", "barlow_twins")]
-        if config.get("ablate"):
-            method = AblatedBarlowTwins
-        return method({k: config[k] for k in MODEL_DEFAULTS if k in config})
-
-
-def build_views(config: Mapping[str, Any]) -> TwinViews:
-    """The twin views a run's configuration asks for."""
-    return TwinViews(config["views"], config["image_size"], **(config.get("augment") or {}))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

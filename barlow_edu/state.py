@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from barlow_edu.config import DEFAULTS
+from barlow_edu.config import DEFAULTS, build_model
 from barlow_edu.data import ImageSet
 from barlow_edu.numerics.batchnorm import synchronize_batch_norm
 from barlow_edu.numerics.convolution import shorten_convolutions
@@ -22,7 +22,6 @@ from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.distributed import from_first, world_size
 from barlow_edu.numerics.recompute import save_memory
 from barlow_edu.optim import build_optimizer
-from barlow_edu.runs import build_model
 from barlow_edu.storage.files import replacing, sync
 from barlow_edu.storage.stream import ImageStream
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from barlow_edu.config import load_config
+from barlow_edu.config import images_for, load_config
 from barlow_edu.data import ImageSet
 from barlow_edu.loop import Loop, Plan, _plan, how_to_go_on
 from barlow_edu.loop import TrainingDiverged as TrainingDiverged
@@ -27,7 +27,7 @@ from barlow_edu.storage.files import DiskFull, only_process
 from barlow_edu.storage.interrupts import (
     TrainingInterrupted as TrainingInterrupted,  # for who calls pretrain
 )
-from barlow_edu.storage.stream import ImageStream, images_for
+from barlow_edu.storage.stream import ImageStream
 
 
 def pretrain(

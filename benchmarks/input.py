@@ -24,9 +24,7 @@ import torch
 from common import describe, environment, table, write
 from PIL import Image
 
-from barlow_edu.config import load_config
-from barlow_edu.runs import build_views
-from barlow_edu.storage.stream import open_stream
+from barlow_edu.config import build_views, load_config, open_stream
 
 BATCH = 64
 PIPELINES = ("decode_once", "per_image")

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from barlow_edu import config as config_module
-from barlow_edu.config import CONFIG_DIR, DEFAULTS, config_names, load_config, read_yaml
+from barlow_edu.config import (
+    CONFIG_DIR,
+    DEFAULTS,
+    build_model,
+    build_views,
+    config_names,
+    load_config,
+    read_yaml,
+)
 from barlow_edu.models import BarlowTwinsModel
-from barlow_edu.runs import build_model, build_views
 
 
 @pytest.mark.parametrize("name", config_names())

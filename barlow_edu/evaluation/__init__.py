@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from barlow_edu.config import build_model
 from barlow_edu.data import ImageSet, load_images
 from barlow_edu.evaluation.features import extract_features, layer_features, pixel_features
 from barlow_edu.evaluation.probes import (
@@ -28,7 +29,7 @@ from barlow_edu.evaluation.spectra import (
     rankme,
     spectrum_decay,
 )
-from barlow_edu.runs import Run, RunWriter, build_model, load_run
+from barlow_edu.runs import Run, RunWriter, load_run
 
 __all__ = [
     "covariance_spectrum",

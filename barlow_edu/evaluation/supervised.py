@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from barlow_edu.config import build_model
 from barlow_edu.data import ImageSet
 from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import Score, labelled_subset
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.optim import build_optimizer, set_learning_rate, warmup_cosine
-from barlow_edu.runs import Run, build_model
+from barlow_edu.runs import Run
 from barlow_edu.views import TwinViews
 
 

@@ -37,8 +37,8 @@ def run(options: argparse.Namespace) -> None:
     """Evaluate and print."""
     import torch
 
+    from barlow_edu.config import open_stream
     from barlow_edu.scale.imagenet_linear import LinearEvaluation
-    from barlow_edu.storage.stream import open_stream
 
     encoder, config = _encoder(options.source)
     root = options.root or config["root"]

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from barlow_edu.config import load_config
+from barlow_edu.config import build_model, load_config
 from barlow_edu.loss import cheaper_form
 from barlow_edu.numerics.recompute import save_memory
-from barlow_edu.runs import build_model
 from barlow_edu.scale.memory import (
     MemoryMeter,
     fake_tensors,

@@ -19,25 +19,20 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from barlow_edu.data import SPLITS, ImageSet, _balanced, load_images
 from barlow_edu.reference_views import reference_transforms
-from barlow_edu.runs import build_views
 from barlow_edu.storage.decoding import Batch, Decoder
-from barlow_edu.storage.files import image_files
 from barlow_edu.storage.interrupts import leave_to_main_process
 from barlow_edu.views import TwinViews
 
 MODES = ("decode_once", "per_image", "centre")
-IN_MEMORY = 8e9  # bytes of decoded images, above which stream="auto" streams
 CANVAS = 1.75  # default side of the canvas, in sides of a view
 MOST_WORKERS = 16  # of one process, when nothing is said
 log = logging.getLogger("barlow_edu")
@@ -204,44 +199,3 @@ def _workers() -> int:
     except AttributeError:  # not on this system
         cores = os.cpu_count() or 1
     return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-
-
-def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | None = None):
-    """The stream that a configuration with ``data: folder`` describes. mode: default, its ``pipeline``.
-
-    Raises ValueError without a root, FileNotFoundError without the folder.
-    """
-    if config["data"] != "folder" or config["root"] is None:
-        raise ValueError(
-            "Only a class-folder tree is streamed: set data=folder and root=PATH, a folder with "
-            f"train{os.sep}CLASS{os.sep}image files (got data={config['data']}, root={config['root']})."
-        )
-    root = Path(config["root"]).expanduser()
-    files, labels, classes = image_files(root, SPLITS[split])
-    labels = torch.tensor(labels)
-    if config["limit"] is not None and split == "train":
-        rows = _balanced(labels, config["limit"], 0)
-        files, labels = [files[i] for i in rows], labels[rows]
-    size, views = config["image_size"], build_views(config)
-    settings = (mode or config["pipeline"], config["canvas"], config["workers"])
-    return ImageStream(files, labels, classes, size, *settings, views)
-
-
-def images_for(config: Mapping[str, Any]) -> ImageSet | ImageStream:
-    """The training images of a configuration: in memory where they fit, streamed where not or if so told.
-
-    Raises ValueError for a pipeline that only a stream has, if stream is False.
-    """
-    size = config["image_size"] if config["data"] == "folder" else None
-    if config["pipeline"] == "per_image" and config["stream"] is False:
-        raise ValueError(
-            "pipeline=per_image works on files, but stream=False. Set stream=auto or True, or "
-            "pipeline=decode_once."
-        )
-    if config["stream"] is True or config["pipeline"] == "per_image":
-        return open_stream(config)
-    if config["stream"] == "auto" and size is not None and config["root"] is not None:
-        stream = open_stream(config)
-        if 3 * size**2 * len(stream) > IN_MEMORY:
-            return stream
-    return load_images(config["data"], config["root"], "train", config["limit"], size)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from barlow_edu.config import build_views
 from barlow_edu.data import load_images
 from barlow_edu.numerics.devices import Computer
-from barlow_edu.runs import build_views
 from barlow_edu.state import TrainingState
 
 ROUNDS = 12

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from barlow_edu.config import DEFAULTS, load_config
 from barlow_edu.data import recorded_folder
-from barlow_edu.runs import describe_environment
+from barlow_edu.numerics.devices import Computer, describe_environment
 from barlow_edu.storage.files import replacing
 from barlow_edu.studies.short_runs import (
     IMAGES,
@@ -36,7 +36,6 @@ from barlow_edu.studies.short_runs import (
     refuse_varied,
     train_one,
 )
-from barlow_edu.training import Computer
 
 LAMBDAS = tuple(float(f"{10 ** (k / 8 - 5):.4g}") for k in range(41))  # 1e-5 to 1, eight a decade
 FREE = ("name", "device", "root", "seed")  # settings in which a folder's trainings may differ

@@ -111,7 +111,7 @@ def test_seeds_change_what_the_protocol_says(whole, run, sets):
     assert "knn" not in rows["pixels"]["sd"] and "knn" not in rows["trained encoder"]["sd"]
     knn = []
     for seed in (0, 1):
-        encoder = be.runs.build_model(run.config | {"seed": seed}).eval().encoder
+        encoder = be.config.build_model(run.config | {"seed": seed}).eval().encoder
         a, b = (be.extract_features(encoder, s.images, normalize) for s in sets)
         knn.append(be.knn_accuracy(a, train.labels, b, test.labels, 5))
     assert rows["random encoder"]["knn"] == pytest.approx(sum(knn) / 2, abs=1e-4)

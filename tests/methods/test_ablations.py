@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 import barlow_edu as be
-from barlow_edu.config import load_config
+from barlow_edu.config import build_model, load_config
 from barlow_edu.methods.ablations import AblatedBarlowTwins, ablated_loss, complete_ablation
-from barlow_edu.runs import build_model
 
 LAMBD = 0.3
 

@@ -15,6 +15,7 @@ from tiny import CONFIG, tiny_encoder, tiny_images
 from torch import nn
 
 import barlow_edu as be
+from barlow_edu.config import build_model
 from barlow_edu.evaluation.spectra import rankme
 from barlow_edu.methods.relatives import (
     METHODS,
@@ -22,7 +23,6 @@ from barlow_edu.methods.relatives import (
     momentum,
     negative_cosine,
 )
-from barlow_edu.runs import build_model
 
 RELATIVES = ("simclr", "byol", "vicreg", "simsiam")
 

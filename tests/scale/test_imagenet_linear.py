@@ -13,7 +13,7 @@ from torchvision.models import resnet50
 from torchvision.transforms import v2
 
 from barlow_edu.cli import main
-from barlow_edu.config import load_config
+from barlow_edu.config import load_config, open_stream
 from barlow_edu.evaluation.features import extract_features
 from barlow_edu.models import BarlowTwinsModel
 from barlow_edu.scale.imagenet_linear import (
@@ -23,7 +23,6 @@ from barlow_edu.scale.imagenet_linear import (
     labelled_rows,
 )
 from barlow_edu.scale.official import load_official
-from barlow_edu.storage.stream import open_stream
 from barlow_edu.training import pretrain
 
 CLASSES = ("blue", "green", "red")

@@ -8,10 +8,9 @@ from tiny import CONFIG, tiny_encoder
 from torch.utils.flop_counter import FlopCounterMode
 
 from barlow_edu.cli import main
-from barlow_edu.config import load_config
+from barlow_edu.config import build_model, load_config
 from barlow_edu.loss import barlow_twins_loss
 from barlow_edu.optim import build_optimizer
-from barlow_edu.runs import build_model
 from barlow_edu.scale import planner
 from barlow_edu.scale.memory import (
     MemoryMeter,

@@ -88,7 +88,7 @@ class TinyStart:
 
     @staticmethod
     def weight():
-        from barlow_edu.runs import build_model
+        from barlow_edu.config import build_model
 
         return build_model(load_config(TOGETHER)).encoder.body[0].weight.detach()
 

@@ -13,12 +13,11 @@ from PIL import Image
 from tiny import CONFIG, tiny_encoder
 from torchvision.transforms import functional as F
 
-from barlow_edu.config import load_config
+from barlow_edu.config import images_for, load_config, open_stream
 from barlow_edu.data import ImageSet
 from barlow_edu.state import fingerprint
-from barlow_edu.storage import stream as streaming
 from barlow_edu.storage.interrupts import SIGNALS, TrainingInterrupted
-from barlow_edu.storage.stream import ImageStream, every_row, images_for, open_stream, shares
+from barlow_edu.storage.stream import ImageStream, every_row, shares
 from barlow_edu.training import Loop, pretrain
 from barlow_edu.views import TwinViews
 
@@ -268,7 +267,7 @@ def test_what_fits_is_loaded_and_what_does_not_is_streamed(tree, monkeypatch):
     auto = configuration(tree, stream="auto")
     with pytest.warns(UserWarning, match="05.jpg"):
         assert isinstance(images_for(auto), ImageSet)
-    monkeypatch.setattr(streaming, "IN_MEMORY", 1000)
+    monkeypatch.setattr("barlow_edu.config.IN_MEMORY", 1000)
     assert isinstance(images_for(auto), ImageStream)
     with pytest.warns(UserWarning, match="05.jpg"):
         assert isinstance(images_for(configuration(tree, stream=False)), ImageSet)

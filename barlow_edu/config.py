@@ -20,6 +20,7 @@ from barlow_edu.methods.ablations import AblatedBarlowTwins, complete_ablation
 from barlow_edu.methods.relatives import METHODS
 from barlow_edu.models import MODEL_DEFAULTS, TwinModel
 from barlow_edu.optim import OPTIMIZERS
+from barlow_edu.reference_views import reference_transforms
 from barlow_edu.storage.files import image_files
 from barlow_edu.storage.spelling import did_you_mean
 from barlow_edu.storage.stream import ImageStream
@@ -184,9 +185,9 @@ def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | Non
     if config["limit"] is not None and split == "train":
         rows = _balanced(labels, config["limit"], 0)
         files, labels = [files[i] for i in rows], labels[rows]
-    size, views = config["image_size"], build_views(config)
+    size, transforms = config["image_size"], reference_transforms(build_views(config))
     settings = (mode or config["pipeline"], config["canvas"], config["workers"])
-    return ImageStream(files, labels, classes, size, *settings, views)
+    return ImageStream(files, labels, classes, size, *settings, transforms)
 
 
 def images_for(config: Mapping[str, Any]) -> ImageSet | ImageStream:

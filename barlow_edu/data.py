@@ -8,10 +8,12 @@ tree given by ``root``. ``folder`` is any such tree.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +36,11 @@ class ImageSet:
 
     images: uint8 (N, 3, H, W). labels: int64 (N,), used only by evaluation. classes: their names. name: how
     results got with these images are to be labelled. factors: what the composition drew for every image
-    (garments only), each with N rows. skipped: files that could not be read. Raises ValueError for images of
+    (garments only), each with N rows. unreadable: files that could not be read. Raises ValueError for images of
     another type or shape, or another number of labels.
+
+    Training asks an ImageSet for the same things as an ``ImageStream``: ``fingerprint``, ``on``, ``batches``,
+    ``load``, ``twins``, ``check_trainable``. A batch of it is a tensor of row numbers.
     """
 
     images: Tensor
@@ -43,7 +48,7 @@ class ImageSet:
     classes: list[str]
     name: str
     factors: dict[str, Tensor] = field(default_factory=dict)
-    skipped: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     def __post_init__(self):
         shape, kind = tuple(self.images.shape), self.images.dtype
@@ -71,7 +76,48 @@ class ImageSet:
         rows = rows if isinstance(rows, slice) else torch.as_tensor(rows)
         factors = {k: v[rows] for k, v in self.factors.items()}
         chosen = self.images[rows], self.labels[rows]
-        return ImageSet(*chosen, self.classes, self.name, factors, self.skipped)
+        return ImageSet(*chosen, self.classes, self.name, factors, self.unreadable)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Another name of ``unreadable``."""
+        return self.unreadable
+
+    def fingerprint(self) -> str:
+        """Shape of the images and a checksum of 64 of them: enough to notice that a run goes on with others."""
+        sample = self.images[:: max(1, len(self) // 64)].contiguous().cpu().numpy()
+        return f"{' x '.join(map(str, self.images.shape))}, checksum {zlib.crc32(sample):08x}"
+
+    def on(self, device: torch.device | str) -> ImageSet:
+        """The set with its images on a device."""
+        return replace(self, images=self.images.to(device))
+
+    def batches(
+        self, rows: Iterable[Tensor], keys: Iterable[int] | None = None
+    ) -> Iterator[Tensor]:
+        """Each tensor of row numbers, on the images' device. keys: only a stream needs them."""
+        return (batch.to(self.images.device) for batch in rows)
+
+    def load(self, rows: Tensor) -> Tensor:
+        """One batch: the row numbers, on the images' device."""
+        return rows.to(self.images.device)
+
+    def twins(
+        self,
+        batch: Tensor,
+        views: Any,
+        generator: torch.Generator | None,
+        device: torch.device | str,
+        shard: slice = slice(None),
+        total: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Both views of a batch on the device, (n, 3, size, size) each, normalised; see ``ImageStream.twins``."""
+        images = self.images[batch].to(device)
+        sizes = torch.tensor([images.shape[2:]]).expand(total or len(images), 2)
+        return views.of_part(images, sizes, shard, generator)
+
+    def check_trainable(self) -> None:
+        """Every image set can be trained on."""
 
 
 def load_images(

@@ -19,18 +19,17 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from barlow_edu.reference_views import reference_transforms
 from barlow_edu.storage.decoding import Batch, Decoder
 from barlow_edu.storage.interrupts import leave_to_main_process
-from barlow_edu.views import TwinViews
 
 MODES = ("decode_once", "per_image", "centre")
 CANVAS = 1.75  # default side of the canvas, in sides of a view
@@ -44,7 +43,7 @@ class ImageStream:
     files, labels (N,), classes, name: as of an ``ImageSet``. mode: "decode_once", "per_image" or "centre" (shorter
     side resized to 8/7 of ``size``, then a centre crop: the evaluation's). size: side of a view. canvas: see
     above. workers: processes that decode; 0, none; None, as many as this process has cores, at most 16.
-    transforms: the reference pipeline's two, for "per_image".
+    transforms: two functions of a PIL image, one a view, for "per_image" (``recipe.reference_transforms``).
 
     An unreadable file is named in a warning, once, listed in ``unreadable``, and replaced by the next readable
     one in the list: the same one every time.
@@ -59,11 +58,15 @@ class ImageStream:
         mode: str = "decode_once",
         canvas: int | None = None,
         workers: int | None = None,
-        views: TwinViews | None = None,
+        transforms: Sequence[Callable[[Any], Tensor]] = (),
         name: str = "folder",
     ):
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
+        if mode == "per_image" and len(transforms) != 2:
+            raise ValueError(
+                "mode='per_image' needs transforms=, a function of a PIL image for each view."
+            )
         paths = [os.fspath(f) for f in files]
         root = os.path.commonpath({os.path.dirname(os.path.dirname(path)) for path in paths})
         self.root, start = Path(root), len(os.path.join(root, ""))
@@ -73,7 +76,6 @@ class ImageStream:
         # As bytes in one array: a million Path objects would be copied into every worker, one by one.
         self.names = np.array([os.fsencode(path[start:]) for path in paths])
         side = self.canvas if mode == "decode_once" else size
-        transforms = reference_transforms(views or TwinViews("imagenet", size))
         self._decoder = Decoder(str(self.root), self.names, mode, side, transforms)
         self._batches: list[list[tuple[int, int]]] = []
         self._loader: DataLoader | None = None
@@ -95,6 +97,18 @@ class ImageStream:
         return (
             f"{len(self)} files, {self._decoder.mode}, {self._decoder.side}, checksum {check:08x}"
         )
+
+    def on(self, device: torch.device | str) -> ImageStream:
+        """The stream itself: its images come to the device batch by batch."""
+        return self
+
+    def check_trainable(self) -> None:
+        """Raise ValueError for a stream of centre crops."""
+        if self.mode == "centre":
+            raise ValueError(
+                "A stream of mode 'centre' holds the evaluation's crops. Train on one of mode 'decode_once' or "
+                "'per_image'."
+            )
 
     def batches(self, rows: Iterable[Tensor], keys: Iterable[int] | None = None) -> Iterator[Batch]:
         """The images of each tensor of row numbers, in order; workers read ahead.
@@ -123,15 +137,15 @@ class ImageStream:
     def twins(
         self,
         batch: Batch,
-        views: TwinViews,
+        views: Any,
         generator: torch.Generator | None,
         device: torch.device | str,
-        own: slice = slice(None),
+        shard: slice = slice(None),
         total: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Both views of a batch on the device, (n, 3, size, size) each, normalised.
+        """Both views of a batch on the device, (n, 3, size, size) each, normalised. views: a ``TwinViews``.
 
-        own, total: where these rows lie in a batch of ``total`` that several processes share. Each draws for all
+        shard, total: where these rows lie in a batch of ``total`` that several processes share. Each draws for all
         of it and keeps its own, so that the views do not depend on the number of processes.
         """
         images = batch.images.to(device, non_blocking=True)
@@ -140,8 +154,8 @@ class ImageStream:
         sizes = batch.sizes
         if total is not None:
             sizes = torch.full((total, 2), self.canvas)
-            sizes[own] = batch.sizes
-        return views.of_part(images, sizes, own, generator)
+            sizes[shard] = batch.sizes
+        return views.of_part(images, sizes, shard, generator)
 
     def close(self) -> None:
         """Send the workers home; they come again when they are needed."""

@@ -70,7 +70,7 @@ def __getattr__(name: str):
         return value
     if name in _MODULES:
         return import_module(f"barlow_edu.{_MODULES[name]}")
-    from barlow_edu.storage.spelling import did_you_mean
+    from barlow_edu.storage.files import did_you_mean
 
     near = did_you_mean(name, (*__all__, *_MODULES))
     raise AttributeError(f"barlow_edu has no {name!r}.{near} It has {', '.join(__all__)}.")

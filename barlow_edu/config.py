@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 
-from barlow_edu.data import NAMES, SPLITS, ImageSet, _balanced, load_images
+from barlow_edu.data import NAMES, SPLITS, ImageSet, load_images
 from barlow_edu.encoders import ENCODERS, STEMS
 from barlow_edu.loss import FORMS
 from barlow_edu.methods.ablations import AblatedBarlowTwins, complete_ablation
@@ -21,9 +21,9 @@ from barlow_edu.methods.relatives import METHODS
 from barlow_edu.models import MODEL_DEFAULTS, TwinModel
 from barlow_edu.optim import OPTIMIZERS
 from barlow_edu.reference_views import reference_transforms
-from barlow_edu.storage.files import image_files
-from barlow_edu.storage.spelling import did_you_mean
+from barlow_edu.storage.files import did_you_mean
 from barlow_edu.storage.stream import ImageStream
+from barlow_edu.storage.trees import balanced, image_files
 from barlow_edu.views import PRESETS, TwinViews, ViewRecipe
 
 IN_MEMORY = 8e9  # bytes of decoded images, above which stream="auto" streams
@@ -183,7 +183,7 @@ def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | Non
     files, labels, classes = image_files(root, SPLITS[split])
     labels = torch.tensor(labels)
     if config["limit"] is not None and split == "train":
-        rows = _balanced(labels, config["limit"], 0)
+        rows = balanced(labels, config["limit"], 0)
         files, labels = [files[i] for i in rows], labels[rows]
     size, transforms = config["image_size"], reference_transforms(build_views(config))
     settings = (mode or config["pipeline"], config["canvas"], config["workers"])

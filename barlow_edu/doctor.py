@@ -228,7 +228,7 @@ def _disk() -> Finding:
 def _data() -> Finding:
     import numpy as np
 
-    from barlow_edu.data import data_dir
+    from barlow_edu.storage.places import data_dir
 
     path = data_dir() / "garments.npz"
     checkout = (Path(__file__).resolve().parents[1] / ".git").exists()
@@ -244,7 +244,7 @@ def _data() -> Finding:
 
 
 def _cifar() -> Finding:
-    from barlow_edu.data import download_dir
+    from barlow_edu.storage.places import download_dir
 
     if (download_dir() / "cifar-10-batches-py").is_dir():
         return OK, "downloaded"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from barlow_edu.encoders import build_encoder
 from barlow_edu.loss import FORMS, LossTerms, barlow_twins_loss, cross_correlation
-from barlow_edu.storage.spelling import did_you_mean
+from barlow_edu.storage.files import did_you_mean
 
 # What a model's configuration may hold, with the paper's values.
 MODEL_DEFAULTS: dict[str, Any] = {

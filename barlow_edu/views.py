@@ -30,7 +30,7 @@ from barlow_edu.numerics.pixels import (
     jitter,
     solarise,
 )
-from barlow_edu.storage.spelling import did_you_mean
+from barlow_edu.storage.files import did_you_mean
 
 __all__ = [
     "JITTER_ORDERS",

@@ -15,8 +15,8 @@ from PIL import Image
 from torchvision import datasets
 
 import barlow_edu as be
-from barlow_edu import data
-from barlow_edu.storage import files
+from barlow_edu.storage import downloads, places
+from barlow_edu.storage.trees import balanced
 from barlow_edu.views import TwinViews
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def cards():
 @pytest.fixture(scope="module")
 def photos():
     """The grey photographs that the cards of the test split were made of."""
-    with np.load(data.data_dir() / "garments.npz") as stored:
+    with np.load(places.data_dir() / "garments.npz") as stored:
         return stored["test_images"]
 
 
@@ -79,7 +79,7 @@ def test_what_is_written_into_a_set_is_not_found_in_the_next(cards):
 
 
 def test_labels_are_fashion_mnists_own(cards):
-    with np.load(data.data_dir() / "garments.npz") as stored:
+    with np.load(places.data_dir() / "garments.npz") as stored:
         assert np.array_equal(stored["test_labels"], cards.labels.numpy())
 
 
@@ -133,7 +133,7 @@ def test_factors_span_what_the_design_says(cards):
 
 
 def test_the_licence_lies_beside_the_data():
-    text = (data.data_dir() / "garments.LICENSE").read_text(encoding="utf-8")
+    text = (places.data_dir() / "garments.LICENSE").read_text(encoding="utf-8")
     assert "MIT License" in text and "Zalando" in text and "Fashion-MNIST" in text
 
 
@@ -144,10 +144,10 @@ def test_missing_garments_say_where_they_belong(tmp_path, monkeypatch):
 
 
 def test_data_dir_can_be_moved_and_downloads_move_with_it(tmp_path, monkeypatch):
-    assert data.data_dir() == ROOT / "data"
+    assert places.data_dir() == ROOT / "data"
     monkeypatch.setenv("BARLOW_EDU_DATA", str(tmp_path))
-    assert data.data_dir() == tmp_path
-    assert data.download_dir() == tmp_path / "downloads"
+    assert places.data_dir() == tmp_path
+    assert places.download_dir() == tmp_path / "downloads"
 
 
 # limits and subsets
@@ -175,10 +175,10 @@ def test_limit_is_balanced_seeded_and_keeps_factors(cards):
 def test_balanced_rows(labels, share, seed):
     limit = max(1, round(share * len(labels)))
     labels = torch.tensor(labels)
-    rows = data._balanced(labels, limit, seed)
+    rows = balanced(labels, limit, seed)
     assert len(rows) == limit
     assert (rows[1:] > rows[:-1]).all()  # in order, none twice
-    assert torch.equal(rows, data._balanced(labels, limit, seed))
+    assert torch.equal(rows, balanced(labels, limit, seed))
     have, kept = (torch.bincount(x, minlength=5) for x in (labels, labels[rows]))
     full = kept == have  # a class has as many as the largest, one less, or all it has
     assert ((kept >= kept.max() - 1) | full).all()
@@ -186,7 +186,7 @@ def test_balanced_rows(labels, share, seed):
 
 def test_balanced_rows_depend_on_the_seed():
     labels = torch.arange(1000) % 10
-    assert not torch.equal(data._balanced(labels, 100, 0), data._balanced(labels, 100, 1))
+    assert not torch.equal(balanced(labels, 100, 0), balanced(labels, 100, 1))
 
 
 @pytest.mark.parametrize("limit", [0, -1, 4001, 10.0, True, "10"])
@@ -257,11 +257,11 @@ def make_cifar(folder, monkeypatch, name="cifar10", per_file=4):
     monkeypatch.setattr(cls, "train_list", [[f, sums[f]] for f, _ in cls.train_list])
     monkeypatch.setattr(cls, "test_list", [[f, sums[f]] for f, _ in cls.test_list])
     monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": sums["meta"]})
-    archive = folder / Path(files.ARCHIVES[name][1]).name
+    archive = folder / Path(downloads.ARCHIVES[name][1]).name
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(base, cls.base_folder)
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
-    monkeypatch.setitem(files.ARCHIVES, name, (md5, *files.ARCHIVES[name][1:]))
+    monkeypatch.setitem(downloads.ARCHIVES, name, (md5, *downloads.ARCHIVES[name][1:]))
     return archive, pixels[cls.test_list[0][0]].reshape(-1, 3, 32, 32)
 
 
@@ -306,11 +306,6 @@ def test_without_a_network_cifar_says_which_file_goes_where(tmp_path, monkeypatc
     assert "cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a)" in told
     assert f"into {tmp_path / 'downloads'}" in told
     assert "root=" in told and "'garments' needs no download" in told
-
-
-def test_the_checksums_are_torchvisions():
-    assert files.ARCHIVES["cifar10"][0] == datasets.CIFAR10.tgz_md5
-    assert files.ARCHIVES["cifar100"][0] == datasets.CIFAR100.tgz_md5
 
 
 @pytest.mark.parametrize(

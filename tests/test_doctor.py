@@ -246,7 +246,7 @@ def test_disk(monkeypatch, free, status):
 def test_data_missing_cut_short_or_empty(monkeypatch, tmp_path):
     import numpy as np
 
-    from barlow_edu.data import data_dir
+    from barlow_edu.storage.places import data_dir
 
     whole = (data_dir() / "garments.npz").read_bytes()
     monkeypatch.setenv("BARLOW_EDU_DATA", str(tmp_path))

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 from barlow_edu import __version__
-from barlow_edu.data import data_dir
 from barlow_edu.storage.files import replacing
+from barlow_edu.storage.places import data_dir
 
 # What is for teachers alone and lies beside the notebooks. No student build and no copy holds it.
 INSTRUCTORS_ONLY = ("EXAM_ANSWERS.md",)

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from barlow_edu.data import _balanced
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.storage.files import replacing, sync
 from barlow_edu.storage.stream import ImageStream, every_row
+from barlow_edu.storage.trees import balanced
 from barlow_edu.views import TwinViews
 
 CHECKPOINT = "linear.pt"
@@ -84,7 +84,7 @@ def labelled_rows(labels: Tensor, percent: float, seed: int = 0) -> Tensor:
     """
     if percent == 100:
         return torch.arange(len(labels))
-    return _balanced(labels, max(1, int(len(labels) * percent / 100)), seed)
+    return balanced(labels, max(1, int(len(labels) * percent / 100)), seed)
 
 
 class LinearEvaluation:

@@ -276,7 +276,7 @@ def _enough(images: int, config: Mapping[str, Any]) -> int:
 def _count(config: Mapping[str, Any]) -> int:
     """Images of an epoch."""
     if config["data"] == "folder" and config["root"] is not None:
-        from barlow_edu.storage.files import image_files
+        from barlow_edu.storage.trees import image_files
 
         found = len(image_files(Path(config["root"]).expanduser(), ("train",))[0])
     else:

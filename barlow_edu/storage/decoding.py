@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
-from barlow_edu.storage.files import UNREADABLE, as_rgb
-
+# What Pillow raises for a broken file: whatever its parsers stumble over.
+UNREADABLE = Exception
 PATIENCE = 20  # neighbours tried in place of an unreadable file
 
 
@@ -108,3 +112,63 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     image = image.resize((w, h), Image.Resampling.BILINEAR)
     left, top = round((w - size) / 2), round((h - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+def decode_images(files: list[Path], size: int | None) -> tuple[Tensor, list[int], tuple[str, ...]]:
+    """Decode files once into a uint8 tensor (N, 3, H, W), several at a time, with progress.
+
+    Returns the images, the positions in ``files`` of those that could be read, and the names of those that
+    could not (also reported by a warning). size: resize the shorter side, crop the centre.
+    Raises ValueError if no file can be read, or if shapes differ and no size is given.
+    """
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(total=len(files), desc="decoding images", unit="img", disable=len(files) < 5000)
+        results = []
+        for start in range(0, len(files), 4096):  # bounds what waits in memory as Python objects
+            for result in pool.map(lambda f: _decode(f, size), files[start : start + 4096]):
+                results.append(result)
+                bar.update()
+        bar.close()
+    kept = [i for i, r in enumerate(results) if isinstance(r, np.ndarray)]
+    skipped = tuple(str(f) for f, r in zip(files, results, strict=True) if isinstance(r, str))
+    if not kept:
+        raise ValueError(
+            f"None of {len(files)} files could be read, first {skipped[0]}: {results[0]}"
+        )
+    if skipped:
+        shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+        warnings.warn(f"Skipped {len(skipped)} unreadable images: {shown}", stacklevel=3)
+    shapes = {results[i].shape for i in kept}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"The images differ in shape ({len(shapes)} shapes, for instance "
+            f"{sorted(shapes)[0][:2]} and {sorted(shapes)[-1][:2]}). Give size=, for instance size=128."
+        )
+    images = torch.empty(len(kept), 3, *results[kept[0]].shape[:2], dtype=torch.uint8)
+    for row, i in enumerate(kept):
+        images[row] = torch.from_numpy(results[i]).permute(2, 0, 1)
+        results[i] = None
+    return images, kept, skipped
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The picture in colours of 8 bits."""
+    if image.mode.startswith("I"):  # 16 bits a pixel: convert() would cut them off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _decode(path: Path, size: int | None) -> np.ndarray | str:
+    """uint8 (H, W, 3), or what went wrong."""
+    try:
+        with Image.open(path) as image:
+            image = as_rgb(image)
+            if size is not None and image.size != (size, size):
+                scale = size / min(image.size)
+                w, h = (max(size, round(side * scale)) for side in image.size)
+                image = image.resize((w, h), Image.Resampling.BICUBIC)
+                left, top = (w - size) // 2, (h - size) // 2
+                image = image.crop((left, top, left + size, top + size))
+            return np.array(image)  # a copy: torch warns of memory that cannot be written
+    except UNREADABLE as error:
+        return str(error) or type(error).__name__

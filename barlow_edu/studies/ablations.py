@@ -23,9 +23,9 @@ import yaml
 from tqdm.auto import tqdm
 
 from barlow_edu.config import load_config, read_yaml
-from barlow_edu.data import recorded_folder
 from barlow_edu.numerics.devices import Computer, describe_environment
 from barlow_edu.storage.files import replacing
+from barlow_edu.storage.places import recorded_folder
 from barlow_edu.studies.records import SeededRows
 from barlow_edu.studies.short_runs import baselines, one_thread, refuse_varied, train_one
 

@@ -27,7 +27,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from barlow_edu.config import build_model, build_views, load_config
-from barlow_edu.data import ImageSet, load_images, recorded_folder
+from barlow_edu.data import ImageSet, load_images
 from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import knn_accuracy
 from barlow_edu.evaluation.protocol import Protocol
@@ -37,6 +37,7 @@ from barlow_edu.models import TwinModel, batch_statistics
 from barlow_edu.numerics.devices import Computer, describe_environment
 from barlow_edu.runs import Run
 from barlow_edu.storage.files import replacing
+from barlow_edu.storage.places import recorded_folder
 from barlow_edu.studies.costs import step_costs
 from barlow_edu.studies.records import SeededRows
 from barlow_edu.studies.short_runs import refuse_varied

@@ -90,7 +90,7 @@ def test_sdist_and_wheel_stay_below_the_limit_of_a_registry(built):
 def test_import_and_data_of_the_installed_package(python, work):
     code = """
 import sys, barlow_edu as be
-from barlow_edu.data import data_dir
+from barlow_edu.storage.places import data_dir
 images = be.load_images("garments", limit=100)
 run = be.load_run("garments_quick")
 print(be.__file__, be.__version__, images, len(run.snapshots) > 10, data_dir(), sep="|")
@@ -121,7 +121,8 @@ def test_course_copy(python, work):
     assert not [n for n in INSTRUCTORS_ONLY if (copy / "notebooks" / n).exists()]
     assert (copy / "README.md").read_text(encoding="utf-8").count(__version__) > 1
     code = (
-        "import barlow_edu as be; print(be.data.data_dir()); be.load_run('garments_quick').metrics"
+        "import barlow_edu as be; from barlow_edu.storage.places import data_dir; "
+        "print(data_dir()); be.load_run('garments_quick').metrics"
     )
     found = run(python, "-c", code, cwd=copy / "notebooks").strip()
     assert Path(found).resolve() == (copy / "data").resolve()  # a run recorded there stays there

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from barlow_edu.data import data_dir
 from barlow_edu.runs import Run
+from barlow_edu.storage.places import data_dir
 from barlow_edu.studies.lambda_sweep import Sweep
 
 HARDWARE = {

@@ -9,10 +9,10 @@ from pathlib import Path
 import yaml
 
 from barlow_edu import __version__
-from barlow_edu.data import data_dir
 from barlow_edu.publishing.site import gallery, reference
 from barlow_edu.publishing.site import notebooks as pages_of_notebooks
 from barlow_edu.runs import load_run
+from barlow_edu.storage.places import data_dir
 
 HERE = Path(__file__).parent
 TITLE = "Learn Barlow Twins by building it"

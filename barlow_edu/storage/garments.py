@@ -1,0 +1,77 @@
+"""The embedded image set: grey garment photographs (Fashion-MNIST), composed onto coloured cards."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from barlow_edu.storage.places import data_dir
+
+GARMENT_CLASSES = (
+    "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def garments(split: str, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """20,000 cards (split "train") or 4,000 ("test"), uint8 (N, 3, 32, 32); labels, int64 (N,); and factors.
+
+    The arrays are shared between calls: copy them before writing. Raises FileNotFoundError if the file is missing.
+    """
+    path = data_dir() / "garments.npz"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"The embedded images are missing: {path}. Restore data/garments.npz from the repository, or "
+            "point BARLOW_EDU_DATA to the folder that holds it."
+        )
+    with np.load(path) as stored:
+        photos, labels = stored[f"{split}_images"], stored[f"{split}_labels"]
+    cards, factors = compose(photos, np.random.RandomState([seed, split == "test"]))
+    return cards, labels.astype(np.int64), factors
+
+
+def compose(
+    photos: np.ndarray, rng: np.random.RandomState, card: int = 32
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Grey photographs, uint8 (N, 28, 28), on cards, uint8 (N, 3, card, card), and what was drawn for each.
+
+    Every photograph is resized by 0.45 to 0.95 of the card, placed anywhere, tinted (0.4 to 1.0 a channel) and
+    blended onto a dim background (0 to 0.4 a channel) with a soft gradient between its corners. The arithmetic is
+    integer, so every machine computes the same pixels.
+    factors: tint (N, 3) and background (N, 3) in 0..255, side (N,) and place (N, 2; top, left) in pixels.
+    """
+    n = len(photos)
+    side = rng.randint(round(0.45 * card), round(0.95 * card) + 1, n)
+    place = (rng.randint(0, 1 << 16, (n, 2)) * (card - side + 1)[:, None]) >> 16
+    tint = rng.randint(102, 256, (n, 3))  # 0.4 to 1.0
+    background = rng.randint(0, 103, (n, 3))  # 0 to 0.4
+    corners = rng.randint(60, 101, (n, 4))  # per cent of the background at each corner
+    cards = np.empty((n, 3, card, card), np.uint8)
+    for start in range(0, n, 256):  # a few at a time: fast in the cache, small in memory
+        rows = slice(start, start + 256)
+        alpha = np.zeros((len(cards[rows]), card, card), np.int32)
+        for a, photo, s, (top, left) in zip(
+            alpha, photos[rows], side[rows], place[rows], strict=True
+        ):
+            small = Image.fromarray(photo).resize((s, s), Image.Resampling.BILINEAR)
+            a[top : top + s, left : left + s] = small
+        _paint(cards[rows], alpha, tint[rows], background[rows], corners[rows])
+    return cards, {"tint": tint, "background": background, "side": side, "place": place}
+
+
+def _paint(cards, alpha, tint, background, corners) -> None:
+    """Blend the tint over the shaded background; integers only. alpha: (n, 32, 32), cards: (n, 3, 32, 32)."""
+    card = alpha.shape[-1]
+    # Bilinear weights of the four corners, in integers that sum to (card - 1)².
+    far = np.arange(card, dtype=np.int32)
+    near = far[::-1]
+    weights = np.stack([np.outer(a, b) for a in (near, far) for b in (near, far)])
+    shade = np.tensordot(corners.astype(np.int32), weights, 1)  # (n, 32, 32), per cent
+    clear = 255 - alpha
+    for channel in range(3):
+        bright = tint[:, channel, None, None].astype(np.int32)
+        dim = background[:, channel, None, None].astype(np.int32)
+        dim = dim * shade // (100 * (card - 1) ** 2)
+        cards[:, channel] = (dim * clear + bright * alpha + 127) // 255

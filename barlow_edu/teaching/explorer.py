@@ -3,8 +3,8 @@
 ``LambdaExplorer`` shows a ``Sweep``. Everything is sent once and drawn in the browser, so that it needs no kernel.
 It comes in three outputs, for each place where a notebook is read:
 
-* a picture: C at five λ and the curves. GitHub and a PDF show this. As in ``film.py``, what was measured travels
-  inside the PNG, since nbval compares all but images;
+* a picture: C at five λ and the curves. GitHub and a PDF show this. What was measured travels inside
+  the PNG, see ``embed.py``;
 * a script that turns the picture into the explorer, in JupyterLab and in exported pages;
 * a widget that tells the kernel which λ the reader chose: ``explorer.lambd``.
 
@@ -13,8 +13,6 @@ It comes in three outputs, for each place where a notebook is read:
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import struct
 import zlib
@@ -28,9 +26,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from barlow_edu.studies.lambda_sweep import Sweep, load_sweep
+from barlow_edu.teaching import embed
+from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
-from barlow_edu.teaching.figures.film import to_png
-from barlow_edu.teaching.panel import LiveLambda, asset, bundle, colour_table
+from barlow_edu.teaching.panel import LiveLambda, bundle, colour_table
 
 __all__ = ["LambdaExplorer", "LiveLambda"]
 CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
@@ -66,13 +65,6 @@ def _short(values):
     if isinstance(values, list):
         return [_short(value) for value in values]
     return float(f"{values:.4g}")
-
-
-def with_chunk(png: bytes, name: bytes, data: bytes) -> bytes:
-    """A PNG with one more chunk, before its last."""
-    body = name + data
-    chunk = struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-    return png[:-12] + chunk + png[-12:]
 
 
 def plain(value: float) -> str:
@@ -163,42 +155,23 @@ class LambdaExplorer(anywidget.AnyWidget):
     @cached_property
     def png(self) -> bytes:
         """The picture, with all that the explorer shows inside."""
-        return with_chunk(to_png(self.figure(), self.spec["alt"]), CHUNK, self.data)
+        return embed.with_chunk(embed.to_png(self.figure(), self.spec["alt"]), CHUNK, self.data)
 
     def player(self) -> str:
         """The HTML that stands after the picture. It holds nothing that was measured."""
-        data = html.escape(json.dumps(self.spec, ensure_ascii=False))
         note = "Run the cell above to slide through the picture."
+        data = embed.attribute(self.spec)
+        body = f'<div class="be-lx be-lx-player" data-explorer="{data}">{note}</div>'
         script = asset("explorer.js") + "startBesidePicture(script.previousElementSibling);"
         script = f"(function (script) {{\n{script}\n}})(document.currentScript);"
-        body = f'<div class="be-lx be-lx-player" data-explorer="{data}">{note}</div>'
         return f"<style>{self._css}</style>{body}<script>{script}</script>"
-
-    def static_html(self) -> str:
-        """A page of its own, which needs nothing else."""
-        alt = html.escape(self.spec["alt"])
-        image = f'<img width="700" alt="{alt}" src="data:image/png;base64,{base64.b64encode(self.png).decode()}">'
-        head = '<!doctype html><html lang="en"><meta charset="utf-8">'
-        head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        head += f"<title>{TITLE}</title>"
-        return f'{head}<body class="be-page">{image}{self.player()}</body></html>'
 
     def save(self, path: str | Path) -> Path:
         """Write the page to ``path`` (.html), or the picture (.png)."""
-        path = Path(path)
-        if path.suffix == ".png":
-            path.write_bytes(self.png)
-        else:
-            path.write_text(self.static_html(), encoding="utf-8")
-        return path
+        return embed.save(path, TITLE, self.png, self.spec["alt"], self.player())
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        width, height = (round(100 * inches) for inches in self.figure().get_size_inches())
-        look = {"alt": self.spec["alt"], "width": width, "height": height}
-        picture = {"image/png": base64.b64encode(self.png).decode(), "text/plain": repr(self)}
-        display(picture, raw=True, metadata={"image/png": look})
-        player = {"text/html": self.player(), "text/plain": "<LambdaExplorer player>"}
-        display(player, raw=True)
-        display(bundle(self._repr_mimebundle_(), "<LambdaExplorer widget>"), raw=True)
+        size = embed.pixels(self.figure())
+        embed.display_picture(self.png, size, self.spec["alt"], repr(self))
+        embed.display({"text/html": self.player(), "text/plain": "<LambdaExplorer player>"})
+        embed.display(bundle(self._repr_mimebundle_(), "<LambdaExplorer widget>"))

@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections import deque
-from importlib import resources
 from typing import ClassVar
 
 import anywidget
@@ -23,6 +22,7 @@ import torch
 import traitlets
 
 from barlow_edu.studies.short_runs import from_bytes, to_bytes
+from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
 from barlow_edu.teaching.live import LiveProblem
 
@@ -35,11 +35,6 @@ PATIENCE = 300  # seconds without a touch, until training stops
 HISTORY = 240  # frames in the loss curve
 DIMS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 BATCHES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
-def asset(name: str) -> str:
-    """The text of a file of the package."""
-    return resources.files("barlow_edu.teaching").joinpath(name).read_text(encoding="utf-8")
 
 
 def colour_table() -> str:

@@ -1,14 +1,12 @@
 """Contrast ratios of WCAG 2.2, and the pairs of colours that figures, film and explorer use."""
 
 import re
-from pathlib import Path
 
 import matplotlib as mpl
 
-import barlow_edu
+from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
 
-PACKAGE = Path(barlow_edu.__file__).parent
 TEXT_RATIO, SHAPE_RATIO = 4.5, 3.0  # 1.4.3 and 1.4.11
 
 
@@ -27,9 +25,8 @@ def contrast(one, other):
 
 def explorer_colours(dark):
     """The colours of the explorer's theme by their names in the style sheet."""
-    css = (PACKAGE / "teaching" / "explorer.css").read_text(encoding="utf-8")
     start = r'^\.be-lx\[data-dark="true"\] \{(.*?)\}' if dark else r"^\.be-lx \{(.*?)\}"
-    block = re.search(start, css, re.M | re.S)
+    block = re.search(start, asset("explorer.css"), re.M | re.S)
     return dict(re.findall(r"--(\w+): (#\w+)", block[1]))
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import nbformat
 import notebook_guard
 import pytest
-from contrast import PACKAGE, contrast, pairs
+from contrast import contrast, pairs
 
 from barlow_edu.teaching import explorer
-from barlow_edu.teaching.figures import drawing, film
+from barlow_edu.teaching.embed import asset
+from barlow_edu.teaching.figures import drawing
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -44,7 +45,7 @@ def test_the_pairs_of_the_film_are_those_of_its_style_sheet():
         pair for place, (_, named) in pairs().items() if "film" in place for pair in named.values()
     ]
     assert named and all(
-        colour in film.CSS for pair in named for colour in pair if colour != "#fff"
+        colour in asset("figures/film.css") for pair in named for colour in pair if colour != "#fff"
     )
 
 
@@ -62,8 +63,7 @@ def test_lines_differ_in_more_than_colour():
 
 
 def test_the_explorer_dashes_its_second_line():
-    css = (PACKAGE / "teaching" / "explorer.css").read_text(encoding="utf-8")
-    assert re.search(r"\.be-lx-line1 \{[^}]*stroke-dasharray", css)
+    assert re.search(r"\.be-lx-line1 \{[^}]*stroke-dasharray", asset("explorer.css"))
 
 
 def prose(path):
@@ -133,8 +133,10 @@ def test_spelling(tmp_path):
     pytest.importorskip("codespell_lib")
     for path in [*TEXTS, *NOTEBOOKS]:
         (tmp_path / f"{path.name}.txt").write_text(prose(path), encoding="utf-8")
-    for path in [*PACKAGE.glob("*.py"), *PACKAGE.rglob("*.yaml"), *PACKAGE.glob("*.js*")]:
-        shutil.copy(path, tmp_path / path.name)
+    package = ROOT / "barlow_edu"
+    for path in package.rglob("*.*"):
+        if path.suffix in (".py", ".yaml", ".js", ".json") and "vendor" not in path.parts:
+            shutil.copy(path, tmp_path / "_".join(path.relative_to(package).parts))
     assert misspelt(tmp_path) == []
 
 
@@ -145,9 +147,7 @@ def test_a_misspelt_word_is_seen(tmp_path):
 
 
 def test_the_explorer_names_what_it_shows():
-    assert explorer.TITLE and "aria-label" in (PACKAGE / "teaching" / "explorer.js").read_text(
-        encoding="utf-8"
-    )
+    assert explorer.TITLE and "aria-label" in asset("explorer.js")
 
 
 def glossary():

@@ -21,7 +21,8 @@ from nbclient import NotebookClient
 from PIL import Image
 from sklearn.isotonic import IsotonicRegression
 
-from barlow_edu.teaching.figures import drawing, film, plots
+from barlow_edu.teaching import embed
+from barlow_edu.teaching.figures import drawing, plots
 
 RNG = np.random.default_rng(0)
 C4 = np.array([[0.9, 0.1, -0.2, 0], [0, 0.8, 0, 0], [0.3, 0, 1, -0.7], [0, 0, 0, -0.004]])
@@ -73,7 +74,7 @@ def test_every_figure_is_readable_small_and_leaves_nothing_behind(name):
         assert not sys.modules["matplotlib.pyplot"].get_fignums()
     assert min(text.get_fontsize() for text in texts(fig)) >= 9
     assert fig.get_figwidth() <= 7
-    png = film.to_png(fig, "alt")
+    png = embed.to_png(fig, "alt")
     assert len(png) < 60_000
     assert Image.open(io.BytesIO(png)).text["Description"] == "alt"
 
@@ -116,7 +117,7 @@ def test_correlation_of_many_dimensions_keeps_its_diagonal_and_counts_lost_value
     np.testing.assert_array_equal(fig.axes[0].images[0].get_array(), c[::3, ::3])
     assert "511 values below 0.001" in words(fig) and "1 in 3" in words(fig)
     fig = plots.correlation(np.eye(512))
-    picture = Image.open(io.BytesIO(film.to_png(fig))).convert("L")
+    picture = Image.open(io.BytesIO(embed.to_png(fig))).convert("L")
     box = fig.axes[0].get_window_extent().transformed(mpl.transforms.Affine2D().scale(2))
     rows = slice(int(picture.height - box.y1) + 4, int(picture.height - box.y0) - 4)
     inside = np.asarray(picture)[rows, int(box.x0) + 4 : int(box.x1) - 4]

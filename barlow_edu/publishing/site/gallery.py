@@ -240,11 +240,9 @@ def table(values: Mapping[str, Any]) -> str:
 
 def figure(fig, alt: str) -> str:
     """A figure as HTML."""
-    from barlow_edu.teaching.figures import drawing
-    from barlow_edu.teaching.figures.film import to_png
+    from barlow_edu.teaching.embed import pixels, to_png
 
-    with drawing.style():
-        return picture(to_png(fig, alt), alt, round(100 * fig.get_size_inches()[0]))
+    return picture(to_png(fig, alt), alt, pixels(fig)[0])
 
 
 def picture(png: bytes, alt: str, width: int) -> str:

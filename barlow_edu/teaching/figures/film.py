@@ -1,92 +1,23 @@
-"""How pictures come into a notebook: figures with alt text, and the film of C.
-
-Stored notebooks are compared strictly by nbval, and a trained C differs between machines in its
-last digits. nbval never compares ``image/png`` or output metadata, and it compares every
-``text/html``. So whatever is measured travels inside a PNG, and all HTML depends on the arguments
-alone (alt text, title, steps, shapes). A script in that HTML then finds the picture before it on
-the page and
-
-* gives it its alt text: JupyterLab and nbconvert's "lab" template ignore the alt in the metadata,
-  where it also stands for the tools that read it (nbconvert's "classic" template, linters);
-* turns the picture of all frames into a film with slider, play button and numbers.
-
-Where scripts do not run (GitHub, a notebook that is not trusted) the pictures stand there by
-themselves.
-"""
+"""The film of C: a picture of all frames, and the player that cuts its frames out of it."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont
 
+from barlow_edu.teaching import embed
+from barlow_edu.teaching.embed import SHARPNESS
 from barlow_edu.teaching.figures import drawing
 
-SHARPNESS = 2  # pixels of a PNG for each pixel on the page
 MARGIN, GAP, HEADER, CAPTION = 12, 20, 112, 36  # of the sheet, in its pixels
 GREYS = 16
-MAX_BYTES = 60_000
 MAX_DIMS = 256
 MAX_CELLS = 36 * 64 * 64  # in all frames together: a film stays below 300 kB
-ALT_SCRIPT = """
-(function (script) {
-  const label = script.previousElementSibling;
-  const alt = label.textContent.replace("Figure: ", "");
-  const area = label.closest(".jp-OutputArea, .cell_output, .output") || document.body;
-  (function name(tries) {
-    const before = (img) => label.compareDocumentPosition(img) & Node.DOCUMENT_POSITION_PRECEDING;
-    const img = Array.from(area.querySelectorAll("img")).filter(before).pop();
-    if (img && !img.dataset.named) {
-      img.alt = alt;
-      img.dataset.named = "yes";
-      (label.closest(".jp-OutputArea-child") || label).style.display = "none";
-    } else if (tries > 0) setTimeout(name, 100, tries - 1);
-  })(100);
-})(document.currentScript);
-"""
-
-
-def show(fig: Figure, alt: str) -> None:
-    """Display a figure in the notebook with its alt text.
-
-    ``alt`` says in a sentence or two what the figure shows, for a reader who cannot see it. It must
-    be the same on every run: no measured number. Raises ValueError if it is empty.
-    """
-    if not alt.strip():
-        raise ValueError(f"alt is {alt!r}: say in a sentence what the figure shows.")
-    with drawing.style():
-        png = to_png(fig, alt)
-    width, height = (round(100 * inches) for inches in fig.get_size_inches())
-    label = f"<small>Figure: {html.escape(alt)}</small><script>{ALT_SCRIPT}</script>"
-    _publish(png, (width, height), alt, f"<Figure: {alt}>")
-    _display({"text/html": label, "text/plain": f"Figure: {alt}"})
-
-
-def to_png(fig: Figure, alt: str = "") -> bytes:
-    """The figure as a PNG, ``alt`` in its Description: sharp on any screen where that stays small."""
-    for sharpness in range(SHARPNESS, 0, -1):
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=100 * sharpness)
-        png = _encode(_few_colours(Image.open(buffer).convert("RGB")), Description=alt)
-        if len(png) <= MAX_BYTES:
-            break
-    return png
-
-
-def _few_colours(picture: Image.Image) -> Image.Image:
-    """The picture with 256 colours, a third of its size, unless that would be seen, as in photographs."""
-    reduced = picture.quantize(256, dither=Image.Dither.NONE)
-    off = np.asarray(picture, dtype=int) - np.asarray(reduced.convert("RGB"), dtype=int)
-    return picture if (np.abs(off).max(-1) > 16).mean() > 0.005 else reduced
 
 
 class Film:
@@ -125,7 +56,7 @@ class Film:
         caption = ", ".join(filter(None, [self.part, "below each frame its training step"]))
         self.layout = _layout(len(self.steps), shown)
         sheet = _sheet(self.frames, self.layout, self.steps, [self.title, caption])
-        self.png = _encode(sheet, Description=self.alt, film=json.dumps(self.numbers))
+        self.png = embed.encode(sheet, Description=self.alt, film=json.dumps(self.numbers))
 
     def __repr__(self) -> str:
         return f"<Film: {self.alt}>"
@@ -143,35 +74,18 @@ class Film:
             **self.layout,
         }
         note = "Run the cell above to play this picture as a film."
-        data = html.escape(json.dumps(spec, ensure_ascii=False))
-        script = (
-            resources.files("barlow_edu.teaching.figures")
-            .joinpath("film.js")
-            .read_text(encoding="utf-8")
-        )
-        body = f'<div class="be-film" data-film="{data}">{note}</div><script>{script}</script>'
-        return f"<style>{CSS}</style>{body}"
+        body = f'<div class="be-film" data-film="{embed.attribute(spec)}">{note}</div>'
+        style = f"<style>\n{embed.asset('figures/film.css')}</style>"
+        return f"{style}{body}<script>{embed.asset('figures/film.js')}</script>"
 
-    def page(self) -> str:
-        """A page of its own, which needs nothing else."""
-        data, alt, title = _base64(self.png), html.escape(self.alt), html.escape(self.title)
-        image = f'<img width="700" alt="{alt}" src="data:image/png;base64,{data}">'
-        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        return f'{head}<body class="be-page">{image}{self.player()}</body></html>'
-
-    def save(self, path) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Write the page to ``path`` (.html), or the picture of all frames (.png)."""
-        path = Path(path)
-        if path.suffix == ".png":
-            path.write_bytes(self.png)
-        else:
-            path.write_text(self.page(), encoding="utf-8")
-        return path
+        return embed.save(path, self.title, self.png, self.alt, self.player())
 
     def _ipython_display_(self) -> None:
         size = tuple(side // SHARPNESS for side in self.layout["size"])
-        _publish(self.png, size, self.alt, repr(self))
-        _display({"text/html": self.player(), "text/plain": "<Film player>"})
+        embed.display_picture(self.png, size, self.alt, repr(self))
+        embed.display({"text/html": self.player(), "text/plain": "<Film player>"})
 
 
 def _numbers(matrices) -> dict[str, list]:
@@ -199,14 +113,8 @@ def _layout(n: int, shown: int) -> dict:
         height = HEADER + -(-n // columns) * pitch[1]
         if height <= 900:
             break
-    size = (width, height)
-    return {
-        "size": size,
-        "tile": tile,
-        "columns": columns,
-        "origin": (MARGIN, HEADER),
-        "pitch": pitch,
-    }
+    places = {"size": (width, height), "tile": tile, "columns": columns}
+    return {**places, "origin": (MARGIN, HEADER), "pitch": pitch}
 
 
 def _sheet(frames: np.ndarray, layout: dict, steps, heading: list[str]) -> Image.Image:
@@ -251,47 +159,3 @@ def _palette() -> list[int]:
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
-
-
-def _encode(picture: Image.Image, **texts: str) -> bytes:
-    """A PNG with text chunks, each of them Latin-1 as tEXt or else UTF-8 as iTXt."""
-    info = PngImagePlugin.PngInfo()
-    for key, text in texts.items():
-        info.add_text(key, text) if text.isascii() else info.add_itxt(key, text)
-    buffer = io.BytesIO()
-    picture.save(buffer, "png", optimize=True, pnginfo=info)
-    return buffer.getvalue()
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _publish(png: bytes, size: tuple[int, int], alt: str, text: str) -> None:
-    metadata = {"image/png": {"alt": alt, "width": size[0], "height": size[1]}}
-    _display({"image/png": _base64(png), "text/plain": text}, metadata)
-
-
-def _display(data: dict, metadata: dict | None = None) -> None:
-    from IPython.display import display
-
-    display(data, raw=True, metadata=metadata or {})
-
-
-CSS = """
-.be-film { font: 14px/1.4 sans-serif; max-width: 700px; }
-.be-film-title { font-weight: bold; margin: 4px 0 8px; }
-.be-film-part { margin: -6px 0 8px; }
-.be-film-panels { display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; }
-.be-film-c { width: 320px; height: 320px; image-rendering: pixelated; outline: 1px solid #666; }
-.be-film-spectrum { width: 300px; height: 320px; }
-.be-film-legend { display: flex; flex-direction: column; align-items: center; height: 320px; }
-.be-film-legend i { width: 14px; flex: 1; outline: 1px solid #666; margin: 3px 0; }
-.be-film-bar { display: flex; gap: 10px; align-items: center; margin: 10px 0 4px; }
-.be-film-bar input { flex: 1; min-width: 80px; accent-color: #0072b2; height: 24px; }
-.be-film-bar button { font: inherit; min-width: 92px; min-height: 32px; cursor: pointer;
-  border: 1px solid #666; border-radius: 4px; background: #f3f3f3; color: #222; }
-.be-film-bar button[aria-pressed="true"] { background: #d5e5f0; font-weight: bold; }
-.be-film-bar :focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
-.be-film-readout { min-height: 1.4em; font-variant-numeric: tabular-nums; }
-"""

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from barlow_edu.teaching.embed import show
 from barlow_edu.teaching.figures import drawing
 from barlow_edu.teaching.figures.drawing import (
     DASHES,
@@ -24,7 +25,7 @@ from barlow_edu.teaching.figures.drawing import (
     styled,
     to_array,
 )
-from barlow_edu.teaching.figures.film import Film, show
+from barlow_edu.teaching.figures.film import Film
 from barlow_edu.teaching.figures.pictures import neighbours, profile, scatter
 
 __all__ = [

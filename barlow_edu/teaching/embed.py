@@ -1,0 +1,130 @@
+"""How pictures and players come into a notebook, a page of their own, and the website.
+
+Stored notebooks are compared strictly by nbval, and a trained C differs between machines in its last digits. nbval
+never compares ``image/png`` or output metadata, and it compares every ``text/html``. So whatever is measured travels
+inside a PNG, in a chunk of its own, and all HTML depends on the arguments alone (alt text, title, steps, shapes). A
+script in that HTML then finds the picture before it on the page and
+
+* gives it its alt text (``figures/alt.js``): JupyterLab and nbconvert's "lab" template ignore the alt in the
+  metadata, where it also stands for the tools that read it (nbconvert's "classic" template, linters);
+* turns it into a player: the film of C (``figures/film.js``) or the lambda explorer (``explorer.js``).
+
+Where scripts do not run (GitHub, a notebook that is not trusted) the pictures stand there by themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import struct
+import zlib
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, PngImagePlugin
+
+from barlow_edu.teaching.figures import drawing
+
+SHARPNESS = 2  # pixels of a PNG for each pixel on the page
+MAX_BYTES = 60_000  # of a figure: where twice as sharp takes more, it is drawn less sharp
+
+
+def asset(name: str) -> str:
+    """The text of a script or style sheet of this wing, such as ``"figures/film.css"``."""
+    return resources.files("barlow_edu.teaching").joinpath(name).read_text(encoding="utf-8")
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure in the notebook with its alt text.
+
+    ``alt`` says in a sentence or two what the figure shows, for a reader who cannot see it. It must
+    be the same on every run: no measured number. Raises ValueError if it is empty.
+    """
+    if not alt.strip():
+        raise ValueError(f"alt is {alt!r}: say in a sentence what the figure shows.")
+    display_picture(to_png(fig, alt), pixels(fig), alt, f"<Figure: {alt}>")
+    label = f"<small>Figure: {html.escape(alt)}</small><script>\n{asset('figures/alt.js')}</script>"
+    display({"text/html": label, "text/plain": f"Figure: {alt}"})
+
+
+def pixels(fig: Figure) -> tuple[int, int]:
+    """Width and height of a figure on the page."""
+    return tuple(round(100 * inches) for inches in fig.get_size_inches())
+
+
+def to_png(fig: Figure, alt: str = "") -> bytes:
+    """The figure as a PNG, ``alt`` in its Description: sharp on any screen where that stays small."""
+    for sharpness in range(SHARPNESS, 0, -1):
+        buffer = io.BytesIO()
+        with drawing.style():
+            fig.savefig(buffer, format="png", dpi=100 * sharpness)
+        png = encode(_few_colours(Image.open(buffer).convert("RGB")), Description=alt)
+        if len(png) <= MAX_BYTES:
+            break
+    return png
+
+
+def _few_colours(picture: Image.Image) -> Image.Image:
+    """The picture with 256 colours, a third of its size, unless that would be seen, as in photographs."""
+    reduced = picture.quantize(256, dither=Image.Dither.NONE)
+    off = np.asarray(picture, dtype=int) - np.asarray(reduced.convert("RGB"), dtype=int)
+    return picture if (np.abs(off).max(-1) > 16).mean() > 0.005 else reduced
+
+
+def encode(picture: Image.Image, **texts: str) -> bytes:
+    """A PNG with text chunks, each of them Latin-1 as tEXt or else UTF-8 as iTXt."""
+    info = PngImagePlugin.PngInfo()
+    for key, text in texts.items():
+        info.add_text(key, text) if text.isascii() else info.add_itxt(key, text)
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True, pnginfo=info)
+    return buffer.getvalue()
+
+
+def with_chunk(png: bytes, name: bytes, data: bytes) -> bytes:
+    """A PNG with one more chunk of measured bytes, before its last."""
+    body = name + data
+    chunk = struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:-12] + chunk + png[-12:]
+
+
+def attribute(spec: dict) -> str:
+    """What a player's script is told, as the value of an attribute of its HTML element."""
+    return html.escape(json.dumps(spec, ensure_ascii=False))
+
+
+def image(png: bytes, alt: str) -> str:
+    """A PNG as an HTML element, 700 pixels wide."""
+    data = base64.b64encode(png).decode()
+    return f'<img width="700" alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def save(path: str | Path, title: str, png: bytes, alt: str, player: str) -> Path:
+    """Write a picture (.png), or a page with its player that needs nothing else (.html)."""
+    path = Path(path)
+    if path.suffix == ".png":
+        path.write_bytes(png)
+        return path
+    head = '<!doctype html><html lang="en"><meta charset="utf-8">'
+    head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>{html.escape(title)}</title>"
+    body = f'<body class="be-page">{image(png, alt)}{player}</body></html>'
+    path.write_text(head + body, encoding="utf-8")
+    return path
+
+
+def display_picture(png: bytes, size: tuple[int, int], alt: str, text: str) -> None:
+    """Display a PNG, ``size`` (width, height) on the page, with its alt text in the metadata."""
+    metadata = {"image/png": {"alt": alt, "width": size[0], "height": size[1]}}
+    display({"image/png": base64.b64encode(png).decode(), "text/plain": text}, metadata)
+
+
+def display(data: dict, metadata: dict | None = None) -> None:
+    """Display a bundle of MIME types, under the cell that runs."""
+    from IPython.display import display as show_bundle
+
+    show_bundle(data, raw=True, metadata=metadata or {})

@@ -33,9 +33,10 @@ _HOMES = {
         "vicreg_loss",
     ),
     "models": ("BarlowTwinsModel", "Projector"),
+    "recipe": ("ViewRecipe",),
     "runs": ("Run", "best_run", "load_run"),
     "training": ("TrainingDiverged", "TrainingInterrupted", "pretrain"),
-    "views": ("TwinViews", "ViewRecipe"),
+    "views": ("TwinViews",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Where be.NAME, a module, stands today. Names of version one keep answering.

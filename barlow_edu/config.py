@@ -20,11 +20,11 @@ from barlow_edu.methods.ablations import AblatedBarlowTwins, complete_ablation
 from barlow_edu.methods.relatives import METHODS
 from barlow_edu.models import MODEL_DEFAULTS, TwinModel
 from barlow_edu.optim import OPTIMIZERS
-from barlow_edu.reference_views import reference_transforms
+from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
 from barlow_edu.storage.files import did_you_mean
 from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import balanced, image_files
-from barlow_edu.views import PRESETS, TwinViews, ViewRecipe
+from barlow_edu.views import TwinViews
 
 IN_MEMORY = 8e9  # bytes of decoded images, above which stream="auto" streams
 CONFIG_DIR = Path(__file__).parent / "configs"
@@ -185,7 +185,8 @@ def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | Non
     if config["limit"] is not None and split == "train":
         rows = balanced(labels, config["limit"], 0)
         files, labels = [files[i] for i in rows], labels[rows]
-    size, transforms = config["image_size"], reference_transforms(build_views(config))
+    size = config["image_size"]
+    transforms = reference_transforms(build_views(config).recipe, size)
     settings = (mode or config["pipeline"], config["canvas"], config["workers"])
     return ImageStream(files, labels, classes, size, *settings, transforms)
 

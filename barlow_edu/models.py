@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from barlow_edu.encoders import build_encoder
 from barlow_edu.loss import FORMS, LossTerms, barlow_twins_loss, cross_correlation
+from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.storage.files import did_you_mean
 
 # What a model's configuration may hold, with the paper's values.
@@ -168,26 +168,6 @@ def correlation_metrics(terms: LossTerms) -> dict[str, Tensor]:
         "off_diag_loss": terms.redundancy.detach(),
         "cross_corr_diag_mean": terms.diagonal.detach().mean(),
     }
-
-
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm uses the batch's statistics inside, and its running averages stay untouched."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    # Copies, and not a momentum of 0: that would turn the averages into NaN where a batch holds infinity.
-    saved = [{name: value.clone() for name, value in m.named_buffers(recurse=False)} for m in norms]
-    was_training = {m: m.training for m in model.modules()}
-    model.eval()
-    for m in norms:
-        m.train()
-    try:
-        yield
-    finally:
-        for m, buffers in zip(norms, saved, strict=True):
-            for name, value in m.named_buffers(recurse=False):
-                value.copy_(buffers[name])
-        for m, training in was_training.items():
-            m.training = training
 
 
 def _check_model_config(config: Mapping[str, Any]) -> None:

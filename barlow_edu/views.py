@@ -1,145 +1,29 @@
-"""Twin views: the random augmentations of Barlow Twins as batched tensor operations.
+"""Twin views: two random views of every image of a batch, by batched tensor operations.
 
-The recipe is BYOL's, which the paper adopts (Zbontar et al., 2021, section 3 and appendix): random resized
-crop, horizontal flip, colour jitter in random order, grey, Gaussian blur (probability 1.0 for one view, 0.1
-for the other), solarisation (0 and 0.2). Parameters are drawn for every image on its own, as torchvision's
-per-image pipeline does; the operations then run on the whole batch, on CPU or GPU.
-``augmentations.py`` has the operations; they can be had from here, too.
+Parameters are drawn for every image on its own, as torchvision's per-image pipeline draws them; the operations
+(``numerics/pixels.py``) then run on the whole batch, on CPU or GPU. What is drawn is up to a recipe
+(``recipe.py``).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from barlow_edu.numerics.pixels import (
-    FILTERS,
-    JITTER_ORDERS,
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
+    Draws,
+    ViewParameters,
     apply_where,
-    blur_radius,
     crop,
     gaussian_blur,
     grey,
     jitter,
     solarise,
 )
+from barlow_edu.recipe import PRESETS, ViewRecipe
 from barlow_edu.storage.files import did_you_mean
-
-__all__ = [
-    "JITTER_ORDERS",
-    "PRESETS",
-    "TwinViews",
-    "ViewParameters",
-    "ViewRecipe",
-    "adjust_brightness",
-    "adjust_contrast",
-    "adjust_hue",
-    "adjust_saturation",
-    "blur_radius",
-    "crop",
-    "gaussian_blur",
-    "grey",
-    "jitter",
-    "solarise",
-]
-CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop
-
-
-@dataclass(frozen=True)
-class ViewRecipe:
-    """What a pair of views may look like. Pairs of probabilities are (view 1, view 2).
-
-    scale: range of the crop's area, as a share of the image. ratio: range of its width / height.
-    brightness, contrast, saturation: factors are drawn from [1 - x, 1 + x]. hue: shift in turns, from [-x, x].
-    blur_sigma: range in pixels of the output. mean, std: normalisation of the finished view, a channel.
-    """
-
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    interpolation: str = "bicubic"
-    flip: float = 0.5
-    jitter: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-    grey: float = 0.2
-    blur: tuple[float, float] = (1.0, 0.1)
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarise: tuple[float, float] = (0.0, 0.2)
-    solarise_threshold: float = 128 / 255
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self):
-        for name in ("flip", "jitter", "grey", "blur", "solarise"):
-            chances = getattr(self, name)
-            for p in chances if isinstance(chances, (tuple, list)) else (chances,):
-                if not 0 <= p <= 1:
-                    raise ValueError(f"{name} is a probability, between 0 and 1, got {p}.")
-        for name in ("scale", "ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(
-                    f"{name} must be two numbers above 0, the smaller first, got {low} and {high}."
-                )
-        for name in ("brightness", "contrast", "saturation", "hue"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        if not all(s > 0 for s in self.std):
-            raise ValueError(f"std must be above 0, got {self.std}.")
-
-
-PRESETS: dict[str, ViewRecipe] = {
-    "imagenet": ViewRecipe(),
-    "cifar": ViewRecipe(
-        blur=(0.0, 0.0), mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
-    ),
-    # Tints are random there, so colour must not be a way to recognise a twin: wide hue, much grey.
-    "garments": ViewRecipe(
-        scale=(0.3, 1.0), hue=0.5, grey=0.5, blur=(0.0, 0.0), mean=(0.30,) * 3, std=(0.22,) * 3
-    ),
-    # The usual jitter on garments: the encoder takes the colour shortcut (notebook 02).
-    "shortcut": ViewRecipe(
-        scale=(0.3, 1.0), hue=0.1, grey=0.2, blur=(0.0, 0.0), mean=(0.30,) * 3, std=(0.22,) * 3
-    ),
-}
-
-
-@dataclass(frozen=True)
-class ViewParameters:
-    """What was drawn for N images: every field is a tensor with N rows.
-
-    box: (N, 4) integer top, left, height, width of the crop, in pixels. flip, jitter, grey, blur, solarise:
-    (N,) bool. brightness, contrast, saturation: (N,) factors. hue: (N,) turns. order: (N,) index into
-    JITTER_ORDERS. sigma: (N,) pixels.
-    """
-
-    box: Tensor
-    flip: Tensor
-    jitter: Tensor
-    brightness: Tensor
-    contrast: Tensor
-    saturation: Tensor
-    hue: Tensor
-    order: Tensor
-    grey: Tensor
-    blur: Tensor
-    sigma: Tensor
-    solarise: Tensor
-
-    def to(self, device: torch.device) -> ViewParameters:
-        """The same draws on another device."""
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items()}
-        # These two decide which slices exist: where they were drawn on the CPU, asking costs no sync.
-        return ViewParameters(**(moved | {"order": self.order, "jitter": self.jitter}))
 
 
 class TwinViews:
@@ -150,7 +34,7 @@ class TwinViews:
     ViewRecipe can be overridden by keyword: ``TwinViews("cifar", hue=0.5)``. Draws come from
     ``generator`` (a torch.Generator, on any device), or from torch's global one.
 
-    Raises ValueError for an unknown preset, field or interpolation, or images of the wrong shape or type.
+    Raises ValueError for an unknown preset or field, a recipe that cannot be, or images of the wrong shape or type.
     """
 
     def __init__(self, preset: str | ViewRecipe = "garments", size: int = 32, **overrides):
@@ -168,10 +52,6 @@ class TwinViews:
         self.size = size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"size must be a whole number of at least 1 pixel, got {size}.")
-        if self.recipe.interpolation not in FILTERS:
-            raise ValueError(
-                f"interpolation must be bilinear or bicubic, got {self.recipe.interpolation!r}."
-            )
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None):
         """uint8 (N, C, H, W) -> view 1 and view 2, float32 (N, C, size, size), normalised."""
@@ -198,7 +78,7 @@ class TwinViews:
 
         height, width: of all images, or (n,) of each.
         """
-        r, draws = self.recipe, _Draws(n, generator)
+        r, draws = self.recipe, Draws(n, generator)
         return ViewParameters(
             box=draws.boxes(height, width, r.scale, r.ratio),
             flip=draws.chance(r.flip),
@@ -250,53 +130,6 @@ class TwinViews:
             values = values.mean(1, keepdim=True)
         mean, std = values.to(x.device, non_blocking=True)
         return mean.view(-1, 1, 1), std.view(-1, 1, 1)
-
-
-class _Draws:
-    """Random numbers for n images, on the generator's device."""
-
-    def __init__(self, n: int, generator: torch.Generator | None):
-        self.n, self.generator = n, generator
-        self.device = generator.device if generator is not None else "cpu"
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        u = torch.rand((self.n, *shape), generator=self.generator, device=self.device)
-        return low + (high - low) * u
-
-    def chance(self, p: float) -> Tensor:
-        return self.uniform(0, 1) < p
-
-    def factor(self, spread: float) -> Tensor:
-        return self.uniform(max(0.0, 1 - spread), 1 + spread)
-
-    def boxes(self, height, width, scale, ratio) -> Tensor:
-        """(n, 4) crop boxes as torchvision's RandomResizedCrop draws them: the first of ten that fits."""
-        height, width = (self._each(side) for side in (height, width))
-        pixels = (height * width).float().view(-1, 1)
-        area = self.uniform(*scale, CROP_ATTEMPTS) * pixels
-        aspect = self.uniform(math.log(ratio[0]), math.log(ratio[1]), CROP_ATTEMPTS).exp()
-        w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-        fits = (w >= 1) & (w <= width.view(-1, 1)) & (h >= 1) & (h <= height.view(-1, 1))
-        first = fits.to(torch.uint8).argmax(1, keepdim=True)
-        # No attempt fits: the largest centred box with an admissible shape.
-        fallback = (width / height).clamp(*ratio)
-        fallback_w = torch.minimum(width, (height * fallback).round()).float()
-        fallback_h = torch.minimum(height, (width / fallback).round()).float()
-        height, width, found = height.float(), width.float(), fits.any(1)
-        w = torch.where(found, w.gather(1, first).squeeze(1), fallback_w)
-        h = torch.where(found, h.gather(1, first).squeeze(1), fallback_h)
-        top = torch.where(
-            found, (self.uniform(0, 1) * (height - h + 1)).floor(), ((height - h) / 2).floor()
-        )
-        left = torch.where(
-            found, (self.uniform(0, 1) * (width - w + 1)).floor(), ((width - w) / 2).floor()
-        )
-        top, left = torch.minimum(top, height - 1), torch.minimum(left, width - 1)
-        return torch.stack([top, left, h, w], 1).long()
-
-    def _each(self, side: int | Tensor) -> Tensor:
-        """(n,) float64, of one number or of n."""
-        return torch.as_tensor(side, dtype=torch.float64, device=self.device).expand(self.n)
 
 
 def _check_images(images: Tensor) -> None:

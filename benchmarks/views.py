@@ -18,8 +18,9 @@ from torch import Tensor
 from torchvision import transforms as v1
 from torchvision.transforms import InterpolationMode, v2
 
-from barlow_edu import views
-from barlow_edu.views import TwinViews, ViewRecipe
+from barlow_edu.numerics import pixels
+from barlow_edu.recipe import ViewRecipe
+from barlow_edu.views import TwinViews
 
 BATCH = 256
 SIZE = 32
@@ -52,7 +53,7 @@ def torchvision_pipeline(module, r: ViewRecipe, which: int, finish: list):
         module.RandomGrayscale(r.grey),
     ]
     if r.blur[which] > 0:
-        kernel = 2 * views.blur_radius(SIZE) + 1
+        kernel = 2 * pixels.blur_radius(SIZE) + 1
         steps.append(module.RandomApply([module.GaussianBlur(kernel, r.blur_sigma)], r.blur[which]))
     if r.solarise[which] > 0:
         steps.append(module.RandomSolarize(128, r.solarise[which]))
@@ -100,18 +101,18 @@ def profile(seconds: float) -> list[dict]:
     twin = TwinViews("imagenet", SIZE)
     r, images = twin.recipe, photographs(BATCH)
     p = twin.draw(BATCH, SIZE, SIZE, which=1, generator=torch.Generator().manual_seed(0))
-    x = views.crop(images, p.box, p.flip, SIZE)
+    x = pixels.crop(images, p.box, p.flip, SIZE)
     operations = {
         "draw": lambda: twin.draw(BATCH, SIZE, SIZE),
-        "crop, resize, flip": lambda: views.crop(images, p.box, p.flip, SIZE),
-        "jitter": lambda: views.jitter(x.clone(), p),
-        "brightness": lambda: views.adjust_brightness(x.clone(), p.brightness),
-        "contrast": lambda: views.adjust_contrast(x.clone(), p.contrast),
-        "saturation": lambda: views.adjust_saturation(x.clone(), p.saturation),
-        "hue": lambda: views.adjust_hue(x.clone(), p.hue),
-        "grey": lambda: views.grey(x),
-        "blur": lambda: views.gaussian_blur(x, p.sigma),
-        "solarise": lambda: views.solarise(x, r.solarise_threshold),
+        "crop, resize, flip": lambda: pixels.crop(images, p.box, p.flip, SIZE),
+        "jitter": lambda: pixels.jitter(x.clone(), p),
+        "brightness": lambda: pixels.adjust_brightness(x.clone(), p.brightness),
+        "contrast": lambda: pixels.adjust_contrast(x.clone(), p.contrast),
+        "saturation": lambda: pixels.adjust_saturation(x.clone(), p.saturation),
+        "hue": lambda: pixels.adjust_hue(x.clone(), p.hue),
+        "grey": lambda: pixels.grey(x),
+        "blur": lambda: pixels.gaussian_blur(x, p.sigma),
+        "solarise": lambda: pixels.solarise(x, r.solarise_threshold),
         "normalise": lambda: twin._scale(x.clone()),
         "copy": lambda: x.clone(),
         "one view, whole": lambda: twin.apply(images, p),

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
 from barlow_edu.encoders import BRANCH_START, ENCODERS, build_encoder
-from barlow_edu.models import batch_statistics
+from barlow_edu.numerics.batchnorm import batch_statistics
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,8 +12,10 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from barlow_edu import views
-from barlow_edu.views import JITTER_ORDERS, PRESETS, TwinViews, ViewParameters, ViewRecipe
+from barlow_edu.numerics import pixels
+from barlow_edu.numerics.pixels import JITTER_ORDERS, ViewParameters
+from barlow_edu.recipe import PRESETS, ViewRecipe
+from barlow_edu.views import TwinViews
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
@@ -59,7 +61,7 @@ def test_crop_is_resized_crop(height, width, size, interpolation):
     box[0] = torch.tensor([0, 0, height, width])
     box[1] = torch.tensor([height - 1, width - 1, 1, 1])  # one pixel, in a corner
     flip = torch.arange(8) % 3 == 0
-    got = views.crop(images, box, flip, size, interpolation)
+    got = pixels.crop(images, box, flip, size, interpolation)
     for image, b, f, out in zip(images / 255, box.tolist(), flip, got, strict=True):
         expected = tv.resized_crop(image, *b, [size, size], MODES[interpolation], antialias=True)
         expected = expected.clamp(0, 1)
@@ -71,7 +73,7 @@ def test_crop_is_what_pillow_makes_of_8_bit_images():
     images = photographs(4, 64, 64) // 2 + 64  # bicubic overshoot stays in range: no clipping
     box = torch.tensor([[3, 5, 40, 50], [0, 0, 64, 64], [10, 30, 20, 16], [7, 0, 57, 33]])
     for mode, resample in MODES.items():
-        got = views.crop(images, box, torch.zeros(4, dtype=torch.bool), 32, mode)
+        got = pixels.crop(images, box, torch.zeros(4, dtype=torch.bool), 32, mode)
         for image, b, out in zip(images, box.tolist(), got, strict=True):
             picture = tv.resized_crop(tv.to_pil_image(image), *b, [32, 32], resample)
             expected = tv.to_dtype(tv.pil_to_tensor(picture), torch.float32, scale=True)
@@ -82,9 +84,9 @@ def test_crop_makes_several_views_of_each_image():
     images = photographs(3)
     drawn = [TwinViews().draw(3, 32, 32, generator=seeded(s)) for s in (1, 2)]
     box, flip = (torch.cat([getattr(d, k) for d in drawn]) for k in ("box", "flip"))
-    both = views.crop(images, box, flip, 32)
+    both = pixels.crop(images, box, flip, 32)
     for part, d in zip(both.chunk(2), drawn, strict=True):
-        torch.testing.assert_close(part, views.crop(images, d.box, d.flip, 32), rtol=0, atol=1e-6)
+        torch.testing.assert_close(part, pixels.crop(images, d.box, d.flip, 32), rtol=0, atol=1e-6)
 
 
 FACTORS = torch.tensor([0.0, 0.3, 0.6, 0.999, 1.0, 1.4, 1.9, 2.5])
@@ -94,10 +96,10 @@ SHIFTS = torch.tensor([-0.5, -0.3, -0.1, 0.0, 0.05, 0.2, 0.4, 0.5])
 @pytest.mark.parametrize(
     "ours, theirs, values",
     [
-        (views.adjust_brightness, tv.adjust_brightness, FACTORS),
-        (views.adjust_contrast, tv.adjust_contrast, FACTORS),
-        (views.adjust_saturation, tv.adjust_saturation, FACTORS),
-        (views.adjust_hue, tv.adjust_hue, SHIFTS),
+        (pixels.adjust_brightness, tv.adjust_brightness, FACTORS),
+        (pixels.adjust_contrast, tv.adjust_contrast, FACTORS),
+        (pixels.adjust_saturation, tv.adjust_saturation, FACTORS),
+        (pixels.adjust_hue, tv.adjust_hue, SHIFTS),
     ],
 )
 @pytest.mark.parametrize("channels", [3, 1])
@@ -113,34 +115,34 @@ def test_hue_at_the_corners_of_the_colour_cube(shift):
     """Ties between channels are where a formula for the hue goes wrong."""
     levels = torch.tensor([0.0, 0.25, 0.5, 1.0])
     x = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 8, 8).contiguous()
-    got = views.adjust_hue(x.clone(), torch.tensor([shift]))
+    got = pixels.adjust_hue(x.clone(), torch.tensor([shift]))
     torch.testing.assert_close(got, tv.adjust_hue(x, shift), **CLOSE)
 
 
 def test_grey_is_torchvisions():
     x = floats()
-    torch.testing.assert_close(views.grey(x), tv.rgb_to_grayscale(x), **CLOSE)
+    torch.testing.assert_close(pixels.grey(x), tv.rgb_to_grayscale(x), **CLOSE)
 
 
 @pytest.mark.parametrize("height, width", [(32, 32), (96, 96), (40, 64)])
 def test_blur_is_torchvisions(height, width):
     x = floats(8, height, width)
     sigma = torch.linspace(0.1, 2.0, 8)
-    kernel = [2 * views.blur_radius(width) + 1] * 2
+    kernel = [2 * pixels.blur_radius(width) + 1] * 2
     expected = [tv.gaussian_blur(i, kernel, [s.item()] * 2) for i, s in zip(x, sigma, strict=True)]
-    torch.testing.assert_close(views.gaussian_blur(x, sigma), torch.stack(expected), **CLOSE)
+    torch.testing.assert_close(pixels.gaussian_blur(x, sigma), torch.stack(expected), **CLOSE)
 
 
 def test_blur_kernel_has_the_papers_size_at_224():
-    assert 2 * views.blur_radius(224) + 1 == 23
+    assert 2 * pixels.blur_radius(224) + 1 == 23
 
 
 def test_solarise_is_torchvisions_on_every_grey_level():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     expected = tv.solarize(levels, 128)
-    assert torch.equal(views.solarise(levels / 255).mul(255).round().to(torch.uint8), expected)
+    assert torch.equal(pixels.solarise(levels / 255).mul(255).round().to(torch.uint8), expected)
     x = floats()
-    torch.testing.assert_close(views.solarise(x, 0.3), tv.solarize(x, 0.3), **CLOSE)
+    torch.testing.assert_close(pixels.solarise(x, 0.3), tv.solarize(x, 0.3), **CLOSE)
 
 
 # --- the whole pipeline, image by image ---------------------------------------------------------
@@ -161,7 +163,7 @@ def torchvision_view(image, p, recipe, size):
     if p["grey"]:
         x = tv.rgb_to_grayscale(x, num_output_channels=len(x))
     if p["blur"]:
-        x = tv.gaussian_blur(x, [2 * views.blur_radius(size) + 1] * 2, [p["sigma"]] * 2)
+        x = tv.gaussian_blur(x, [2 * pixels.blur_radius(size) + 1] * 2, [p["sigma"]] * 2)
     if p["solarise"]:
         x = tv.solarize(x, recipe.solarise_threshold)
     if len(x) == 1:
@@ -477,7 +479,7 @@ def test_a_recipe_that_cannot_be_is_named(field, value, message):
 
 def test_a_single_pixel_can_be_blurred():
     x = torch.rand(4, 3, 1, 1)
-    torch.testing.assert_close(views.gaussian_blur(x, torch.ones(4)), x)
+    torch.testing.assert_close(pixels.gaussian_blur(x, torch.ones(4)), x)
 
 
 def test_an_override_changes_one_field_only():

@@ -41,6 +41,22 @@ def untracked(model: nn.Module) -> Iterator[None]:
             m._buffers.update(buffers)
 
 
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside, ``model`` evaluates, but batch norm uses the batch's statistics, and its running averages stay."""
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    for m in modes:
+        if isinstance(m, _BatchNorm):
+            m.train()
+    try:
+        with untracked(model):
+            yield
+    finally:
+        for m, training in modes.items():
+            m.training = training
+
+
 class _Synchronized(_BatchNorm):
     """nn.BatchNorm whose statistics, while it trains in several processes, are those of all of them."""
 

@@ -10,17 +10,96 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from barlow_edu.views import ViewParameters
-
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision has them
 JITTER_ORDERS = tuple(permutations(range(4)))  # brightness, contrast, saturation, hue
+CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """What was drawn for N images: every field is a tensor with N rows.
+
+    box: (N, 4) integer top, left, height, width of the crop, in pixels. flip, jitter, grey, blur, solarise:
+    (N,) bool. brightness, contrast, saturation: (N,) factors. hue: (N,) turns. order: (N,) index into
+    JITTER_ORDERS. sigma: (N,) pixels.
+    """
+
+    box: Tensor
+    flip: Tensor
+    jitter: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    hue: Tensor
+    order: Tensor
+    grey: Tensor
+    blur: Tensor
+    sigma: Tensor
+    solarise: Tensor
+
+    def to(self, device: torch.device) -> ViewParameters:
+        """The same draws on another device."""
+        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items()}
+        # These two decide which slices exist: where they were drawn on the CPU, asking costs no sync.
+        return ViewParameters(**(moved | {"order": self.order, "jitter": self.jitter}))
+
+
+class Draws:
+    """Random numbers for n images, on the generator's device (default: torch's global generator, on the CPU)."""
+
+    def __init__(self, n: int, generator: torch.Generator | None = None):
+        self.n, self.generator = n, generator
+        self.device = generator.device if generator is not None else "cpu"
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """(n, *shape) numbers between low and high."""
+        u = torch.rand((self.n, *shape), generator=self.generator, device=self.device)
+        return low + (high - low) * u
+
+    def chance(self, p: float) -> Tensor:
+        """(n,) bool, True with probability p."""
+        return self.uniform(0, 1) < p
+
+    def factor(self, spread: float) -> Tensor:
+        """(n,) factors from [1 - spread, 1 + spread], none of them negative."""
+        return self.uniform(max(0.0, 1 - spread), 1 + spread)
+
+    def boxes(self, height, width, scale, ratio) -> Tensor:
+        """(n, 4) integer top, left, height, width of crops, as torchvision's RandomResizedCrop draws them.
+
+        height, width: of all images, or (n,) of each, in pixels. scale, ratio: ranges of the crop's share of the
+        area and of its width / height. Of ten attempts the first that fits into the image counts.
+        """
+        height, width = (self._each(side) for side in (height, width))
+        pixels = (height * width).float().view(-1, 1)
+        area = self.uniform(*scale, CROP_ATTEMPTS) * pixels
+        aspect = self.uniform(math.log(ratio[0]), math.log(ratio[1]), CROP_ATTEMPTS).exp()
+        w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        fits = (w >= 1) & (w <= width.view(-1, 1)) & (h >= 1) & (h <= height.view(-1, 1))
+        first = fits.to(torch.uint8).argmax(1, keepdim=True)
+        any_fits = fits.any(1)
+        # No attempt fits: the largest box of an admissible shape, in the centre.
+        fallback = (width / height).clamp(*ratio)
+        fallback_w = torch.minimum(width, (height * fallback).round()).float()
+        fallback_h = torch.minimum(height, (width / fallback).round()).float()
+        w = torch.where(any_fits, w.gather(1, first).squeeze(1), fallback_w)
+        h = torch.where(any_fits, h.gather(1, first).squeeze(1), fallback_h)
+        corner = []
+        for side, length in ((height.float(), h), (width.float(), w)):
+            drawn = (self.uniform(0, 1) * (side - length + 1)).floor()
+            start = torch.where(any_fits, drawn, ((side - length) / 2).floor())
+            corner.append(torch.minimum(start, side - 1))
+        return torch.stack([*corner, h, w], 1).long()
+
+    def _each(self, side: int | Tensor) -> Tensor:
+        """(n,) float64, of one number or of n."""
+        return torch.as_tensor(side, dtype=torch.float64, device=self.device).expand(self.n)
 
 
 def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, interpolation="bicubic") -> Tensor:

@@ -33,7 +33,8 @@ from barlow_edu.evaluation.probes import knn_accuracy
 from barlow_edu.evaluation.protocol import Protocol
 from barlow_edu.evaluation.spectra import rankme
 from barlow_edu.methods.relatives import embedding_std
-from barlow_edu.models import TwinModel, batch_statistics
+from barlow_edu.models import TwinModel
+from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.numerics.devices import Computer, describe_environment
 from barlow_edu.runs import Run
 from barlow_edu.storage.files import replacing

@@ -21,7 +21,7 @@ from barlow_edu.config import build_model, build_views
 from barlow_edu.data import ImageSet, load_images
 from barlow_edu.evaluation import effective_rank, extract_features, knn_accuracy, pixel_features
 from barlow_edu.loss import barlow_twins_loss, cross_correlation
-from barlow_edu.models import batch_statistics
+from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.runs import Run
 from barlow_edu.training import pretrain
 

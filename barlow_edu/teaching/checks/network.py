@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from barlow_edu.models import batch_statistics
+from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
 
 CHECKERS = ("stem_resolutions", "build_projector", "projector_parameters")

@@ -1,0 +1,128 @@
+"""What a pair of views may look like: recipes, and the paper's pipeline in torchvision's own words.
+
+The paper adopts BYOL's recipe (Zbontar et al., 2021, section 3 and appendix; Grill et al., 2020): random resized
+crop, horizontal flip, colour jitter in random order, grey, Gaussian blur (probability 1.0 for one view, 0.1 for
+the other), solarisation (0 and 0.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from barlow_edu.numerics.pixels import FILTERS
+
+
+@dataclass(frozen=True)
+class ViewRecipe:
+    """What a pair of views may look like. Pairs of probabilities are (view 1, view 2).
+
+    scale: range of the crop's area, as a share of the image. ratio: range of its width / height.
+    interpolation: "bilinear" or "bicubic". flip, jitter, grey, blur, solarise: probabilities.
+    brightness, contrast, saturation: factors are drawn from [1 - x, 1 + x]. hue: shift in turns, from [-x, x].
+    blur_sigma: range in pixels of the finished view. solarise_threshold: values in [0, 1] from here on are
+    inverted. mean, std: normalisation of the finished view, one number per channel.
+
+    Raises ValueError for a probability outside [0, 1], a range that is not ordered or not above 0, a negative
+    jitter, a std of 0, or an unknown interpolation.
+
+    >>> ViewRecipe(hue=0.5).blur
+    (1.0, 0.1)
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "bicubic"
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grey: float = 0.2
+    blur: tuple[float, float] = (1.0, 0.1)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarise: tuple[float, float] = (0.0, 0.2)
+    solarise_threshold: float = 128 / 255
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):
+        for name in ("flip", "jitter", "grey", "blur", "solarise"):
+            chances = getattr(self, name)
+            for p in chances if isinstance(chances, (tuple, list)) else (chances,):
+                if not 0 <= p <= 1:
+                    raise ValueError(f"{name} is a probability, between 0 and 1, got {p}.")
+        for name in ("scale", "ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"{name} must be two numbers above 0, the smaller first, got {low} and {high}."
+                )
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        if not all(s > 0 for s in self.std):
+            raise ValueError(f"std must be above 0, got {self.std}.")
+        if self.interpolation not in FILTERS:
+            raise ValueError(
+                f"interpolation must be bilinear or bicubic, got {self.interpolation!r}."
+            )
+
+
+PRESETS: dict[str, ViewRecipe] = {
+    "imagenet": ViewRecipe(),
+    "cifar": ViewRecipe(
+        blur=(0.0, 0.0), mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
+    ),
+    # Tints are random there, so colour must not be a way to recognise a twin: wide hue, much grey.
+    "garments": ViewRecipe(
+        scale=(0.3, 1.0), hue=0.5, grey=0.5, blur=(0.0, 0.0), mean=(0.30,) * 3, std=(0.22,) * 3
+    ),
+    # The usual jitter on garments: the encoder takes the colour shortcut (notebook 02).
+    "shortcut": ViewRecipe(
+        scale=(0.3, 1.0), hue=0.1, grey=0.2, blur=(0.0, 0.0), mean=(0.30,) * 3, std=(0.22,) * 3
+    ),
+}
+
+
+class PillowBlur:
+    """Gaussian blur by Pillow, its radius drawn from ``sigma`` in pixels."""
+
+    def __init__(self, sigma: tuple[float, float]):
+        self.sigma = sigma
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        low, high = self.sigma
+        return image.filter(ImageFilter.GaussianBlur(low + (high - low) * float(torch.rand(()))))
+
+
+def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable[[Image.Image], Tensor], ...]:
+    """The paper's pipeline, for each of the two views: a PIL image -> float32 (3, size, size), normalised.
+
+    The order of operations, the blur by Pillow and the solarisation of bytes are those of the published code.
+    All draws come from torch's global generator.
+    """
+    crop = InterpolationMode[r.interpolation.upper()]
+    colour = transforms.ColorJitter(r.brightness, r.contrast, r.saturation, r.hue)
+    return tuple(
+        transforms.Compose(
+            [
+                transforms.RandomResizedCrop(size, r.scale, r.ratio, crop),
+                transforms.RandomHorizontalFlip(r.flip),
+                transforms.RandomApply([colour], r.jitter),
+                transforms.RandomGrayscale(r.grey),
+                transforms.RandomApply([PillowBlur(r.blur_sigma)], blur),
+                transforms.RandomSolarize(round(255 * r.solarise_threshold), solarise),
+                transforms.ToTensor(),
+                transforms.Normalize(r.mean, r.std),
+            ]
+        )
+        for blur, solarise in zip(r.blur, r.solarise, strict=True)
+    )

@@ -1,6 +1,7 @@
 """The guard over every notebook of the course, and a bad notebook for each of its rules."""
 
 import re
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -341,12 +342,35 @@ def test_the_guard_runs_by_hand(tmp_path):
     assert done.stdout.startswith(first) and "good.ipynb" not in done.stdout
 
 
-def test_nbval_masks_addresses_and_durations_and_nothing_else(tmp_path):
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The settings of this repository over one small notebook, of which one number is stored wrong."""
+    top = tmp_path_factory.mktemp("clone")
+    for name in ("pyproject.toml", "conftest.py", "tests/nbval.cfg"):
+        (top / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, top / name)
+    shutil.copytree(ROOT / "tests" / "helpers" / "offline", top / "tests" / "helpers" / "offline")
     masked = code("print('<f at 0xc0ffee> in 3 s')", printed("<f at 0xabcdef> in 2.5 s\n"))
-    number = code("print('loss 0.25')", printed("loss 0.26\n"))
-    path = tmp_path / "small.ipynb"
-    nbformat.write(new_notebook(cells=[masked, number]), path)
-    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "pyproject.toml", path]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
-    assert "1 failed, 1 passed" in done.stdout
-    assert "Cell 1: Cell outputs differ" in done.stdout
+    cells = [code("x = 1"), masked, code("print(x / 4)", printed("0.26\n")), code("x += 1")]
+    (top / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=cells), top / "notebooks" / "04_small.ipynb")
+    return top
+
+
+@pytest.mark.parametrize(
+    ("folder", "arguments"),
+    [
+        ("notebooks", ["04_small.ipynb"]),
+        ("tests", ["../notebooks"]),
+        ("/", ["CLONE/notebooks/04_small.ipynb", "-n", "2"]),
+    ],
+)
+def test_pytest_works_in_every_folder_and_in_parallel(clone, folder, arguments):
+    """The cells share a kernel; addresses and durations are masked, and nothing else."""
+    if "-n" in arguments:
+        pytest.importorskip("xdist")
+    arguments = [a.replace("CLONE", str(clone)) for a in arguments]
+    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(run, cwd=clone / folder, capture_output=True, text=True)
+    assert "1 failed, 3 passed" in done.stdout, done.stdout + done.stderr
+    assert "Cell 2: Cell outputs differ" in done.stdout

@@ -1,5 +1,6 @@
 """The files around the package agree with each other: environments, citation, test command."""
 
+import ast
 import copy
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,56 @@ def test_torch_has_no_upper_bound():
     for name in ("torch", "torchvision"):
         specifiers = direct_requirements(PYPROJECT)[name].specifier
         assert [specifier.operator for specifier in specifiers] == [">="]
+
+
+# What the command line trains with. Whatever else the package depends on may be missing there.
+TRAINING = {
+    *("torch", "torchvision", "numpy", "pyyaml", "tqdm", "filelock"),
+    *("safetensors", "scikit-learn", "pillow"),
+}
+ALL = set(requirements(PYPROJECT["project"]["dependencies"]))
+DEV = set(direct_requirements(PYPROJECT))
+MAY_IMPORT = {  # the first that a file's path begins with
+    "barlow_edu/publishing/site/": DEV,  # which says itself what to install
+    **{f"barlow_edu/{room}": ALL for room in ("teaching/", "publishing/", "doctor.py")},
+    "barlow_edu/studies/": TRAINING | {"scipy"},
+    "barlow_edu/": TRAINING,
+    "": DEV | {"lightly"},  # the peer of some benchmarks, which skip where it is not installed
+}
+DISTRIBUTIONS = packages_distributions()
+OURS = {p.stem for f in ("tests", "benchmarks") for p in (ROOT / f).rglob("*.py")}
+
+
+def undeclared(path, source):
+    """Distributions that a file imports and may not count on."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
+    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level]
+    tops = {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names, "__main__"}
+    homes = {canonicalize_name(DISTRIBUTIONS.get(top, [top])[0]) for top in tops - OURS}
+    allowed = next(MAY_IMPORT[begin] for begin in MAY_IMPORT if path.startswith(begin))
+    return homes - allowed - {"barlow-edu", "oracles"}
+
+
+def test_what_is_imported_is_declared():
+    paths = [p for f in ("barlow_edu", "tests", "benchmarks") for p in (ROOT / f).rglob("*.py")]
+    texts = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in paths}
+    missing = {path: undeclared(path, text) for path, text in texts.items()}
+    assert {path: names for path, names in missing.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "missing"),
+    [
+        ("barlow_edu/storage/x.py", "import os, torch\nfrom PIL import Image", set()),
+        ("barlow_edu/storage/x.py", "def f():\n    import matplotlib.pyplot", {"matplotlib"}),
+        ("barlow_edu/teaching/x.py", "import matplotlib, sphinx.application", {"sphinx"}),
+        ("barlow_edu/publishing/site/x.py", "from sphinx import application", set()),
+        ("tests/x.py", "import pytest, tiny, barlow_edu\nfrom dask import x", {"dask"}),
+    ],
+)
+def test_an_import_that_is_not_declared_is_seen(path, source, missing):
+    assert undeclared(path, source) == missing
 
 
 def constraints():

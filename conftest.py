@@ -1,4 +1,7 @@
-"""What every test needs: no network, the quick tier, a home folder that can be written."""
+"""What every test needs: no network, the quick tier, a home folder that can be written.
+
+It stands at the top so that it holds for notebooks, too, and from whatever folder pytest is called.
+"""
 
 import os
 import runpy
@@ -7,13 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-OFFLINE = Path(__file__).parent / "helpers" / "offline"
+import pytest
+
+TESTS = Path(__file__).parent / "tests"
+OFFLINE = TESTS / "helpers" / "offline"
 
 
 def pytest_configure(config):
     """Set up this process, and through the environment every process it starts."""
     path = [str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(path)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
     os.environ["BARLOW_EDU_TIER"] = "quick"  # what the notebooks' stored outputs were made with
     # Where the machine has other work, OpenMP's threads spend their time waiting for each other. A short wait
     # before they sleep costs next to nothing on an idle machine, and is several times faster on a busy one.
@@ -26,9 +32,22 @@ def pytest_configure(config):
         os.environ["HOME"] = tempfile.mkdtemp(prefix="barlow_edu_home_")
     if not hasattr(sys.modules.get("sitecustomize"), "refuse_network"):
         runpy.run_path(str(OFFLINE / "sitecustomize.py"))  # this process started without it
+    # A path in addopts would be relative to the folder in which pytest is called.
+    if config.getoption("nbval_sanitize_with", None) is None:
+        config.option.nbval_sanitize_with = str(TESTS / "nbval.cfg")
 
 
 def pytest_collection_finish(session):
     """Build matplotlib's font cache before the notebooks do: it may warn on their stderr."""
     if any(item.path.suffix == ".ipynb" for item in session.items):
         import matplotlib.font_manager  # noqa: F401
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With ``-n 2`` a file stays on one worker: the cells of a notebook share a kernel, and tests their fixtures."""
+    if config.getoption("dist") not in ("load", "worksteal"):
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)

@@ -10,7 +10,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "config": ("load_config",),
     "data": ("ImageSet", "load_images"),
-    "encoders": ("build_encoder",),
     "evaluation": ("evaluate",),
     "evaluation.features": ("extract_features", "layer_features", "pixel_features"),
     "evaluation.probes": (
@@ -32,8 +31,8 @@ _HOMES = {
         "simclr_loss",
         "vicreg_loss",
     ),
-    "models": ("BarlowTwinsModel", "Projector"),
     "recipe": ("ViewRecipe",),
+    "models": ("BarlowTwinsModel", "Projector", "build_encoder"),
     "runs": ("Run", "best_run", "load_run"),
     "training": ("TrainingDiverged", "TrainingInterrupted", "pretrain"),
     "views": ("TwinViews",),
@@ -44,6 +43,7 @@ _MODULES = {
     "checks": "teaching.checks",
     "course": "publishing.versions",
     "distributed": "numerics.distributed",
+    "encoders": "models",
     "experiments": "studies.ablations",
     "features": "evaluation.features",
     "finetuning": "evaluation.supervised",
@@ -58,7 +58,7 @@ _MODULES = {
     "streaming": "storage.stream",
     "sweeps": "studies.lambda_sweep",
 }
-_MODULES |= {name: name for name in ("cli", "config", "data", "doctor", "encoders", "evaluation")}
+_MODULES |= {name: name for name in ("cli", "config", "data", "doctor", "evaluation", "settings")}
 _MODULES |= {name: name for name in ("loss", "models", "optim", "runs", "training", "views")}
 
 __all__ = sorted(_HOME_OF)
@@ -71,7 +71,7 @@ def __getattr__(name: str):
         return value
     if name in _MODULES:
         return import_module(f"barlow_edu.{_MODULES[name]}")
-    from barlow_edu.storage.files import did_you_mean
+    from barlow_edu.settings import did_you_mean
 
     near = did_you_mean(name, (*__all__, *_MODULES))
     raise AttributeError(f"barlow_edu has no {name!r}.{near} It has {', '.join(__all__)}.")

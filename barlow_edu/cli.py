@@ -226,21 +226,9 @@ def _record(options: argparse.Namespace) -> None:
 
 
 def _settings(pairs: Sequence[str]) -> dict:
-    """KEY=VALUE pairs, values read as YAML (so 1e-3, true, null and [0.2, 1] are what they look like)."""
-    import yaml
+    from barlow_edu.config import read_pairs
 
-    from barlow_edu.config import read_yaml
-
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ValueError(f"--set takes KEY=VALUE, got {pair!r}.")
-        try:
-            settings[key] = read_yaml(value)
-        except yaml.YAMLError:
-            raise ValueError(f"--set {key}: {value!r} is not a YAML value.") from None
-    return settings
+    return read_pairs(pairs)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -1,27 +1,26 @@
-"""Configurations: named YAML files, their defaults, and checks that name what is wrong."""
+"""Configurations: all settings there are, named YAML files, and the objects that they describe."""
 
 from __future__ import annotations
 
-import math
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import yaml
+from torch import nn
 
 from barlow_edu.data import NAMES, SPLITS, ImageSet, load_images
-from barlow_edu.encoders import ENCODERS, STEMS
-from barlow_edu.loss import FORMS
-from barlow_edu.methods.ablations import AblatedBarlowTwins, complete_ablation
+from barlow_edu.methods.ablations import AblatedBarlowTwins
 from barlow_edu.methods.relatives import METHODS
-from barlow_edu.models import MODEL_DEFAULTS, TwinModel
+from barlow_edu.models import ENCODERS, BarlowTwinsModel, TwinModel
 from barlow_edu.optim import OPTIMIZERS
 from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
-from barlow_edu.storage.files import did_you_mean
+from barlow_edu.settings import SWITCH, Setting, complete, did_you_mean, read_settings
 from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import balanced, image_files
 from barlow_edu.views import TwinViews
@@ -29,102 +28,129 @@ from barlow_edu.views import TwinViews
 IN_MEMORY = 8e9  # bytes of decoded images, above which stream="auto" streams
 CONFIG_DIR = Path(__file__).parent / "configs"
 
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "name": "run",
-    "method": "barlow_twins",
-    # data and views
-    "data": "garments",
-    "root": None,
-    "limit": None,
-    "stream": "auto",
-    "pipeline": "decode_once",
-    "canvas": None,
-    "workers": None,
-    "views": "garments",
-    "augment": {},
-    # optimisation
-    "batch_size": 256,
-    "epochs": 1,
-    "optimizer": "adamw",
-    "lr": 2e-3,
-    "bias_lr": None,
-    "weight_decay": 1e-4,
-    "momentum": 0.9,
-    "warmup_epochs": 0.5,
-    "final_lr": 0.001,
-    "reference_processes": 1,  # see distributed.published_scale
-    "seed": 0,
-    # how it is computed
-    "device": "auto",
-    "precision": "auto",
-    "channels_last": "auto",
-    "compile": False,
-    "checkpoint_activations": False,  # this and the next: see recompute.py
-    "micro_batch": None,
-    # what is kept; checkpoint_every counts steps, null is once an epoch
-    "checkpoint_every": None,
-    "log_every": 10,
-    "snapshots": 24,
-    "snapshot_dims": 128,
-    "probe_size": 1024,
+
+def _check_name(name: str) -> None:
+    if name.startswith(".") or re.search(r"[/\\:]", name):
+        raise ValueError(
+            f"name must be that of a folder, without a path and no dot first, got {name!r}."
+        )
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.device("cpu" if device == "auto" else device)
+    except RuntimeError:
+        raise ValueError(
+            f"device must be auto, cpu, cuda, a number of it as cuda:1, or mps, got {device!r}."
+        ) from None
+
+
+def _recipe_settings() -> dict[str, Setting]:
+    """Every value of ``augment`` must be of the kind that the recipe has: a number, or as many numbers."""
+    defaults = vars(ViewRecipe())
+    return {name: Setting(value, "see ViewRecipe", type(value)) for name, value in defaults.items()}
+
+
+# The training's settings; those of models stand in models.py and methods/, with the paper's values.
+RUN = {
+    "name": Setting(
+        "run", "the run's name, and that of its folder: runs/NAME", check_also=_check_name
+    ),
+    "method": Setting("barlow_twins", "which loss trains the encoder", choices=METHODS),
+    "seed": Setting(0, "seed of weights, order, views and dropout", int, 0, 2**63 - 2),
 }
+DATA = {
+    "data": Setting("garments", "the image set", choices=NAMES),
+    "root": Setting(None, "folder of the images, where they are not downloaded", null=True),
+    "limit": Setting(None, "so many training images, classes balanced", int, 1, null=True),
+    "stream": Setting(
+        "auto",
+        "read images while training, not before",
+        object,
+        choices=("auto", *SWITCH),
+    ),
+    "pipeline": Setting(
+        "decode_once",
+        "how a stream makes its views: in batches, or by torchvision image by image",
+        choices=("decode_once", "per_image"),
+    ),
+    "canvas": Setting(None, "pixels that a stream keeps of an image", int, 8, null=True),
+    "workers": Setting(None, "processes that decode for a stream", int, 0, null=True),
+    "views": Setting("garments", "recipe of the views", choices=PRESETS),
+    "augment": Setting(
+        {},
+        "what differs from that recipe, as {hue: 0.5, scale: [0.2, 1]}",
+        dict,
+        inside=_recipe_settings(),
+    ),
+}
+OPTIMISATION = {
+    "batch_size": Setting(256, "images a step, over all processes", int, 2),
+    "epochs": Setting(1, "passes over the images", int, 1),
+    "optimizer": Setting("adamw", "what turns gradients into steps", choices=OPTIMIZERS),
+    "lr": Setting(2e-3, "learning rate, at its highest", float, 1e-12),
+    "bias_lr": Setting(
+        None, "learning rate of biases and batch norm, if another", float, 0, null=True
+    ),
+    "weight_decay": Setting(1e-4, "decay of weights, not of biases and batch norm", float, 0),
+    "momentum": Setting(0.9, "momentum of sgd and lars", float, 0, 1),
+    "warmup_epochs": Setting(0.5, "epochs in which the rate rises from 0", float, 0),
+    "final_lr": Setting(0.001, "where the cosine ends, as a share of lr", float, 0, 1),
+    "reference_processes": Setting(
+        1,
+        "processes W of published code whose gradients, 1/W of the true ones, lr was tuned for",
+        int,
+        1,
+    ),
+}
+COMPUTING = {
+    "device": Setting("auto", "auto, cpu, cuda, cuda:1 or mps", check_also=_check_device),
+    "precision": Setting(
+        "auto", "numbers of the forward pass", choices=("auto", "float32", "bfloat16")
+    ),
+    "channels_last": Setting(
+        "auto", "memory layout of images and weights", object, choices=("auto", *SWITCH)
+    ),
+    "compile": Setting(False, "compile the model by torch.compile", bool, choices=SWITCH),
+    "checkpoint_activations": Setting(
+        False, "less memory: compute activations again in the backward pass", bool, choices=SWITCH
+    ),
+    "micro_batch": Setting(
+        None, "less memory: images that the encoder takes at a time", int, 1, null=True
+    ),
+}
+RECORD = {
+    "checkpoint_every": Setting(
+        None, "steps between two checkpoints; null: an epoch", int, 1, null=True
+    ),
+    "log_every": Setting(10, "steps between two lines of metrics", int, 1),
+    "snapshots": Setting(24, "how many times C is kept, most of them early", int, 0),
+    "snapshot_dims": Setting(128, "rows and columns of C that are kept", int, 1),
+    "probe_size": Setting(1024, "images from which that C is computed", int, 2),
+}
+# A configuration that says nothing is one for small images.
 SMALL_IMAGES = {"encoder": "small_resnet", "stem": "cifar", "image_size": 32, "proj_dim": 512}
-DEFAULTS = {**TRAINING_DEFAULTS, **MODEL_DEFAULTS, **SMALL_IMAGES}
-CHOICES = {
-    "method": tuple(METHODS),
-    "data": NAMES,
-    "stream": ("auto", True, False),
-    "pipeline": ("decode_once", "per_image"),
-    "views": tuple(PRESETS),
-    "stem": STEMS,
-    "optimizer": OPTIMIZERS,
-    "precision": ("auto", "float32", "bfloat16"),
-    "channels_last": ("auto", True, False),
-    "compile": (True, False),
-    "checkpoint_activations": (True, False),
-    "joint_views": (True, False),
-    "predictor": (True, False),
-    "stop_gradient": (True, False),
-    "form": FORMS,
+MODEL = {
+    k: replace(v, default=SMALL_IMAGES.get(k, v.default)) for k, v in TwinModel.settings.items()
 }
-# Every number: the least and the most it may be.
-BOUNDS = {
-    "limit": (1, math.inf),
-    "canvas": (8, math.inf),
-    "workers": (0, math.inf),
-    "batch_size": (2, math.inf),
-    "epochs": (1, math.inf),
-    "lr": (1e-12, math.inf),
-    "bias_lr": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "momentum": (0, 1),
-    "warmup_epochs": (0, math.inf),
-    "final_lr": (0, 1),
-    "micro_batch": (1, math.inf),
-    "reference_processes": (1, math.inf),
-    "seed": (0, 2**63 - 2),
-    "checkpoint_every": (1, math.inf),
-    "log_every": (1, math.inf),
-    "snapshots": (0, math.inf),
-    "snapshot_dims": (1, math.inf),
-    "probe_size": (2, math.inf),
-    "encoder_dim": (1, math.inf),
-    "image_size": (8, math.inf),
-    "proj_dim": (1, math.inf),
-    "proj_hidden": (1, math.inf),
-    "proj_layers": (1, math.inf),
-    "lambd": (0, math.inf),
-    "temperature": (1e-3, math.inf),
-    "pred_hidden": (1, math.inf),
-    "ema": (0, 1),
-    "invariance_weight": (0, math.inf),
-    "variance_weight": (0, math.inf),
-    "covariance_weight": (0, math.inf),
+MODEL["encoder"] = replace(MODEL["encoder"], kind=str, choices=ENCODERS, null=False)
+GROUPS: dict[str, dict[str, Setting]] = {
+    "The run": RUN,
+    "Images and views": DATA,
+    "Encoder and projector": MODEL,
+    "Barlow Twins": {**BarlowTwinsModel.settings, **AblatedBarlowTwins.settings},
+    "Its relatives": {
+        name: setting
+        for method in METHODS.values()
+        if method is not BarlowTwinsModel
+        for name, setting in method.settings.items()
+    },
+    "Optimisation": OPTIMISATION,
+    "Computing": COMPUTING,
+    "The record": RECORD,
 }
-FRACTIONS = ("lr", "bias_lr", "weight_decay", "momentum", "warmup_epochs", "final_lr", "lambd")
-FRACTIONS += ("temperature", "ema", "invariance_weight", "variance_weight", "covariance_weight")
-MAY_BE_NULL = ("limit", "micro_batch", "canvas", "workers", "bias_lr", "checkpoint_every")
-MAY_BE_NULL += ("encoder_dim", "proj_hidden", "pred_hidden")
+SETTINGS = {name: setting for group in GROUPS.values() for name, setting in group.items()}
+DEFAULTS = {name: setting.default for name, setting in SETTINGS.items()}
 
 
 def config_names() -> list[str]:
@@ -137,21 +163,64 @@ def load_config(config: str | Path | Mapping[str, Any] | None = None, **override
 
     config: a name (see ``config_names``), a YAML file, or a mapping; ``overrides`` replace single values.
     Raises FileNotFoundError for an unknown name and ValueError for an unknown key or an impossible value.
+
+    >>> load_config("garments_quick", epochs=2)["epochs"]
+    2
     """
-    named = isinstance(config, (str, Path))
-    given = _read(config) if named else dict(config or {})
+    given = _read(config) if isinstance(config, (str, Path)) else dict(config or {})
     given |= overrides
-    unknown = set(given) - set(DEFAULTS)
-    if unknown:
+    if isinstance(given.get("encoder"), nn.Module):
         raise ValueError(
-            f"Unknown setting {', '.join(sorted(map(str, unknown)))}.{did_you_mean(unknown, DEFAULTS)} "
-            f"Known: {', '.join(DEFAULTS)}."
+            f"encoder is a module, {type(given['encoder']).__name__}, and a run can only be read again if its "
+            "encoder has a name: set barlow_edu.models.ENCODERS['mine'] = lambda stem, size: (module, dim) and "
+            "take encoder='mine'."
         )
-    complete = {key: _plain(value) for key, value in {**DEFAULTS, **given}.items()}
-    for key in ("augment", "ablate"):
-        complete[key] = complete[key] or {}
-    _check(complete)
-    return complete
+    config = complete(SETTINGS, given)
+    if config["ablate"] and config["method"] != "barlow_twins":
+        raise ValueError(f"ablate is for Barlow Twins, and method is {config['method']!r}.")
+    build_views(config)
+    return config
+
+
+def read_pairs(pairs: Iterable[str]) -> dict[str, Any]:
+    """The settings of ``--set KEY=VALUE ...``, each value read by its setting's kind.
+
+    Raises ValueError for what is no pair and for a key that is given twice.
+
+    >>> read_pairs(["lr=1e-3", "root=2024"])
+    {'lr': 0.001, 'root': '2024'}
+    """
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set takes KEY=VALUE, got {pair!r}.")
+        if key in given:
+            raise ValueError(f"--set gives {key} twice. Give it once.")
+        given[key] = SETTINGS[key].read(key, text) if key in SETTINGS else text
+    return given
+
+
+def settings_table() -> str:
+    """All settings in Markdown, a table a group: name, default, what it may be, what it does."""
+    lines = []
+    for title, group in GROUPS.items():
+        lines += [f"## {title}", "", "| setting | default | may be | |", "|---|---|---|---|"]
+        for name, s in group.items():
+            lines.append(f"| `{name}` | `{_as_yaml(s.default)}` | {s.allowed} | {s.help} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def settings_help() -> str:
+    """All settings and the packaged configurations, as ``pretrain --help`` prints them."""
+    lines = ["configurations:"]
+    lines += [f"  {name:27} {_first_sentence(name)}" for name in config_names()]
+    for title, group in GROUPS.items():
+        lines += ["", f"settings, {title.lower()}:"]
+        lines += [f"  {f'{n}={_as_yaml(s.default)}':27} {s.help}" for n, s in group.items()]
+    example = "python -m barlow_edu pretrain garments_quick --set epochs=2 augment={hue: 0.2}"
+    return "\n".join([*lines, "", "example:", f"  {example}"])
 
 
 def build_model(config: Mapping[str, Any]) -> TwinModel:
@@ -161,7 +230,7 @@ def build_model(config: Mapping[str, Any]) -> TwinModel:
         method = METHODS[config.get("method", "barlow_twins")]
         if config.get("ablate"):
             method = AblatedBarlowTwins
-        return method({k: config[k] for k in MODEL_DEFAULTS if k in config})
+        return method({k: config[k] for k in method.known if k in config})
 
 
 def build_views(config: Mapping[str, Any]) -> TwinViews:
@@ -211,31 +280,15 @@ def images_for(config: Mapping[str, Any]) -> ImageSet | ImageStream:
     return load_images(config["data"], config["root"], "train", config["limit"], size)
 
 
-def _plain(value: Any) -> Any:
-    """The value as YAML has it, so that a run's configuration can be written, read and compared."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value) if isinstance(value, Path) else value
+def _as_yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for a word; here it is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def read_yaml(text: str) -> Any:
-    """Plain YAML, in which 1e-3 is a number. Raises yaml.YAMLError."""
-    return yaml.load(text, _Loader)
+def _first_sentence(name: str) -> str:
+    """What a packaged configuration says of itself first."""
+    lines = (CONFIG_DIR / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.strip("# ") for line in comment).split(". ")[0].rstrip(".") + "."
 
 
 def _read(config: str | Path) -> dict:
@@ -248,80 +301,8 @@ def _read(config: str | Path) -> dict:
             f"one of {', '.join(config_names())}."
         )
     try:
-        found = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"{path} is not readable YAML: {told}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold settings as 'key: value' lines.")
-    return found
-
-
-def _check(config: Mapping[str, Any]) -> None:
-    for key, choices in CHOICES.items():
-        # 1 equals True, and 1.0 too, but neither is one of the choices.
-        if not any(config[key] == c and type(config[key]) is type(c) for c in choices):
-            allowed = ", ".join(map(str, choices))
-            raise ValueError(f"{key} must be one of {allowed}, got {config[key]!r}.")
-    for key, (least, most) in BOUNDS.items():
-        if config[key] is not None or key not in MAY_BE_NULL:
-            _check_number(key, config[key], least, most)
-    for key in ("name", "device"):
-        if not isinstance(config[key], str) or not config[key]:
-            raise ValueError(f"{key} must be text, got {config[key]!r}.")
-    _check_device(config["device"])
-    if not isinstance(config["root"], (str, type(None))):
-        raise ValueError(f"root must be a folder, got {config['root']!r}.")
-    if not isinstance(config["encoder"], str) or config["encoder"] not in ENCODERS:
-        raise ValueError(
-            f"encoder must be one of {', '.join(ENCODERS)}, got {config['encoder']!r}. A run can only be "
-            "read again if its encoder has a name: add yours to barlow_edu.encoders.ENCODERS."
-        )
-    _check_augment(config["augment"])
-    complete_ablation(config["ablate"])
-    if config["ablate"] and config["method"] != "barlow_twins":
-        raise ValueError(f"ablate is for Barlow Twins, and method is {config['method']!r}.")
-    TwinViews(config["views"], config["image_size"], **config["augment"])
-
-
-def _check_device(device: str) -> None:
-    if device == "auto":
-        return
-    try:
-        torch.device(device)
-    except RuntimeError:
-        raise ValueError(
-            f"device must be auto, cpu, cuda, a number of it as cuda:1, or mps, got {device!r}."
-        ) from None
-
-
-def _check_number(key: str, value: Any, least: float, most: float) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or value in (math.inf, -math.inf)
-    ):
-        raise ValueError(f"{key} must be a number, got {value!r}.")
-    if key not in FRACTIONS and not isinstance(value, int):
-        raise ValueError(f"{key} must be a whole number, got {value!r}.")
-    if not least <= value <= most:
-        allowed = f"at least {least}" if most == math.inf else f"between {least} and {most}"
-        raise ValueError(f"{key} must be {allowed}, got {value}.")
-
-
-def _check_augment(augment: Any) -> None:
-    """Every value must be of the kind that the recipe has: a number, or as many numbers."""
-    if not isinstance(augment, Mapping):
-        raise ValueError(f"augment must hold 'key: value' pairs, got {augment!r}.")
-    known = ViewRecipe.__dataclass_fields__
-    for key, value in augment.items():
-        if key not in known:
-            near = did_you_mean([key], known)
-            raise ValueError(f"augment has no {key!r}.{near} Known: {', '.join(known)}.")
-        usual = _plain(known[key].default)
-        fits = isinstance(value, list) == isinstance(usual, list)
-        numbers = (value if isinstance(value, list) else [value]) if fits else []
-        fits = fits and len(numbers) == (len(usual) if isinstance(usual, list) else 1)
-        kind = str if isinstance(usual, str) else (int, float)
-        if not fits or any(isinstance(n, bool) or not isinstance(n, kind) for n in numbers):
-            raise ValueError(f"augment: {key} must be like {usual}, got {value!r}.")
+        return read_settings(SETTINGS, path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not readable YAML: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}.") from error

@@ -34,7 +34,8 @@ from torch import Tensor, nn
 
 from barlow_edu.config import build_model, build_views
 from barlow_edu.models import TwinModel
-from barlow_edu.storage.files import append, did_you_mean, replacing
+from barlow_edu.settings import did_you_mean
+from barlow_edu.storage.files import append, replacing
 from barlow_edu.storage.places import data_dir
 from barlow_edu.views import TwinViews
 

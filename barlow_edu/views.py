@@ -23,7 +23,7 @@ from barlow_edu.numerics.pixels import (
     solarise,
 )
 from barlow_edu.recipe import PRESETS, ViewRecipe
-from barlow_edu.storage.files import did_you_mean
+from barlow_edu.settings import did_you_mean
 
 
 class TwinViews:

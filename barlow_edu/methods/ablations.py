@@ -7,7 +7,7 @@ views, encoder, loop and record, is that of ``BarlowTwinsModel``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,38 +15,17 @@ from torch import Tensor, nn
 from barlow_edu.loss import LossTerms, barlow_twins_loss
 from barlow_edu.methods.relatives import Predictor
 from barlow_edu.models import BarlowTwinsModel, correlation_metrics
+from barlow_edu.settings import SWITCH, Setting, complete
 
-ABLATE_DEFAULTS: dict[str, Any] = {
-    "hidden_bn": True,
-    "standardise": "batch",
-    "terms": "both",
-    "predictor": False,
-    "stop_gradient": False,
+ABLATE: dict[str, Setting] = {
+    "hidden_bn": Setting(True, "batch norm inside the projector", bool, choices=SWITCH),
+    "standardise": Setting(
+        "batch", "see ablated_loss", choices=("batch", "both", "features", "none")
+    ),
+    "terms": Setting("both", "see ablated_loss", choices=("both", "invariance", "redundancy")),
+    "predictor": Setting(False, "behind the first view's projector", bool, choices=SWITCH),
+    "stop_gradient": Setting(False, "through the second view", bool, choices=SWITCH),
 }
-CHOICES: dict[str, tuple] = {
-    "hidden_bn": (True, False),
-    "standardise": ("batch", "both", "features", "none"),
-    "terms": ("both", "invariance", "redundancy"),
-    "predictor": (True, False),
-    "stop_gradient": (True, False),
-}
-
-
-def complete_ablation(ablate: Any) -> dict[str, Any]:
-    """``ablate`` with its defaults. Raises ValueError naming what is unknown or impossible."""
-    if not isinstance(ablate, Mapping):
-        raise ValueError(f"ablate must hold 'key: value' pairs, got {ablate!r}.")
-    unknown = set(map(str, ablate)) - set(CHOICES)
-    if unknown:
-        raise ValueError(
-            f"ablate has no {', '.join(sorted(unknown))}. Known: {', '.join(CHOICES)}."
-        )
-    for key, value in ablate.items():
-        # 1 equals True in Python, but a switch is no number.
-        if value not in CHOICES[key] or isinstance(value, int) != isinstance(value, bool):
-            allowed = ", ".join(map(str, CHOICES[key]))
-            raise ValueError(f"ablate: {key} must be one of {allowed}, got {value!r}.")
-    return {**ABLATE_DEFAULTS, **ablate}
 
 
 def ablated_loss(
@@ -91,21 +70,36 @@ class AblatedBarlowTwins(BarlowTwinsModel):
     The last batch norm of the projector is there only where the loss standardises along the batch alone.
     """
 
+    settings: ClassVar[dict[str, Setting]] = {
+        "ablate": Setting(
+            {}, "what is taken away or added, as {hidden_bn: false}", dict, inside=ABLATE
+        )
+    }
+
     def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):
-        self.ablate = complete_ablation({**(config or {}), **overrides}.get("ablate", {}))
-        self.last_norm = self.ablate["standardise"] == "batch"
         super().__init__(config, **overrides)
         if not self.ablate["hidden_bn"]:
             self.projector = _without_hidden_norm(self.projector)
         dim = self.config["proj_dim"]
         self.predictor = Predictor(dim, dim) if self.ablate["predictor"] else nn.Identity()
 
+    @property
+    def ablate(self) -> dict[str, Any]:
+        """What is taken away or added, with the defaults."""
+        return complete(ABLATE, self.config["ablate"], "ablate.")
+
+    @property
+    def last_norm(self) -> bool:
+        """Whether the projector ends with batch norm."""
+        return self.ablate["standardise"] == "batch"
+
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Two batches of views -> the loss and its parts."""
         z_a, z_b = self._embed_both(view1, view2)
-        if self.ablate["stop_gradient"]:
+        ablate = self.ablate
+        if ablate["stop_gradient"]:
             z_b = z_b.detach()
-        how = self.ablate["standardise"], self.ablate["terms"]
+        how = ablate["standardise"], ablate["terms"]
         terms = ablated_loss(self.predictor(z_a), z_b, self.config["lambd"], *how)
         return terms.loss, {"loss": terms.loss.detach()} | correlation_metrics(terms)
 

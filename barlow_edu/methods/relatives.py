@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,18 @@ from torch import Tensor, nn
 
 from barlow_edu.loss import barlow_twins_loss
 from barlow_edu.models import BarlowTwinsModel, TwinModel, correlation_metrics
+from barlow_edu.settings import SWITCH, Setting
 
 VARIANCE_EPSILON = 1e-4  # VICReg, section 4.1
+PREDICTOR: dict[str, Setting] = {
+    "predictor": Setting(True, "byol, simsiam: there is a predictor", bool, choices=SWITCH),
+    "pred_hidden": Setting(
+        None, "byol, simsiam: inner width of the predictor; null: the paper's", int, 1, null=True
+    ),
+    "stop_gradient": Setting(
+        True, "byol, simsiam: no gradient flows through the targets", bool, choices=SWITCH
+    ),
+}
 
 
 def simclr_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> Tensor:
@@ -131,6 +141,9 @@ class SimCLRModel(TwinModel):
     """
 
     method = "simclr"
+    settings: ClassVar[dict[str, Setting]] = {
+        "temperature": Setting(0.1, "simclr: temperature of the softmax", float, 1e-3),
+    }
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Two batches of views -> the loss and what there is to watch."""
@@ -148,6 +161,11 @@ class VICRegModel(TwinModel):
     """
 
     method = "vicreg"
+    settings: ClassVar[dict[str, Setting]] = {
+        "invariance_weight": Setting(25.0, "vicreg: weight of the distance of the twins", float, 0),
+        "variance_weight": Setting(25.0, "vicreg: weight of the variance term", float, 0),
+        "covariance_weight": Setting(1.0, "vicreg: weight of the covariance term", float, 0),
+    }
     last_norm = False
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -170,6 +188,7 @@ class SimSiamModel(TwinModel):
     """
 
     method = "simsiam"
+    settings: ClassVar[dict[str, Setting]] = PREDICTOR
 
     def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):
         super().__init__(config, **overrides)
@@ -198,6 +217,12 @@ class BYOLModel(TwinModel):
     """
 
     method = "byol"
+    settings: ClassVar[dict[str, Setting]] = {
+        **PREDICTOR,
+        "ema": Setting(
+            0.996, "byol: share of the teacher that stays at the first step", float, 0, 1
+        ),
+    }
     last_norm = False
 
     def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow_edu.encoders import build_encoder
-from barlow_edu.models import BarlowTwinsModel
+from barlow_edu.models import BarlowTwinsModel, build_encoder
 
 PREFIX = "module."  # of DistributedDataParallel
 PARTS = ("backbone.", "projector.", "bn.")

@@ -7,8 +7,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +121,3 @@ def only_process(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def did_you_mean(names: str | Iterable[object], known: Iterable[str]) -> str:
-    """ " Did you mean lambd?" for "lambda" and the names there are; "" where none is near.
-
-    names: one, or several of which the first with a near one counts.
-    """
-    known = list(known)
-    for name in [names] if isinstance(names, str) else sorted(map(str, names)):
-        near = get_close_matches(name, known, 1)
-        if near:
-            return f" Did you mean {near[0]}?"
-    return ""

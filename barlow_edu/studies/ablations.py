@@ -22,8 +22,9 @@ from typing import Any
 import yaml
 from tqdm.auto import tqdm
 
-from barlow_edu.config import load_config, read_yaml
+from barlow_edu.config import load_config
 from barlow_edu.numerics.devices import Computer, describe_environment
+from barlow_edu.settings import read_yaml
 from barlow_edu.storage.files import replacing
 from barlow_edu.storage.places import recorded_folder
 from barlow_edu.studies.records import SeededRows

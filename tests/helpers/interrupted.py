@@ -11,7 +11,7 @@ from tiny import CONFIG, TinyEncoder, tiny_images
 from torch import nn
 
 from barlow_edu import state as checkpoints
-from barlow_edu.encoders import ENCODERS
+from barlow_edu.models import ENCODERS
 from barlow_edu.training import TrainingInterrupted, pretrain
 
 # 16 epochs of 5 steps; checkpoints fall within epochs; every step is logged

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from barlow_edu.data import ImageSet
-from barlow_edu.encoders import ENCODERS
+from barlow_edu.models import ENCODERS
 
 # 80 images of 16 x 16 in batches of 16: 5 steps an epoch
 CONFIG = {

@@ -10,7 +10,7 @@ import sys
 import torch
 from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
 
-from barlow_edu.encoders import ENCODERS
+from barlow_edu.models import ENCODERS
 from barlow_edu.storage.interrupts import TrainingInterrupted
 from barlow_edu.training import pretrain
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import barlow_edu as be
 from barlow_edu.config import build_model, load_config
-from barlow_edu.methods.ablations import AblatedBarlowTwins, ablated_loss, complete_ablation
+from barlow_edu.methods.ablations import AblatedBarlowTwins, ablated_loss
 
 LAMBD = 0.3
 
@@ -127,15 +127,15 @@ def test_a_configuration_builds_it():
 @pytest.mark.parametrize(
     "ablate, told",
     [
-        ({"norm": 1}, "ablate has no norm"),
+        ({"norm": 1}, "Unknown setting ablate.norm. Known: hidden_bn"),
         ({"terms": "none"}, "terms must be one of both, invariance, redundancy, got 'none'"),
         ({"predictor": 1}, "predictor must be one of True, False, got 1"),
-        ([1], "'key: value' pairs"),
+        ([1], "ablate must be 'key: value' pairs"),
     ],
 )
 def test_what_cannot_be_is_named(ablate, told):
     with pytest.raises(ValueError, match=told):
-        complete_ablation(ablate)
+        AblatedBarlowTwins(encoder="small_resnet", ablate=ablate)
     with pytest.raises(ValueError, match=told):
         load_config(None, ablate=ablate)
 

@@ -347,14 +347,8 @@ def test_no_gradient_flows_through_the_targets(method):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, "temperature must be above 0, got 0"),
-        ({"temperature": "low"}, "temperature must be above 0, got 'low'"),
-        ({"ema": 1.1}, "ema must be between 0 and 1, got 1.1"),
-        ({"predictor": "no"}, "predictor must be True or False, got 'no'"),
-        ({"stop_gradient": 1}, "stop_gradient must be True or False, got 1"),
-        ({"variance_weight": -1}, "variance_weight must be 0 or more, got -1"),
-        ({"pred_hidden": 0}, "pred_hidden must be a whole number of at least 1, got 0"),
-        ({"tau": 1}, "Unknown model setting tau. Known: .*temperature"),
+        ({"temperature": 0}, "temperature must be a number of at least 0.001, got 0"),
+        ({"tau": 1}, "Unknown setting tau. Known: .*temperature"),
     ],
 )
 @pytest.mark.parametrize("method", RELATIVES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from barlow_edu.encoders import build_encoder
+from barlow_edu.models import build_encoder
 from barlow_edu.numerics.convolution import FewPixelConv2d, shorten_convolutions, weight_gradient
 
 

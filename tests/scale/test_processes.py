@@ -127,7 +127,7 @@ def test_processes_share_a_run_and_its_errors(tmp_path, tiny):
     assert "batch_size=15 is that of all 2 processes together" in first[0][0]
     assert "Take 14 or 16" in first[0][0]
     assert "holds a run already" in first[0][1]
-    assert "lr must be at least" in first[0][2]
+    assert "lr must be a number of at least" in first[0][2]
     assert "was started with lr=0.01, not 0.5" in first[0][3]
     assert first[1] == sorted(alone.snapshots) and second[1] == []  # process 0 alone is called back
     assert first[2] == second[2] == pytest.approx(alone.metrics[-1]["loss"], rel=1e-3)

@@ -175,7 +175,7 @@ def test_other_settings_need_another_folder(made):
         ({"seed": 3}, "seed differs from training to training"),
         ({"values": []}, "needs values"),
         ({"seeds": []}, "needs values"),
-        ({"values": [0.1, -1]}, "lambd must be at least 0"),
+        ({"values": [0.1, -1]}, "lambd must be a number of at least 0"),
         ({"key": "views"}, "a number, got 'views'"),
         ({"key": "lambda"}, "a number, got 'lambda'"),
         ({"key": "seed"}, "a number, got 'seed'"),

@@ -18,6 +18,7 @@ from barlow_edu.data import NAMES, SPLITS, ImageSet, load_images
 from barlow_edu.methods.ablations import AblatedBarlowTwins
 from barlow_edu.methods.relatives import METHODS
 from barlow_edu.models import ENCODERS, BarlowTwinsModel, TwinModel
+from barlow_edu.numerics.devices import named_device
 from barlow_edu.optim import OPTIMIZERS
 from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
 from barlow_edu.settings import SWITCH, Setting, complete, did_you_mean, read_settings
@@ -34,15 +35,6 @@ def _check_name(name: str) -> None:
         raise ValueError(
             f"name must be that of a folder, without a path and no dot first, got {name!r}."
         )
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.device("cpu" if device == "auto" else device)
-    except RuntimeError:
-        raise ValueError(
-            f"device must be auto, cpu, cuda, a number of it as cuda:1, or mps, got {device!r}."
-        ) from None
 
 
 def _recipe_settings() -> dict[str, Setting]:
@@ -104,7 +96,7 @@ OPTIMISATION = {
     ),
 }
 COMPUTING = {
-    "device": Setting("auto", "auto, cpu, cuda, cuda:1 or mps", check_also=_check_device),
+    "device": Setting("auto", "auto, cpu, cuda, cuda:1 or mps", check_also=named_device),
     "precision": Setting(
         "auto", "numbers of the forward pass", choices=("auto", "float32", "bfloat16")
     ),

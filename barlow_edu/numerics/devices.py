@@ -18,9 +18,53 @@ from torch import Tensor
 from barlow_edu.numerics.distributed import local_rank
 
 
+def named_device(name: str) -> torch.device:
+    """The device of that name, here or not; "auto" may always be the CPU. Raises ValueError for what is no name."""
+    try:
+        device = torch.device("cpu" if name == "auto" else name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(
+            f"device must be auto, cpu, cuda, a number of it as cuda:1, or mps, got {name!r}."
+        )
+    return device
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there.
+
+    A GPU without a number is, under torchrun, the one of this process. Raises ValueError for a name that is none,
+    and for a device that torch does not find here.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind in there if there[kind])
+    device = named_device(name)
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if not there[device.type] or (device.index or 0) >= count:
+        what = {"cuda": "no GPU", "mps": "no Apple GPU"}[device.type]
+        what = f"only {count} GPUs" if there[device.type] else what
+        raise ValueError(f"device={name!r}, but torch finds {what}. Take 'auto' or 'cpu'.")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", local_rank())
+    return device
+
+
 @dataclass(frozen=True)
 class Computer:
-    """Where and in which precision to compute, and why."""
+    """Where and in which precision to compute, and why.
+
+    An Apple GPU (MPS) gets float32: its bfloat16 is no faster. It has no float64, and needs none: crops are drawn
+    in float64 on the CPU, and probes and spectra are computed there.
+    """
 
     device: torch.device
     bfloat16: bool
@@ -30,16 +74,7 @@ class Computer:
     @classmethod
     def choose(cls, config: Mapping[str, Any]) -> Computer:
         """The device and precision a configuration asks for; "auto" goes by what the machine can do."""
-        device = config["device"]
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
-                f"device={config['device']!r}, but torch finds no GPU. Take 'auto' or 'cpu'."
-            )
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", local_rank())
+        device = choose_device(config["device"])
         able = _fast_bfloat16(device)
         precision, layout = config["precision"], config["channels_last"]
         bfloat16 = able if precision == "auto" else precision == "bfloat16"
@@ -61,7 +96,9 @@ class Computer:
     def place(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) on the device, in its preferred layout."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return x.to(self.device, memory_format=layout, non_blocking=True)
+        # Only CUDA orders copies that nobody waits for; elsewhere the memory may be used again too early.
+        non_blocking = self.device.type == "cuda"
+        return x.to(self.device, memory_format=layout, non_blocking=non_blocking)
 
     def seed(self, seed: int) -> None:
         """Seed torch's own generators, from which modules such as dropout draw."""
@@ -69,6 +106,8 @@ class Computer:
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+        if self.device.type == "mps":
+            torch.mps.manual_seed(seed)
 
     @contextlib.contextmanager
     def repeatable(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny import CONFIG, tiny_encoder, tiny_images
+from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
 
 import barlow_edu as be
 from barlow_edu import cli
@@ -40,16 +40,7 @@ def run(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """tiny_images as a tree of files, of differing sizes."""
-    root = tmp_path_factory.mktemp("tree")
-    for split, n, seed in (("train", 48, 0), ("test", 24, 1)):
-        images = tiny_images(n, seed=seed)
-        for i, (pixels, label) in enumerate(zip(images.images, images.labels, strict=True)):
-            path = root / split / f"class{label}" / f"{i:03}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-            picture.resize((16 + i % 3, 16)).save(path)
-    return root
+    return write_tree(tmp_path_factory.mktemp("tree"))
 
 
 @pytest.fixture(scope="module")

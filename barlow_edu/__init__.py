@@ -51,6 +51,7 @@ _MODULES = {
     "course": "publishing.versions",
     "distributed": "numerics.distributed",
     "encoders": "models",
+    "exactness": "scale.exactness",
     "experiments": "studies.ablations",
     "features": "evaluation.features",
     "finetuning": "evaluation.supervised",

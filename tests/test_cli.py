@@ -125,8 +125,11 @@ def test_what_evaluate_is_asked_for_reaches_it(capsys, trained, monkeypatch, opt
 
 
 def test_evaluate_on_other_images(capsys, trained, monkeypatch):
-    original = be.data.load_images
-    monkeypatch.setattr(be.data, "load_images", lambda *a, **k: original(*a, **{**k, "limit": 50}))
+    def fifty(name, root, split, *_):
+        return be.load_images(name, root, split, limit=50)
+
+    for module in (be.config, be.evaluation):
+        monkeypatch.setattr(module, "load_images", fifty)
     arguments = ("--data", "garments", "--json", "--no-linear")
     found = json.loads(run(capsys, "evaluate", trained, *arguments)[1])
     assert (found["data"], found["train_images"]) == ("garments", 50)

@@ -18,11 +18,7 @@ FLOOR |= {"encoders": 0.5, "loop": 5.5}
 YET = {
     "config": "data:_balanced",
     "publishing.site.gallery": "publishing.site.notebooks",
-    "scale.imagenet_linear": "evaluation evaluation.probes evaluation.features data:_balanced",
-    "scale.planner": "evaluation.tables",
     "state": "config",
-    "studies.short_runs": "evaluation:effective_rank evaluation:extract_features evaluation:knn_accuracy "
-    "evaluation:pixel_features",
     "training": "loop:_plan",
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from barlow_edu.data import NAMES, SPLITS, ImageSet, load_images
+from barlow_edu.data import NAMES, ImageSet, in_memory, load_images
 from barlow_edu.methods.ablations import AblatedBarlowTwins
 from barlow_edu.methods.relatives import METHODS
 from barlow_edu.models import ENCODERS, BarlowTwinsModel, TwinModel
@@ -23,7 +23,7 @@ from barlow_edu.optim import OPTIMIZERS
 from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
 from barlow_edu.settings import SWITCH, Setting, complete, did_you_mean, read_settings
 from barlow_edu.storage.stream import ImageStream
-from barlow_edu.storage.trees import balanced, image_files
+from barlow_edu.storage.trees import scan
 from barlow_edu.views import TwinViews
 
 IN_MEMORY = 8e9  # bytes of decoded images, above which stream="auto" streams
@@ -240,16 +240,12 @@ def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | Non
             "Only a class-folder tree is streamed: set data=folder and root=PATH, a folder with "
             f"train{os.sep}CLASS{os.sep}image files (got data={config['data']}, root={config['root']})."
         )
-    root = Path(config["root"]).expanduser()
-    files, labels, classes = image_files(root, SPLITS[split])
-    labels = torch.tensor(labels)
-    if config["limit"] is not None and split == "train":
-        rows = balanced(labels, config["limit"], 0)
-        files, labels = [files[i] for i in rows], labels[rows]
+    tree = scan(Path(config["root"]).expanduser(), split)
+    tree = tree.part(config["limit"] if split == "train" else None)
     size = config["image_size"]
     transforms = reference_transforms(build_views(config).recipe, size)
-    settings = (mode or config["pipeline"], config["canvas"], config["workers"])
-    return ImageStream(files, labels, classes, size, *settings, transforms)
+    settings = (mode or config["pipeline"], config["canvas"], config["workers"], transforms)
+    return ImageStream(tree.files, tree.labels, tree.classes, size, *settings)
 
 
 def images_for(config: Mapping[str, Any]) -> ImageSet | ImageStream:
@@ -257,19 +253,17 @@ def images_for(config: Mapping[str, Any]) -> ImageSet | ImageStream:
 
     Raises ValueError for a pipeline that only a stream has, if stream is False.
     """
-    size = config["image_size"] if config["data"] == "folder" else None
     if config["pipeline"] == "per_image" and config["stream"] is False:
         raise ValueError(
             "pipeline=per_image works on files, but stream=False. Set stream=auto or True, or "
             "pipeline=decode_once."
         )
-    if config["stream"] is True or config["pipeline"] == "per_image":
-        return open_stream(config)
-    if config["stream"] == "auto" and size is not None and config["root"] is not None:
-        stream = open_stream(config)
-        if 3 * size**2 * len(stream) > IN_MEMORY:
-            return stream
-    return load_images(config["data"], config["root"], "train", config["limit"], size)
+    streamed = config["stream"] is True or config["pipeline"] == "per_image"
+    if not streamed and (config["data"] != "folder" or config["root"] is None):
+        return load_images(config["data"], config["root"], "train", config["limit"])
+    stream = open_stream(config)
+    fits = config["stream"] is False or 3 * stream.canvas**2 * len(stream) <= IN_MEMORY
+    return in_memory(stream) if fits and not streamed else stream
 
 
 def _as_yaml(value: Any) -> str:

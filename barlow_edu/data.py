@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from barlow_edu.storage.decoding import decode_images
-from barlow_edu.storage.garments import GARMENT_CLASSES, garments
+from barlow_edu.storage.garments import garments
 from barlow_edu.storage.places import download_dir
-from barlow_edu.storage.trees import balanced, image_files
+from barlow_edu.storage.stream import ImageStream
+from barlow_edu.storage.trees import SPLITS, balanced, scan
 
-SPLITS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
 CIFAR_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 NAMES = ("garments", "cifar10", "cifar100", "folder")
 
@@ -30,13 +30,16 @@ NAMES = ("garments", "cifar10", "cifar100", "folder")
 class ImageSet:
     """Images and their labels.
 
-    images: uint8 (N, 3, H, W). labels: int64 (N,), used only by evaluation. classes: their names. name: how
+    images: uint8 (N, 3, H, W). labels: int64 (N,), numbers of ``classes``, used only by evaluation. name: how
     results got with these images are to be labelled. factors: what the composition drew for every image
-    (garments only), each with N rows. unreadable: files that could not be read. Raises ValueError for images of
-    another type or shape, or another number of labels.
+    (garments only), each with N rows. unreadable: files that could not be read. sizes: (N, 2), height and width of
+    each image in its upper left corner, where they differ. Raises ValueError for anything else.
 
     Training asks an ImageSet for the same things as an ``ImageStream``: ``fingerprint``, ``on``, ``batches``,
     ``load``, ``twins``, ``check_trainable``. A batch of it is a tensor of row numbers.
+
+    >>> ImageSet(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), ["cat", "dog"], "pets")
+    ImageSet('pets', 2 images of 3 x 8 x 8, 2 classes)
     """
 
     images: Tensor
@@ -45,17 +48,29 @@ class ImageSet:
     name: str
     factors: dict[str, Tensor] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+    sizes: Tensor | None = None
 
     def __post_init__(self):
         shape, kind = tuple(self.images.shape), self.images.dtype
-        if self.images.ndim != 4 or shape[1] not in (1, 3) or kind != torch.uint8:
+        if self.images.ndim != 4 or shape[1] != 3 or kind != torch.uint8:
             raise ValueError(
-                f"images must be uint8 of shape (N, 3, H, W), got {kind} of shape {shape}. "
-                "For floats in [0, 1]: (images * 255).round().to(torch.uint8)."
+                f"images must be uint8 of shape (N, 3, H, W), got {kind} of shape {shape}. For floats in [0, 1]: "
+                "(images * 255).round().to(torch.uint8); for one channel: images.expand(-1, 3, -1, -1)."
             )
-        if len(self.labels) != len(self.images):
+        labels, last = self.labels, len(self.classes) - 1
+        if not isinstance(labels, Tensor) or labels.dtype != torch.long or labels.ndim != 1:
             raise ValueError(
-                f"As many labels as images are needed, got {len(self.labels)} for {len(self.images)}."
+                f"labels must be whole numbers, an int64 tensor of shape (N,), got {labels!r:.80}. "
+                "Give torch.as_tensor(labels).long().flatten()."
+            )
+        if len(labels) != len(self.images):
+            raise ValueError(
+                f"As many labels as images are needed, got {len(labels)} for {len(self.images)}."
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
+            raise ValueError(
+                f"labels must be numbers of classes, 0 to {last}, got {labels.min()} to {labels.max()}. "
+                "For images without labels: zeros, and classes=['']."
             )
 
     def __len__(self) -> int:
@@ -71,8 +86,9 @@ class ImageSet:
         """The images in ``rows``, in that order."""
         rows = rows if isinstance(rows, slice) else torch.as_tensor(rows)
         factors = {k: v[rows] for k, v in self.factors.items()}
-        chosen = self.images[rows], self.labels[rows]
-        return ImageSet(*chosen, self.classes, self.name, factors, self.unreadable)
+        sizes = None if self.sizes is None else self.sizes[rows]
+        images, labels = self.images[rows], self.labels[rows]
+        return replace(self, images=images, labels=labels, factors=factors, sizes=sizes)
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -91,12 +107,12 @@ class ImageSet:
     def batches(
         self, rows: Iterable[Tensor], keys: Iterable[int] | None = None
     ) -> Iterator[Tensor]:
-        """Each tensor of row numbers, on the images' device. keys: only a stream needs them."""
-        return (batch.to(self.images.device) for batch in rows)
+        """Each tensor of row numbers as it is. keys: only a stream needs them."""
+        return iter(rows)
 
     def load(self, rows: Tensor) -> Tensor:
-        """One batch: the row numbers, on the images' device."""
-        return rows.to(self.images.device)
+        """One batch: the row numbers."""
+        return rows
 
     def twins(
         self,
@@ -108,8 +124,10 @@ class ImageSet:
         total: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Both views of a batch on the device, (n, 3, size, size) each, normalised; see ``ImageStream.twins``."""
-        images = self.images[batch].to(device)
-        sizes = torch.tensor([images.shape[2:]]).expand(total or len(images), 2)
+        images = self.images[batch.to(self.images.device, non_blocking=True)].to(device)
+        sizes = torch.tensor([images.shape[2:]]).repeat(total or len(images), 1)
+        if self.sizes is not None:
+            sizes[shard] = self.sizes[batch]
         return views.of_part(images, sizes, shard, generator)
 
     def check_trainable(self) -> None:
@@ -126,14 +144,17 @@ def load_images(
 ) -> ImageSet:
     """Load an image set.
 
-    name: "garments", "cifar10", "cifar100" or "folder". root: a class-folder tree (``split/class/image.*``), or for
-    the CIFAR sets torchvision's folder. limit: keep this many images, the classes balanced, chosen by
-    ``seed``; of a tree only these files are read, and one that cannot be read is missing then. size: resize
-    every image of a tree so (shorter side, then centre crop); needed where the files differ in shape. ``seed``
-    also decides the cards of ``garments``.
+    name: "garments", "cifar10", "cifar100" or "folder". root: a class-folder tree (``split/class/image.*``; see
+    ``storage.trees``), or for the CIFAR sets torchvision's folder. limit: keep this many images, the classes
+    balanced, chosen by ``seed``; of a tree only these files are read, and one that cannot be read is missing then.
+    size: resize every image of a tree so (shorter side, then centre crop); needed where the files differ in shape.
+    ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
 
     Raises ValueError for an unknown name or split, a limit out of range or a size that the set does not have,
     FileNotFoundError for missing files (naming where to put what).
+
+    >>> load_images("garments", split="test", limit=50)
+    ImageSet('garments', 50 images of 3 x 32 x 32, 10 classes)
     """
     if name not in NAMES:
         raise ValueError(f"No image set {name!r}. Choose one of {', '.join(NAMES)}.")
@@ -141,19 +162,22 @@ def load_images(
         raise ValueError(f"split must be train or test (or val), got {split!r}.")
     root = None if root is None else Path(root).expanduser()
     if name == "garments":
-        cards, labels, factors = garments("train" if split == "train" else "test", seed)
-        # Copies: what is written into one set of images must not appear in the next.
-        cards, labels = (torch.from_numpy(x.copy()) for x in (cards, labels))
-        factors = {k: torch.from_numpy(v) for k, v in factors.items()}
-        images = ImageSet(cards, labels, list(GARMENT_CLASSES), name, factors)
+        parts = garments(split == "train", seed)
     elif name == "folder" or (root is not None and any((root / s).is_dir() for s in SPLITS)):
-        images, limit = _folder(name, root, split, size, limit, seed), None
+        if root is None:
+            raise ValueError(
+                "load_images('folder') needs root=, a folder with split/class/image files."
+            )
+        tree = scan(root, split).part(limit, seed)
+        if name in CIFAR_NAMES:
+            jpeg = tree.files[0].lower().endswith((".jpg", ".jpeg"))
+            name = CIFAR_NAMES[name] + (" (JPEG copy)" if jpeg else " (class folders)")
+        return ImageSet(*decode_images(tree, name, "square" if size else "whole", size))
     else:
         from barlow_edu.storage.downloads import cifar  # imports torchvision
 
-        pixels, labels, classes = cifar(name, root or download_dir(), split == "train")
-        pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-        images = ImageSet(pixels, torch.tensor(labels), classes, CIFAR_NAMES[name])
+        parts = (*cifar(name, root or download_dir(), split == "train"), CIFAR_NAMES[name])
+    images = ImageSet(*parts)
     pixels = images.images.shape[-1]
     if size not in (None, pixels):
         raise ValueError(
@@ -163,22 +187,6 @@ def load_images(
     return images if limit is None else images.subset(balanced(images.labels, limit, seed))
 
 
-def _folder(
-    name: str, root: Path | None, split: str, size: int | None, limit: int | None, seed: int
-) -> ImageSet:
-    """A class-folder tree as one uint8 tensor; with a limit only the files that it keeps are decoded."""
-    if root is None:
-        raise ValueError(
-            "load_images('folder') needs root=, a folder with split/class/image files."
-        )
-    files, labels, classes = image_files(root, SPLITS[split])
-    labels = torch.tensor(labels)
-    if limit is not None:
-        rows = balanced(labels, limit, seed)
-        files, labels = [files[i] for i in rows], labels[rows]
-    images, kept, skipped = decode_images(files, size)
-    label = name
-    if name in CIFAR_NAMES:
-        jpeg = files[0].suffix.lower() in (".jpg", ".jpeg")
-        label = CIFAR_NAMES[name] + (" (JPEG copy)" if jpeg else " (class folders)")
-    return ImageSet(images, labels[kept], classes, label, {}, skipped)
+def in_memory(stream: ImageStream) -> ImageSet:
+    """All images of a stream, decoded into memory as it would decode them: whole, so that crops see all of them."""
+    return ImageSet(*decode_images(stream, stream.name, "decode_once", stream.canvas))

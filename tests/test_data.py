@@ -212,7 +212,13 @@ def test_subset_keeps_rows_together(cards, rows):
             r"uint8 of shape \(N, 3, H, W\), got torch.float32 of",
         ),
         ({"images": torch.zeros(4, 8, 8, 3, dtype=torch.uint8)}, r"of shape \(4, 8, 8, 3\)"),
+        ({"images": torch.zeros(4, 1, 8, 8, dtype=torch.uint8)}, r"for one channel: images.expand"),
         ({"labels": torch.arange(3)}, "As many labels as images are needed, got 3 for 4"),
+        ({"labels": [0, 1, 2, 3]}, "labels must be whole numbers, .* got \\[0, 1, 2, 3\\]"),
+        ({"labels": torch.rand(4)}, "int64 tensor .* got tensor"),
+        ({"labels": torch.zeros(4, 1).long()}, r"shape \(N,\), got tensor\(\[\[0"),
+        ({"labels": torch.tensor([0, 1, -1, 0])}, "numbers of classes, 0 to 3, got -1 to 1"),
+        ({"labels": torch.tensor([0, 1, 4, 0])}, "numbers of classes, 0 to 3, got 0 to 4"),
     ],
 )
 def test_an_image_set_of_something_else_is_refused(change, message):

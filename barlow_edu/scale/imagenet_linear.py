@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.storage.files import replacing, sync
-from barlow_edu.storage.stream import ImageStream, every_row
-from barlow_edu.storage.trees import balanced
+from barlow_edu.storage.stream import ImageStream
+from barlow_edu.storage.trees import balanced, check_labelled
 from barlow_edu.views import TwinViews
 
 CHECKPOINT = "linear.pt"
@@ -147,7 +147,7 @@ class LinearEvaluation:
         """Top-1 and top-5 accuracy on the centre crops of all readable test images."""
         self.encoder.eval()
         hits, count = torch.zeros(2), 0
-        batches = every_row(len(self.test), self.protocol.batch_size)
+        batches = torch.arange(len(self.test)).split(self.protocol.batch_size)
         for asked, batch in zip(batches, self.test.batches(batches), strict=True):
             readable = batch.rows == asked
             x = self.views.normalize(batch.images[readable].to(self.computer.device))
@@ -291,6 +291,7 @@ def _check_streams(train: ImageStream, test: ImageStream) -> None:
     for name, stream, mode in (("train", train, "decode_once"), ("test", test, "centre")):
         if stream.mode != mode:
             raise ValueError(f"{name} must be a stream of mode {mode!r}, got {stream.mode!r}.")
+    check_labelled(train)
     if train.classes != test.classes:
         raise ValueError(
             f"The classes differ: {len(train.classes)} for training, {len(test.classes)} for the test. "

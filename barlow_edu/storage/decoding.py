@@ -1,14 +1,20 @@
-"""Files to pixels: what the worker processes of a stream do."""
+"""Files to pixels, for images in memory and for the worker processes of a stream.
+
+A file is opened only as one of the formats named here: Pillow guesses by content, and for some formats it starts
+another program. Whatever cannot be read is named and left out. A camera's note on how the picture should be turned
+(EXIF orientation) is ignored, as torchvision ignores it: the pixels are taken as they are stored.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +23,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-# What Pillow raises for a broken file: whatever its parsers stumble over.
-UNREADABLE = Exception
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 PATIENCE = 20  # neighbours tried in place of an unreadable file
+STRIP = 4  # sides of a square: what an image is longer is cut off before it is resized
+FLAT = 16  # of 255: a set of images whose values lie this close together shows next to nothing
+log = logging.getLogger("barlow_edu")
 
 
 class Batch(NamedTuple):
@@ -41,7 +49,7 @@ class Batch(NamedTuple):
 class Decoder(Dataset):
     """Decodes batches of (row, key). It lives in the workers, so all it holds can be pickled.
 
-    names: paths below ``root``, as bytes. mode, transforms: see ``streaming.ImageStream``. side: of the square
+    names: paths below ``root``, as bytes. mode, transforms: see ``stream.ImageStream``. side: of the square
     that is handed over, in pixels. Raises RuntimeError if 20 files in a row cannot be read.
     """
 
@@ -71,23 +79,12 @@ class Decoder(Dataset):
         for attempt in range(min(PATIENCE, len(self.names))):
             number = (row + attempt) % len(self.names)
             path = os.path.join(self.root, os.fsdecode(self.names[number]))
-            try:
-                return self._read(path), number
-            except UNREADABLE as error:
-                unreadable.append((path, str(error) or type(error).__name__))
-        told = "\n".join(f"{path}: {reason}" for path, reason in unreadable[-PATIENCE:][:3])
-        raise RuntimeError(f"{attempt + 1} files in a row cannot be read, among them\n{told}")
-
-    def _read(self, path: str) -> Image.Image:
-        with Image.open(path) as image:
-            if self.mode == "per_image":
-                return as_rgb(image)
-            if self.mode == "centre":
-                return centre_crop(as_rgb(image), self.side)
-            image.draft(
-                "RGB", (self.side, self.side)
-            )  # JPEG: decode at 1/2, 1/4 or 1/8 where enough
-            return shrink(as_rgb(image), self.side)
+            picture = read(path, self.mode, self.side)
+            if not isinstance(picture, str):
+                return picture, number
+            unreadable.append((path, picture))
+        examples = "\n".join(f"{path}: {reason}" for path, reason in unreadable[-PATIENCE:][:3])
+        raise RuntimeError(f"{attempt + 1} files in a row cannot be read, among them\n{examples}")
 
     def _views(self, picture: Image.Image, row: int, key: int) -> list[Tensor]:
         with torch.random.fork_rng(devices=[]):
@@ -96,79 +93,108 @@ class Decoder(Dataset):
             return [transform(picture) for transform in self.transforms]
 
 
-def shrink(image: Image.Image, side: int) -> Image.Image:
-    """The image, made smaller where it must be to fit into side x side pixels; its proportions stay."""
-    scale = side / max(image.size)
-    if scale >= 1:
-        return image
-    w, h = (max(1, round(scale * s)) for s in image.size)
-    return image.resize((w, h), Image.Resampling.BICUBIC)
+def decode_images(images: Any, name: str, mode: str, side: int | None) -> tuple:
+    """Decode the files of a ``Tree`` or a stream once, several at a time; returns what an ``ImageSet`` is made of.
 
-
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side resized to 8/7 of ``size`` (256 for 224), bilinear; then size x size from the centre."""
-    scale = round(size * 8 / 7) / min(image.size)
-    w, h = (max(size, round(scale * s)) for s in image.size)
-    image = image.resize((w, h), Image.Resampling.BILINEAR)
-    left, top = round((w - size) / 2), round((h - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
-
-def decode_images(files: list[Path], size: int | None) -> tuple[Tensor, list[int], tuple[str, ...]]:
-    """Decode files once into a uint8 tensor (N, 3, H, W), several at a time, with progress.
-
-    Returns the images, the positions in ``files`` of those that could be read, and the names of those that
-    could not (also reported by a warning). size: resize the shorter side, crop the centre.
-    Raises ValueError if no file can be read, or if shapes differ and no size is given.
+    mode, side: see ``read``. Each image lies in the upper left corner; sizes, (N, 2), are None where all are alike. A
+    warning names the files that cannot be read.
+    Raises ValueError if no file can be read, or if shapes differ and the mode is "whole".
     """
-    with ThreadPoolExecutor() as pool:
-        bar = tqdm(total=len(files), desc="decoding images", unit="img", disable=len(files) < 5000)
-        results = []
+    files, results = images.files, []
+    bar = tqdm(files, desc="decoding images", unit="img", disable=len(files) < 5000)
+    with bar, ThreadPoolExecutor() as pool:
         for start in range(0, len(files), 4096):  # bounds what waits in memory as Python objects
-            for result in pool.map(lambda f: _decode(f, size), files[start : start + 4096]):
-                results.append(result)
+            for picture in pool.map(lambda f: read(f, mode, side), files[start : start + 4096]):
+                results.append(picture if isinstance(picture, str) else np.array(picture))
                 bar.update()
-        bar.close()
-    kept = [i for i, r in enumerate(results) if isinstance(r, np.ndarray)]
-    skipped = tuple(str(f) for f, r in zip(files, results, strict=True) if isinstance(r, str))
-    if not kept:
+    rows = [i for i, r in enumerate(results) if not isinstance(r, str)]
+    bad = [i for i, r in enumerate(results) if isinstance(r, str)]
+    first = ", ".join(f"{files[i]} ({results[i]})" for i in bad[:3])
+    if not rows:
+        raise ValueError(f"None of {len(files)} files could be read, first {first}")
+    if bad:
+        more = ", ..." if len(bad) > 3 else ""
+        warnings.warn(f"Skipped {len(bad)} unreadable images: {first}{more}", stacklevel=3)
+    sizes = torch.tensor([results[i].shape[:2] for i in rows])
+    shapes = sizes.unique(dim=0).tolist()
+    if len(shapes) > 1 and mode == "whole":
         raise ValueError(
-            f"None of {len(files)} files could be read, first {skipped[0]}: {results[0]}"
+            f"The images differ in shape ({len(shapes)} shapes, for instance {tuple(shapes[0])} and "
+            f"{tuple(shapes[-1])}). Give size=, for instance size=128."
         )
-    if skipped:
-        shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-        warnings.warn(f"Skipped {len(skipped)} unreadable images: {shown}", stacklevel=3)
-    shapes = {results[i].shape for i in kept}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"The images differ in shape ({len(shapes)} shapes, for instance "
-            f"{sorted(shapes)[0][:2]} and {sorted(shapes)[-1][:2]}). Give size=, for instance size=128."
-        )
-    images = torch.empty(len(kept), 3, *results[kept[0]].shape[:2], dtype=torch.uint8)
-    for row, i in enumerate(kept):
-        images[row] = torch.from_numpy(results[i]).permute(2, 0, 1)
+    pixels = torch.zeros(len(rows), 3, *sizes.amax(0).tolist(), dtype=torch.uint8)
+    for row, i in enumerate(rows):
+        h, w = results[i].shape[:2]
+        pixels[row, :, :h, :w] = torch.from_numpy(results[i]).permute(2, 0, 1)
         results[i] = None
-    return images, kept, skipped
+    warn_if_flat(pixels, sizes, name)
+    unreadable, sizes = tuple(files[i] for i in bad), sizes if len(shapes) > 1 else None
+    return pixels, images.labels[rows], images.classes, name, {}, unreadable, sizes
+
+
+def read(path: str, mode: str, side: int | None) -> Image.Image | str:
+    """The picture, RGB, or the reason why it cannot be read.
+
+    mode: "whole" and "per_image", as it is; "decode_once", shrunk to fit into side x side pixels; "square", the
+    shorter side resized to ``side``, then the square in the centre; "centre", the same with the shorter
+    side resized to 8/7 of ``side`` (256 for 224), bilinear.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if mode == "decode_once":
+                image.draft("RGB", (side, side))  # JPEG: decode at 1/2, 1/4 or 1/8 where enough
+            image = as_rgb(image)
+            if mode == "decode_once" and max(image.size) > side:
+                w, h = (max(1, round(side / max(image.size) * s)) for s in image.size)
+                return image.resize((w, h), Image.Resampling.BICUBIC)
+            if mode == "centre":
+                return _square(image, side, round(side * 8 / 7), Image.Resampling.BILINEAR, round)
+            if mode == "square" and image.size != (side, side):
+                return _square(image, side, side, Image.Resampling.BICUBIC, math.floor)
+            return image
+    except Exception as error:  # whatever Pillow's parsers stumble over
+        return str(error) or type(error).__name__
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """The picture in colours of 8 bits."""
-    if image.mode.startswith("I"):  # 16 bits a pixel: convert() would cut them off at 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    """The picture in colours of 8 bits.
+
+    Whole numbers of more bits are scaled by the range that they need: of 8, 10, 12, ... bits the fewest that hold the
+    largest. Floats may lie in [0, 1] or [0, 255]. Raises ValueError for negative and other values.
+    """
+    if image.mode.startswith("I") or image.mode == "F":  # convert() would cut them off at 255
+        values = np.asarray(image).astype(np.float64)
+        low, high = values.min(), values.max()
+        if not 0 <= low <= high < math.inf or (image.mode == "F" and high > 255):
+            raise ValueError(f"values from {low:g} to {high:g}: save it with 8 bits a channel")
+        bits = max(8, math.ceil(int(high).bit_length() / 2) * 2)
+        top = 1 if image.mode == "F" and high <= 1 else 2**bits - 1
+        image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
     return image.convert("RGB")
 
 
-def _decode(path: Path, size: int | None) -> np.ndarray | str:
-    """uint8 (H, W, 3), or what went wrong."""
-    try:
-        with Image.open(path) as image:
-            image = as_rgb(image)
-            if size is not None and image.size != (size, size):
-                scale = size / min(image.size)
-                w, h = (max(size, round(side * scale)) for side in image.size)
-                image = image.resize((w, h), Image.Resampling.BICUBIC)
-                left, top = (w - size) // 2, (h - size) // 2
-                image = image.crop((left, top, left + size, top + size))
-            return np.array(image)  # a copy: torch warns of memory that cannot be written
-    except UNREADABLE as error:
-        return str(error) or type(error).__name__
+def _square(
+    image: Image.Image, size: int, short: int, resample: int, whole: Callable[[float], int]
+) -> Image.Image:
+    """Shorter side resized to ``short``; then size x size from the centre, its offset made ``whole``."""
+    most = STRIP * min(image.size)
+    if max(image.size) > most:
+        left, top = (max(0, (s - most) // 2) for s in image.size)
+        image = image.crop((left, top, image.width - left, image.height - top))
+    scale = short / min(image.size)
+    w, h = (max(size, round(scale * s)) for s in image.size)
+    image = image.resize((w, h), resample)
+    left, top = whole((w - size) / 2), whole((h - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def warn_if_flat(images: Tensor, sizes: Tensor, name: str) -> None:
+    """Say so where the values of uint8 ``images``, on their canvas, are so alike that they show next to nothing."""
+    pictures = [x[:, :h, :w] for x, (h, w) in zip(images[:64], sizes.tolist(), strict=False)]
+    low = min(int(x.min()) for x in pictures)
+    high = max(int(x.max()) for x in pictures)
+    if high - low <= FLAT:
+        log.warning(
+            "%s: all values lie between %d and %d of 255, next to no contrast. Were the images saved with more bits "
+            "than they use?", name, low, high,
+        )  # fmt: skip

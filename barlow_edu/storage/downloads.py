@@ -6,7 +6,8 @@ import http.client
 import tarfile
 from pathlib import Path
 
-import numpy as np
+import torch
+from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, download_url
 
@@ -20,18 +21,19 @@ ARCHIVES = {
 }
 
 
-def cifar(name: str, folder: Path, train: bool) -> tuple[np.ndarray, list[int], list[str]]:
-    """Pixels, uint8 (N, 32, 32, 3), labels and class names; downloaded into ``folder`` if need be.
+def cifar(name: str, folder: Path, train: bool) -> tuple[Tensor, Tensor, list[str]]:
+    """Images, uint8 (N, 3, 32, 32), labels and class names; the files are downloaded into ``folder`` if need be.
 
     Raises FileNotFoundError, saying which file to put where by hand, if no host has it, and DiskFull.
     """
-    data_set = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    data_set = getattr(datasets, name.upper())
     try:
-        images = data_set(folder, train=train)
+        images = data_set(folder, train)
     except RuntimeError:  # a file is missing, or unpacking was cut short
         fetch_archive(name, folder)
-        images = data_set(folder, train=train)
-    return images.data, images.targets, list(images.classes)
+        images = data_set(folder, train)
+    pixels = torch.from_numpy(images.data).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.tensor(images.targets), list(images.classes)
 
 
 def fetch_archive(name: str, folder: Path) -> None:

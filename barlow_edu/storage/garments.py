@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from barlow_edu.storage.places import data_dir
 
@@ -14,12 +16,20 @@ GARMENT_CLASSES = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=4)
-def garments(split: str, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """20,000 cards (split "train") or 4,000 ("test"), uint8 (N, 3, 32, 32); labels, int64 (N,); and factors.
+def garments(train: bool, seed: int) -> tuple[Tensor, Tensor, list[str], str, dict[str, Tensor]]:
+    """20,000 training cards, uint8 (N, 3, 32, 32), or 4,000 to test; labels, classes, name, factors of ``compose``.
 
-    The arrays are shared between calls: copy them before writing. Raises FileNotFoundError if the file is missing.
+    Raises FileNotFoundError if the file is missing.
     """
+    cards, labels, factors = _cards("train" if train else "test", seed)
+    # Copies: what is written into one set of images must not appear in the next.
+    factors = {key: torch.from_numpy(values) for key, values in factors.items()}
+    cards, labels = torch.from_numpy(cards.copy()), torch.from_numpy(labels.astype(np.int64))
+    return cards, labels, list(GARMENT_CLASSES), "garments", factors
+
+
+@lru_cache(maxsize=4)
+def _cards(split: str, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     path = data_dir() / "garments.npz"
     if not path.exists():
         raise FileNotFoundError(
@@ -29,7 +39,7 @@ def garments(split: str, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, n
     with np.load(path) as stored:
         photos, labels = stored[f"{split}_images"], stored[f"{split}_labels"]
     cards, factors = compose(photos, np.random.RandomState([seed, split == "test"]))
-    return cards, labels.astype(np.int64), factors
+    return cards, labels, factors
 
 
 def compose(

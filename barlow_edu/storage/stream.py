@@ -1,9 +1,8 @@
-"""Class-folder trees too large for memory: worker processes decode the images as they are needed.
+"""Images too many for memory: worker processes decode them as they are needed.
 
-Two ways to make twin views. "decode_once": a worker decodes each JPEG once, shrinks it to fit into a square
-canvas and hands it over as uint8; both views are then made on the device, for the whole batch at a time
-(``views.py``). "per_image", the paper's: a worker cuts both views out of the full-size picture with torchvision's
-transforms and hands over two float tensors.
+Two ways to twin views. "decode_once": a worker decodes each JPEG once, shrinks it to fit into a square canvas and
+hands it over as uint8; both views are then drawn on the device, for the whole batch at a time (``views.py``).
+"per_image", the paper's: a worker cuts both views out of the full-size picture with torchvision's transforms.
 
 The image lies in the canvas's upper left corner, as wide and high as its proportions want; it is never enlarged,
 and crops are drawn within it: no crop sees the rest of the canvas. What is lost is detail finer than the
@@ -16,6 +15,7 @@ never on the number of workers or of processes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import zlib
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from barlow_edu.storage.decoding import Batch, Decoder
+from barlow_edu.storage.decoding import Batch, Decoder, warn_if_flat
 from barlow_edu.storage.interrupts import leave_to_main_process
 
 MODES = ("decode_once", "per_image", "centre")
@@ -46,12 +46,12 @@ class ImageStream:
     transforms: two functions of a PIL image, one a view, for "per_image" (``recipe.reference_transforms``).
 
     An unreadable file is named in a warning, once, listed in ``unreadable``, and replaced by the next readable
-    one in the list: the same one every time.
+    one in the list: the same one every time. Raises ValueError for an unknown mode or missing transforms.
     """
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Sequence[str | Path],
         labels: Tensor,
         classes: list[str],
         size: int,
@@ -64,19 +64,17 @@ class ImageStream:
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
         if mode == "per_image" and len(transforms) != 2:
-            raise ValueError(
-                "mode='per_image' needs transforms=, a function of a PIL image for each view."
-            )
+            raise ValueError("mode='per_image' needs transforms=, a function for each view.")
         paths = [os.fspath(f) for f in files]
-        root = os.path.commonpath({os.path.dirname(os.path.dirname(path)) for path in paths})
-        self.root, start = Path(root), len(os.path.join(root, ""))
         self.labels, self.classes, self.name, self.mode = labels, classes, name, mode
         self.size, self.canvas = size, canvas or round(CANVAS * size)
         self.workers = _workers() if workers is None else workers
-        # As bytes in one array: a million Path objects would be copied into every worker, one by one.
+        root = os.path.commonpath({os.path.dirname(os.path.dirname(path)) for path in paths})
+        self.root, start = root, len(os.path.join(root, ""))
+        # As bytes in one array: a million names would be copied into every worker, one by one.
         self.names = np.array([os.fsencode(path[start:]) for path in paths])
         side = self.canvas if mode == "decode_once" else size
-        self._decoder = Decoder(str(self.root), self.names, mode, side, transforms)
+        self._decoder = Decoder(root, self.names, mode, side, transforms)
         self._batches: list[list[tuple[int, int]]] = []
         self._loader: DataLoader | None = None
         self.unreadable: dict[str, str] = {}
@@ -84,19 +82,23 @@ class ImageStream:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def files(self) -> list[str]:
+        """The paths of the files, in order."""
+        return [os.path.join(self.root, os.fsdecode(name)) for name in self.names]
+
     def __repr__(self) -> str:
         shape = f"canvas {self.canvas}" if self.mode == "decode_once" else f"{self.size} pixels"
-        told = f"{len(self):,} images streamed, {self.mode}, {shape}, {len(self.classes)} classes"
-        return f"ImageStream({self.name!r}, {told})"
+        kind = f"{len(self):,} images streamed, {self.mode}, {shape}, {len(self.classes)} classes"
+        return f"ImageStream({self.name!r}, {kind})"
 
     def fingerprint(self) -> str:
         """Number and names of the files and the content of 64 of them, and how they are decoded."""
         check = zlib.crc32(self.names.tobytes())
-        for name in self.names[:: max(1, len(self) // 64)]:
-            check = zlib.crc32((self.root / os.fsdecode(name)).read_bytes(), check)
-        return (
-            f"{len(self)} files, {self._decoder.mode}, {self._decoder.side}, checksum {check:08x}"
-        )
+        for name in self.files[:: max(1, len(self) // 64)]:
+            with contextlib.suppress(OSError):  # an unreadable file is left out, here as elsewhere
+                check = zlib.crc32(Path(name).read_bytes(), check)
+        return f"{len(self)} files, {self.mode}, {self._decoder.side}, checksum {check:08x}"
 
     def on(self, device: torch.device | str) -> ImageStream:
         """The stream itself: its images come to the device batch by batch."""
@@ -129,9 +131,10 @@ class ImageStream:
         """One batch, decoded here and now: of the images, whole, on their canvas ("centre": cropped)."""
         mode = "centre" if self.mode == "centre" else "decode_once"
         side = self.size if mode == "centre" else self.canvas
-        decoder = Decoder(str(self.root), self.names, mode, side, ())
+        decoder = Decoder(self.root, self.names, mode, side, ())
         batch = decoder.__getitems__([(row, 0) for row in rows.tolist()])
         self._report(batch.unreadable)
+        warn_if_flat(batch.images, batch.sizes, self.name)
         return batch
 
     def twins(
@@ -151,10 +154,8 @@ class ImageStream:
         images = batch.images.to(device, non_blocking=True)
         if batch.second is not None:
             return images, batch.second.to(device, non_blocking=True)
-        sizes = batch.sizes
-        if total is not None:
-            sizes = torch.full((total, 2), self.canvas)
-            sizes[shard] = batch.sizes
+        sizes = torch.full((total or len(images), 2), self.canvas)
+        sizes[shard] = batch.sizes
         return views.of_part(images, sizes, shard, generator)
 
     def close(self) -> None:
@@ -166,7 +167,7 @@ class ImageStream:
             self._decoder,
             batch_sampler=self._batches,
             num_workers=self.workers,
-            collate_fn=_as_it_is,
+            collate_fn=Batch._make,  # as it is
             worker_init_fn=leave_to_main_process,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
@@ -185,26 +186,11 @@ def shares(order: Tensor, batch_size: int, rank: int = 0, processes: int = 1) ->
 
     order: the images of the epoch, shuffled, the same in every process. Batch i is its rows from i batch_size on,
     and the processes hold them in turn, a block each: so the batches are the same however many processes there
-    are. The last, partial batch is left out. Raises ValueError if the batch does not divide.
+    are, a divisor of ``batch_size``. The last, partial batch is left out.
     """
-    if batch_size % processes:
-        raise ValueError(
-            f"batch_size={batch_size} does not divide by {processes} processes. Take another batch size or "
-            "another number of processes."
-        )
     whole = len(order) // batch_size * batch_size
     blocks = order[:whole].view(-1, processes, batch_size // processes)
     return list(blocks[:, rank])
-
-
-def every_row(images: int, batch_size: int, rank: int = 0, processes: int = 1) -> list[Tensor]:
-    """All rows, for an evaluation: each in exactly one batch of exactly one process; the last may be small."""
-    own = torch.arange(images)[rank::processes]
-    return list(own.split(batch_size)) if len(own) else []
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
 
 
 def _workers() -> int:

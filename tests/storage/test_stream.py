@@ -17,7 +17,7 @@ from barlow_edu.config import images_for, load_config, open_stream
 from barlow_edu.data import ImageSet
 from barlow_edu.state import fingerprint
 from barlow_edu.storage.interrupts import SIGNALS, TrainingInterrupted
-from barlow_edu.storage.stream import ImageStream, every_row, shares
+from barlow_edu.storage.stream import ImageStream, shares
 from barlow_edu.training import Loop, pretrain
 from barlow_edu.views import TwinViews
 
@@ -245,18 +245,6 @@ def test_every_image_at_most_once_an_epoch_however_many_processes(images, share,
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
     seen = torch.cat(together).tolist() if together else []
     assert len(seen) == len(set(seen)) == images // batch * batch  # all but the last, partial batch
-
-
-@given(st.integers(0, 200), st.integers(1, 9), st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
-def test_an_evaluation_sees_every_image_exactly_once(images, batch, processes):
-    rows = [r for k in range(processes) for r in every_row(images, batch, k, processes)]
-    assert sorted(torch.cat(rows).tolist() if rows else []) == list(range(images))
-
-
-def test_a_batch_must_divide():
-    with pytest.raises(ValueError, match="batch_size=8 does not divide by 3 processes"):
-        shares(torch.arange(24), 8, 0, 3)
 
 
 # choosing

@@ -1,15 +1,26 @@
-"""Class-folder trees: every format, every colour mode, files that cannot be read, sizes, limits."""
+"""Folders of images: what is taken, every format and colour mode, files that cannot be read, sizes, limits."""
 
+import itertools
+import logging
+import os
+import socket
+import stat
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import barlow_edu as be
+from barlow_edu.config import images_for, load_config, open_stream
 from barlow_edu.storage import decoding
-from barlow_edu.storage.trees import balanced
+from barlow_edu.storage.trees import balanced, check_labelled, scan
+from barlow_edu.views import TwinViews
 
 
 def put(path, color="red", size=(32, 32), mode="RGB", **options):
@@ -96,10 +107,10 @@ def test_a_file_on_which_pillow_stumbles_is_skipped(tree, monkeypatch):
     """Found by writing random bytes into TIFF files: not all that Pillow raises is an OSError."""
     real, bad = Image.open, tree / "train" / "a" / "1.png"
 
-    def stumble(path):
-        if path == bad:
+    def stumble(path, **options):
+        if path == str(bad):
             raise TypeError("'<' not supported between instances of 'str' and 'int'")
-        return real(path)
+        return real(path, **options)
 
     monkeypatch.setattr(Image, "open", stumble)
     with pytest.warns(UserWarning, match="Skipped 1 unreadable images"):
@@ -114,7 +125,7 @@ def test_a_tree_of_unreadable_files_is_refused(tmp_path):
         be.load_images("folder", tmp_path)
 
 
-@pytest.mark.parametrize("names", [[], ["a"], ["a/readme.txt"], [".hidden/1.png"], ["1.png"]])
+@pytest.mark.parametrize("names", [[], ["a"], ["a/readme.txt"], [".hidden/1.png"], ["readme.txt"]])
 def test_an_empty_tree_is_refused(tmp_path, names):
     (tmp_path / "train").mkdir()
     for name in names:
@@ -124,7 +135,9 @@ def test_an_empty_tree_is_refused(tmp_path, names):
             path.write_bytes(b"")
         else:
             path.mkdir()
-    with pytest.raises(ValueError, match="holds no images in class folders.*CLASS.*image.png"):
+    with pytest.raises(
+        ValueError, match="train: 0 images in .*Put images into class folders.*CLASS.*png"
+    ):
         be.load_images("folder", tmp_path)
 
 
@@ -200,8 +213,8 @@ def test_a_limit_decodes_no_more_files_than_it_keeps(tmp_path, monkeypatch):
     for i in range(20):
         put(tmp_path / "train" / f"c{i % 4}" / f"{i:02}.png", (i, 0, 0), (4, 4))
     whole = be.load_images("folder", tmp_path)
-    decoded, decode = [], decoding._decode
-    monkeypatch.setattr(decoding, "_decode", lambda *a: decoded.append(a) or decode(*a))
+    decoded, decode = [], decoding.read
+    monkeypatch.setattr(decoding, "read", lambda *a: decoded.append(a) or decode(*a))
     part = be.load_images("folder", tmp_path, limit=6)
     assert len(decoded) == len(part) == 6
     rows = balanced(whole.labels, 6, 0)
@@ -216,3 +229,248 @@ def test_many_files_are_decoded_in_order(tmp_path, monkeypatch):
     numbers = images.images[:, 0, 0, 0]
     assert torch.equal(numbers % 3, images.labels.to(torch.uint8))
     assert sorted(numbers.tolist()) == list(range(30))
+
+
+# good, broken and odd entries
+
+
+def _link(path, target):
+    path.symlink_to(target)
+
+
+def _special(path, kind):
+    if kind == "socket":  # its whole path must be short
+        here = os.getcwd()
+        os.chdir(path.parent)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+        os.chdir(here)
+    else:
+        os.mkfifo(path)
+
+
+# Kind of entry -> (how it is created as ``path``, readable images it holds, unreadable ones).
+ENTRIES = {
+    "png": (lambda p: put(p.with_suffix(".png"), size=(9, 12)), 1, 0),
+    "grey JPEG": (lambda p: put(p.with_suffix(".JPG"), mode="L", size=(20, 8)), 1, 0),
+    "in a folder": (lambda p: put(p / "deep" / "1.webp"), 1, 0),
+    "folder named as an image": (lambda p: put(p.with_suffix(".jpg") / "1.png"), 1, 0),
+    "link to an image": (lambda p: put(p / ".x.png") or _link(p / "y.png", p / ".x.png"), 1, 0),
+    "link to a folder": (
+        lambda p: put(p / ".pool" / "1.png") or _link(p / "in", p / ".pool"),
+        1,
+        0,
+    ),
+    "two links to a folder": (
+        lambda p: (
+            put(p / ".pool" / "1.png") or _link(p / "a", p / ".pool") or _link(p / "b", p / ".pool")
+        ),
+        1,
+        0,
+    ),
+    "not an image": (lambda p: p.with_suffix(".png").write_bytes(b"no"), 0, 1),
+    "empty file": (lambda p: p.with_suffix(".jpg").write_bytes(b""), 0, 1),
+    "PostScript": (lambda p: Image.new("RGB", (9, 9)).save(p.with_suffix(".png"), "EPS"), 0, 1),
+    "text": (lambda p: p.with_suffix(".txt").write_text("x"), 0, 0),
+    "no ending": (lambda p: p.write_text("x"), 0, 0),
+    "hidden": (lambda p: put(p.with_name(f".{p.name}.png")), 0, 0),
+    "thumbnails": (lambda p: put(p / "@eaDir" / "0.jpg" / "thumb.jpg"), 0, 0),
+    "pipe": (lambda p: _special(p.with_suffix(".png"), "pipe"), 0, 0),
+    "socket": (lambda p: _special(p.with_suffix(".bmp"), "socket"), 0, 0),
+    "device": (lambda p: _link(p.with_suffix(".png"), "/dev/zero"), 0, 0),
+    "dangling link": (lambda p: _link(p.with_suffix(".png"), "nowhere"), 0, 0),
+    "link to itself": (lambda p: _link(p.with_suffix(".png"), p.with_suffix(".png").name), 0, 0),
+    "link to the class": (lambda p: _link(p, p.parent), 0, 0),
+    "link to the root": (lambda p: _link(p, p.parent.parent.parent), 0, 0),
+}
+TREES = st.lists(st.lists(st.sampled_from(sorted(ENTRIES)), max_size=5), min_size=1, max_size=3)
+
+
+def stream_of(root, **overrides):
+    settings = {"data": "folder", "root": str(root), "stream": True, "workers": 0, "image_size": 16}
+    return open_stream(load_config(settings | overrides))
+
+
+@given(TREES)
+@settings(max_examples=150, deadline=None)
+def test_memory_and_stream_agree_on_every_tree(classes):
+    readable = [sum(ENTRIES[kind][1] for kind in kinds) for kinds in classes]
+    broken = sum(ENTRIES[kind][2] for kinds in classes for kind in kinds)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for k, kinds in enumerate(classes):
+            for i, kind in enumerate(kinds):
+                (Path(folder) / "train" / f"c{k}").mkdir(parents=True, exist_ok=True)
+                ENTRIES[kind][0](Path(folder) / "train" / f"c{k}" / f"{i}")
+            (Path(folder) / "train" / f"c{k}").mkdir(parents=True, exist_ok=True)
+        if sum(readable) == 0:
+            with pytest.raises(ValueError, match="0 images in|None of [0-9]+ files"):
+                be.load_images("folder", folder, size=8)
+            return
+        stream, images = stream_of(folder), be.load_images("folder", folder, size=8)
+        assert images.labels.bincount(minlength=len(classes)).tolist() == readable
+        assert images.classes == stream.classes == [f"c{k}" for k in range(len(classes))]
+        batch = stream.load(torch.arange(len(stream)))
+        assert set(stream.unreadable) == set(images.unreadable)
+        assert len(images.unreadable) == broken and len(stream) == len(images) + broken
+        unread = [stream.files.index(name) for name in images.unreadable]
+        rows = torch.tensor([i for i in range(len(stream)) if i not in unread])
+        assert torch.equal(batch.rows[rows], rows)
+        assert torch.equal(stream.labels[rows], images.labels)
+        assert f"{len(stream)} files" in stream.fingerprint()
+
+
+def test_one_line_says_what_was_taken_and_what_not(tree, caplog):
+    (tree / "train" / "c").mkdir()
+    (tree / "train" / "a" / "notes.txt").write_text("x")
+    (tree / "train" / "a" / "x.gif").write_bytes(b"")
+    (tree / "train" / "a" / "y.GIF").write_bytes(b"")
+    _link(tree / "train" / "b" / "z.png", "nowhere")
+    _link(tree / "train" / "b" / "up", tree)
+    put(tree / "train" / "loose.png")
+    put(tree / "train" / "@eaDir" / "1.png")
+    with caplog.at_level(logging.INFO, "barlow_edu"):
+        scan(tree)
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        f"{tree / 'train'}: 2 images in 3 classes; left out: *.gif (2), hidden or the system's (1), *.txt (1), "
+        "neither file nor folder (1), links that lead back (1), in no class folder (1); no images in: c"
+    )
+
+
+def test_a_tree_with_nothing_strange_in_it_is_no_warning(tree, caplog):
+    put(tree / "train" / "a" / ".DS_Store.png")
+    with caplog.at_level(logging.INFO, "barlow_edu"):
+        scan(tree)
+    assert [r.levelno for r in caplog.records] == [logging.INFO]
+
+
+@pytest.mark.parametrize("folder", ["train", "."])
+@pytest.mark.parametrize("in_classes", [True, False])
+def test_images_need_neither_split_nor_class(tmp_path, folder, in_classes):
+    for name in ("a/1.png", "b/1.png") if in_classes else ("1.png", "2.png"):
+        put(tmp_path / folder / name)
+    images, stream = be.load_images("folder", tmp_path), stream_of(tmp_path)
+    assert images.classes == stream.classes == (["a", "b"] if in_classes else [""])
+    assert images.labels.tolist() == stream.labels.tolist() == ([0, 1] if in_classes else [0, 0])
+    with pytest.raises(FileNotFoundError, match="No folder .*test.*CLASS"):
+        be.load_images("folder", tmp_path, "test")
+    if not in_classes:
+        with pytest.raises(ValueError, match="no classes.*train/CLASS and test/CLASS"):
+            check_labelled(images)
+
+
+def test_no_image_starts_a_program(tmp_path, monkeypatch):
+    """Pillow hands PostScript to ``gs``; a stand-in on the path tells whether it did."""
+    gs, trace = tmp_path / "bin" / "gs", tmp_path / "trace"
+    gs.parent.mkdir()
+    gs.write_text(f"#!/bin/sh\necho started >> {trace}\n")
+    gs.chmod(gs.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{gs.parent}{os.pathsep}{os.environ['PATH']}")
+    put(tmp_path / "train" / "a" / "1.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "train" / "a" / "e.png", "EPS")
+    with pytest.warns(UserWarning, match="e.png"):
+        assert len(be.load_images("folder", tmp_path)) == 1
+    stream_of(tmp_path).load(torch.arange(2))
+    assert not trace.exists()
+
+
+# ranges, shapes, orientation
+
+
+@pytest.mark.parametrize(
+    ("kind", "top", "suffix"),
+    [
+        (np.int32, 255, "tif"),
+        (np.int32, 2**20 - 1, "tif"),
+        (np.uint16, 4095, "png"),
+        (np.uint16, 1023, "tif"),
+        (np.uint16, 65535, "png"),
+        (np.float32, 1, "tif"),
+        (np.float32, 255, "tif"),
+    ],
+)
+def test_values_are_scaled_by_the_range_of_the_file(tmp_path, kind, top, suffix):
+    ramp = np.linspace(0, top, 1024).reshape(32, 32).astype(kind)
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.fromarray(ramp).save(tmp_path / "train" / "a" / f"1.{suffix}")
+    pixels = be.load_images("folder", tmp_path).images[0].double().numpy()
+    assert np.abs(pixels / 255 - ramp / top).max() < 1 / 255
+
+
+@pytest.mark.parametrize("values", [[-5, 200], [0, 1e4], [0, np.nan], [0, np.inf]])
+def test_values_out_of_every_range_are_refused(tmp_path, values):
+    put(tmp_path / "train" / "a" / "1.png", size=(2, 1))
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "train" / "a" / "2.tif")
+    with pytest.warns(UserWarning, match="2.tif .*save it with 8 bits a channel"):
+        assert len(be.load_images("folder", tmp_path)) == 1
+
+
+def test_a_set_without_contrast_is_called_so(tmp_path, caplog):
+    put(tmp_path / "train" / "a" / "1.png", (0, 8, 15))
+    be.load_images("folder", tmp_path)
+    stream_of(tmp_path).load(torch.tensor([0]))
+    assert [r.getMessage()[:54] for r in caplog.records] == [
+        "folder: all values lie between 0 and 15 of 255, next t"
+    ] * 2
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1)])
+def test_a_strip_takes_little_memory(tmp_path, shape, monkeypatch):
+    put(tmp_path / "train" / "a" / "1.png", size=shape)
+    areas, resize = [], Image.Image.resize
+
+    def watched(image, size, *rest, **more):
+        areas.append(size[0] * size[1])
+        return resize(image, size, *rest, **more)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    assert be.load_images("folder", tmp_path, size=64).images.shape == (1, 3, 64, 64)
+    centre = open_stream(
+        load_config(data="folder", root=str(tmp_path), image_size=64, workers=0), mode="centre"
+    )
+    assert centre.load(torch.tensor([0])).images.shape == (1, 3, 64, 64)
+    assert len(areas) == 2 and max(areas) <= 4 * 73 * 73
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_orientation_that_a_camera_noted_is_ignored_as_torchvision_does(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3))
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    picture.save(tmp_path / "train" / "a" / "1.png", exif=exif)
+    expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    assert torch.equal(be.load_images("folder", tmp_path).images[0], expected)
+    assert torch.equal(stream_of(tmp_path).load(torch.tensor([0])).images[0, :, :6, :4], expected)
+
+
+def test_views_in_memory_are_the_streams(tmp_path):
+    """Red, green and blue thirds, of several shapes: crops come from the whole picture in both."""
+    for i, (w, h) in enumerate([(90, 30), (60, 40), (120, 24)]):
+        thirds = Image.new("RGB", (w, h), "red")
+        thirds.paste((0, 255, 0), (w // 3, 0, w, h))
+        thirds.paste((0, 0, 255), (2 * w // 3, 0, w, h))
+        (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)
+        thirds.save(tmp_path / "train" / "a" / f"{i}.png")
+    settings = {"data": "folder", "root": str(tmp_path), "image_size": 16, "workers": 0}
+    memory, stream = (images_for(load_config(settings, stream=s)) for s in (False, True))
+    assert isinstance(memory, be.ImageSet) and memory.images.shape == (3, 3, 19, 28)
+    plain = {"flip": 0.0, "jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarise": (0.0, 0.0)}
+    views, rows = TwinViews("imagenet", 16, **plain), torch.arange(3).repeat(40)
+    both = [
+        images.twins(
+            next(images.batches([rows], itertools.count())),
+            views,
+            torch.Generator().manual_seed(0),
+            "cpu",
+            slice(0, 120),
+            120,
+        )
+        for images in (memory, stream)
+    ]
+    for a, b in zip(*both, strict=True):
+        torch.testing.assert_close(a, b)
+    colours = views.denormalize(both[0][0]).mean((0, 2, 3))
+    assert (colours > 0.15).all(), colours

@@ -21,7 +21,14 @@ _HOMES = {
     ),
     "evaluation.spectra": ("covariance_spectrum", "effective_rank", "rankme", "spectrum_decay"),
     "evaluation.supervised": ("fine_tune", "train_classifier"),
-    "loss": ("LossTerms", "barlow_twins_loss", "cross_correlation", "loss_floor", "standardize"),
+    "loss": (
+        "LossTerms",
+        "barlow_twins_loss",
+        "cross_correlation",
+        "loss_floor",
+        "plain_loss",
+        "standardize",
+    ),
     "methods.relatives": (
         "BYOLModel",
         "SimCLRModel",
@@ -44,6 +51,7 @@ _MODULES = {
     "course": "publishing.versions",
     "distributed": "numerics.distributed",
     "encoders": "models",
+    "exactness": "scale.exactness",
     "experiments": "studies.ablations",
     "features": "evaluation.features",
     "finetuning": "evaluation.supervised",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from barlow_edu.publishing.commands import add_course
-from barlow_edu.scale import commands as linear_command
+from barlow_edu.scale.commands import add_commands as add_scale
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch is loaded: threads that wait for each other soon sleep, which a busy machine needs.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal without ± is no reason to lose a result
+            stream.reconfigure(errors="replace")
     try:
+        if hasattr(options, "set"):
+            options.settings = _settings(options.set)
         return options.run(options) or 0
     except KeyboardInterrupt as stop:
         if _is_first():
@@ -41,8 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
     _pretrain_parser(commands)
     _evaluate_parser(commands)
-    _plan_parser(commands)
-    linear_command.add_parser(commands)
+    add_scale(commands)
     _record_parser(commands)
     _sweep_parser(commands)
     add_course(commands)
@@ -103,6 +107,7 @@ def _evaluate_parser(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("run_folder", metavar="RUN", help="a run folder or a recorded run's name")
     evaluate.add_argument("--data", help="another image set: transfer")
     evaluate.add_argument("--root", help="its folder")
+    evaluate.add_argument("--device", help="auto, cpu, cuda, ... (default: the run's)")
     evaluate.add_argument("--k", type=int, default=200, help="neighbours (default 200)")
     evaluate.add_argument(
         "--temperature", type=float, default=0.1, help="of the vote (default 0.1)"
@@ -128,21 +133,6 @@ def _evaluate_parser(commands: argparse._SubParsersAction) -> None:
     evaluate.set_defaults(run=_evaluate)
 
 
-def _plan_parser(commands: argparse._SubParsersAction) -> None:
-    told = "memory, operations, hours and cost of a configuration, before it is run"
-    plan = commands.add_parser("plan", help=told)
-    plan.add_argument("config", help="a configuration's name or a YAML file")
-    plan.add_argument("--gpus", type=int, default=1, help="how many (default 1)")
-    plan.add_argument("--gpu-memory", type=float, default=80, help="GB of one (default 80)")
-    plan.add_argument("--tflops", type=float, help="what one GPU really does, 10^12 operations/s")
-    plan.add_argument("--images-per-second", type=float, help="instead: measured, of one GPU")
-    plan.add_argument("--price-per-gpu-hour", type=float, help="for the cost, in any currency")
-    plan.add_argument("--images", type=int, help="images of an epoch, where no root tells")
-    _set_option(plan)
-    plan.add_argument("--json", action="store_true", help="print JSON")
-    plan.set_defaults(run=_plan)
-
-
 def _labels(text: str) -> int | str:
     """Labels a class: a number, or "all"."""
     return text if text == "all" else int(text)
@@ -163,7 +153,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     from barlow_edu.config import load_config
     from barlow_edu.training import pretrain
 
-    config = load_config(load_config(options.config) | _settings(options.set))
+    config = load_config(load_config(options.config) | options.settings)
     resume = "auto" if options.auto_resume else options.resume
     run = pretrain(config, options.out, resume=resume)
     if not _is_first():
@@ -173,20 +163,11 @@ def _pretrain(options: argparse.Namespace) -> None:
     print(f"Next: python -m barlow_edu evaluate {run.path}")
 
 
-def _plan(options: argparse.Namespace) -> None:
-    from barlow_edu.scale.planner import plan
-
-    names = ("gpus", "gpu_memory", "tflops", "images_per_second", "price_per_gpu_hour", "images")
-    given = {name: getattr(options, name) for name in names}
-    found = plan(options.config, **given, **_settings(options.set))
-    print(json.dumps(found.as_dict(), indent=1) if options.json else found)
-
-
 def _sweep(options: argparse.Namespace) -> None:
     from barlow_edu.studies.lambda_sweep import lambda_sweep
 
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # forty trainings, one bar
-    sweep = lambda_sweep(options.out, jobs=options.jobs, **_settings(options.set))
+    sweep = lambda_sweep(options.out, jobs=options.jobs, **options.settings)
     best = max(sweep.rows, key=lambda row: row["knn"])
     print(f"{sweep.path}: kNN is best, {100 * best['knn']:.1f} %, at lambda = {best['lambd']:.3g}.")
 
@@ -195,7 +176,7 @@ def _ablations(options: argparse.Namespace) -> None:
     from barlow_edu.studies.ablations import run_experiments
 
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # a hundred trainings, one bar
-    found = run_experiments("ablations", options.out, options.only, **_settings(options.set))
+    found = run_experiments("ablations", options.out, options.only, **options.settings)
     for experiment in found:
         print(f"\n{experiment.question}  ({experiment.path})")
         for name in experiment.variants:
@@ -207,7 +188,7 @@ def _relatives(options: argparse.Namespace) -> None:
     from barlow_edu.studies.relatives import compare
 
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)  # thirty trainings, one bar
-    found = compare(options.out, **_settings(options.set))
+    found = compare(options.out, **options.settings)
     print(found.path)
     for name in found.methods:
         cells = [f"{key} {_percent(found.score(name, key))}" for key in ("knn", "linear")]
@@ -232,20 +213,21 @@ def _settings(pairs: Sequence[str]) -> dict:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from barlow_edu.data import load_images
-    from barlow_edu.evaluation import FEW_LABELS, FINE_TUNING, evaluate
-    from barlow_edu.evaluation.tables import evaluation_table
+    from barlow_edu.evaluation import (
+        FEW_LABELS,
+        FINE_TUNING,
+        evaluate,
+        evaluation_table,
+        load_sets,
+    )
     from barlow_edu.runs import load_run
 
     run = load_run(options.run_folder)
-    sets = {}
-    if options.data or options.root:
-        name = options.data or run.config["data"]
-        size = run.config["image_size"] if name == "folder" else None
-        for split in ("train", "test"):
-            sets[split] = load_images(name, options.root, split, size=size)
-    found = evaluate(
+    train, test = load_sets(run, options.data, options.root)
+    results = evaluate(
         run,
+        train=train,
+        test=test,
         linear=not options.no_linear,
         k=options.k,
         temperature=options.temperature,
@@ -255,6 +237,6 @@ def _evaluate(options: argparse.Namespace) -> None:
         fine_tuning=FINE_TUNING if options.fine_tune == [] else options.fine_tune or (),
         supervised=options.supervised,
         progress=None,
-        **sets,
+        device=options.device,
     )
-    print(json.dumps(found, indent=1) if options.json else evaluation_table(found))
+    print(json.dumps(results, indent=1) if options.json else evaluation_table(results))

@@ -18,7 +18,8 @@ import torch
 
 from barlow_edu.config import load_config
 from barlow_edu.data import load_images
-from barlow_edu.evaluation import KNN_K, KNN_TEMPERATURE, extract_features, knn_accuracy
+from barlow_edu.evaluation.features import extract_features
+from barlow_edu.evaluation.probes import KNN_K, KNN_TEMPERATURE, knn_accuracy
 from barlow_edu.loss import loss_floor
 from barlow_edu.storage.files import replacing
 from barlow_edu.training import pretrain

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny import CONFIG, tiny_encoder, tiny_images
+from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
 
 import barlow_edu as be
 from barlow_edu import cli
@@ -40,16 +40,7 @@ def run(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """tiny_images as a tree of files, of differing sizes."""
-    root = tmp_path_factory.mktemp("tree")
-    for split, n, seed in (("train", 48, 0), ("test", 24, 1)):
-        images = tiny_images(n, seed=seed)
-        for i, (pixels, label) in enumerate(zip(images.images, images.labels, strict=True)):
-            path = root / split / f"class{label}" / f"{i:03}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-            picture.resize((16 + i % 3, 16)).save(path)
-    return root
+    return write_tree(tmp_path_factory.mktemp("tree"))
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +125,11 @@ def test_what_evaluate_is_asked_for_reaches_it(capsys, trained, monkeypatch, opt
 
 
 def test_evaluate_on_other_images(capsys, trained, monkeypatch):
-    original = be.data.load_images
-    monkeypatch.setattr(be.data, "load_images", lambda *a, **k: original(*a, **{**k, "limit": 50}))
+    def fifty(name, root, split, *_):
+        return be.load_images(name, root, split, limit=50)
+
+    for module in (be.config, be.evaluation):
+        monkeypatch.setattr(module, "load_images", fifty)
     arguments = ("--data", "garments", "--json", "--no-linear")
     found = json.loads(run(capsys, "evaluate", trained, *arguments)[1])
     assert (found["data"], found["train_images"]) == ("garments", 50)

@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from barlow_edu.config import build_model
+from barlow_edu.config import build_model, images_for
 from barlow_edu.data import ImageSet, load_images
-from barlow_edu.evaluation.features import extract_features, layer_features, pixel_features
-from barlow_edu.evaluation.probes import (
-    KNN_K,
-    KNN_TEMPERATURE,
-    factor_probe,
-    few_label_probe,
-    knn_accuracy,
-    linear_probe,
-    nearest,
-)
-from barlow_edu.evaluation.protocol import Protocol, told
-from barlow_edu.evaluation.spectra import (
-    covariance_spectrum,
-    effective_rank,
-    rankme,
-    spectrum_decay,
-)
-from barlow_edu.runs import Run, RunWriter, load_run
-from barlow_edu.storage.trees import check_labelled
-
-__all__ = [
-    "covariance_spectrum",
-    "effective_rank",
-    "evaluate",
-    "extract_features",
-    "factor_probe",
-    "few_label_probe",
-    "knn_accuracy",
-    "layer_features",
-    "linear_probe",
-    "nearest",
-    "pixel_features",
-    "rankme",
-    "spectrum_decay",
-]
+from barlow_edu.evaluation import probes, spectra
+from barlow_edu.evaluation.features import extract_features, hidden, pixel_features
+from barlow_edu.evaluation.supervised import BUDGETS, fine_tune, supervised_encoder
+from barlow_edu.numerics.devices import choose_device
+from barlow_edu.runs import Run, load_run
+from barlow_edu.storage.files import write_json
 
 FEW_LABELS = (1, 5, 10, 100)
 FINE_TUNING = (10, 100, "all")
+SPECTRUM_IMAGES = 2000
+SEED_CHANGES = {
+    "knn": "nothing, unless the encoder differs",
+    "linear": "the validation split that chooses the regularisation",
+    "few": "which images are labelled",
+    "fine_tuning": "which images are labelled, their order and views",
+    "random encoder": "its initial weights, in every column (seed 0: those the run started from)",
+    "supervised encoder": "its initial weights, the order of the images and their views",
+}
+log = logging.getLogger("barlow_edu")
 
 
 def evaluate(
@@ -57,14 +39,15 @@ def evaluate(
     train: ImageSet | None = None,
     test: ImageSet | None = None,
     linear: bool = True,
-    k: int = KNN_K,
-    temperature: float = KNN_TEMPERATURE,
+    k: int = probes.KNN_K,
+    temperature: float = probes.KNN_TEMPERATURE,
     save: bool = False,
     seeds: int = 1,
     few: Sequence[int] = (),
     fine_tuning: Sequence[int | str] = (),
     supervised: bool | int = False,
     progress: bool | None = False,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """What a run's encoder knows, beside pixels and the same encoder untrained, by one protocol.
 
@@ -74,138 +57,266 @@ def evaluate(
     fine_tuning: labels a class, or "all": the whole encoder trained on, beside one from scratch.
     supervised: also the same encoder trained with all labels, for as many epochs (True: as the run had).
     seeds: how often what is drawn at random is drawn; numbers are then means, with standard deviations
-    (``protocol.SEED_CHANGES`` tells what a seed changes where). progress: show a bar (None: on a terminal).
+    (``SEED_CHANGES`` says what a seed changes where). progress: show a bar (None: on a terminal; elsewhere
+    the log says what is being done). device: default, that of the run's configuration.
 
     Returns {"data", "k", "temperature", "train_images", "test_images", "protocol", "rows", ...}; rows maps
     "pixels", "random encoder", "trained encoder" (and "supervised encoder") to {"knn", "linear",
-    "regularization", "effective_rank", "rankme", "alpha", "few", "sd"}, as far as asked for. save=True
-    adds it to the run's evaluation.json: results on other images than the run's stand there under
-    "transfer". Raises ValueError if the run was trained on other images than its configuration loads, if
-    the splits differ in their classes, or for a number of seeds or labels that cannot be.
+    "regularization", "effective_rank", "rankme", "alpha", "few", "sd"}, as far as asked for. save=True adds
+    each row to the run's evaluation.json once it is there: results on other images than the run's stand
+    there under "transfer". Raises ValueError if the run was trained on other images than its configuration
+    loads, for splits whose classes differ or are fewer than two, and for seeds or labels that cannot be.
+
+    >>> import torch
+    >>> noise = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8)
+    >>> images = ImageSet(noise, torch.arange(20) % 2, ["even", "odd"], "noise")
+    >>> evaluate("garments_quick", images, images, k=1, linear=False)["rows"]["trained encoder"]["knn"]
+    1.0
     """
     run = run if isinstance(run, Run) else load_run(run)
-    train = train if train is not None else _images(run, "train")
-    test = test if test is not None else _images(run, "test")
-    if supervised is not False and supervised < 1:
-        raise ValueError(f"supervised must be True or at least 1 epoch, got {supervised}.")
-    _check(train, test, seeds, (*few, *(n for n in fine_tuning if n != "all")))
+    own = load_sets(run) if train is None or test is None else ()
+    train, test = own[0] if train is None else train, own[1] if test is None else test
+    _check(train, test, seeds, supervised, [*few, *(n for n in fine_tuning if n != "all")])
     protocol = Protocol(linear, k, temperature, tuple(range(seeds)), tuple(few))
-    results = protocol.describe(train, test) | {"rows": {}}
-    encoders = _encoders(run, train, test, supervised, progress, results)
-    parts = tqdm(encoders, "evaluate", len(_names(supervised)), disable=_hidden(progress))
-    for name, encoder_of in parts:
-        parts.set_postfix_str(name)
-        varies = name in ("random encoder", "supervised encoder")
-        row = protocol.row(encoder_of, varies, train, test, run.views().normalize)
-        results["rows"][name] = row
-    if fine_tuning:
-        results["fine_tuning"] = _fine_tuning(run, train, test, fine_tuning, seeds, progress)
-    if save:
-        RunWriter(run.path).evaluation(_merged(run, results))
-    return results
-
-
-def _names(supervised: bool | int) -> tuple[str, ...]:
-    names = ("pixels", "random encoder", "trained encoder")
-    return names + ("supervised encoder",) * bool(supervised)
-
-
-def _encoders(run, train, test, supervised, progress, results) -> Iterator[tuple[str, Callable]]:
-    """Name and a function seed -> encoder (None: pixels), in the order of the table."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    results = protocol.describe(train, test) | {"trained_on": run.environment["data"], "rows": {}}
+    device = choose_device(device or run.config["device"])
     trained = run.load_model().encoder.to(device)  # before the long work: are there weights?
 
-    def random(seed: int) -> nn.Module:
+    def untrained(seed: int) -> nn.Module:
         return build_model(run.config | {"seed": run.config["seed"] + seed}).encoder.to(device)
 
     def with_labels(seed: int) -> nn.Module:
-        """The encoder trained with all labels; its record goes into ``results``."""
-        from barlow_edu.evaluation.supervised import classifier_accuracy, supervised_encoder
-
         epochs = None if supervised is True else supervised
-        classifier, record = supervised_encoder(run, train, epochs, seed, progress)
-        accuracy = classifier_accuracy(classifier, test, run.views().normalize)
-        record["accuracy"] = round(accuracy, 4)
+        encoder, record = supervised_encoder(run, train, test, epochs, seed, device, progress)
         results.setdefault("supervised", []).append(record)
-        return classifier[0]
+        return encoder
 
-    makers = (lambda seed: None, random, lambda seed: trained, with_labels)
-    yield from zip(_names(supervised), makers, strict=False)
-
-
-def _fine_tuning(run, train, test, per_class, seeds, progress) -> dict[str, Any]:
-    """Labels a class -> {"pretrained", "random init"} -> mean and deviation, and with which budgets."""
-    from barlow_edu.evaluation.supervised import FROM_SCRATCH, Budget, fine_tune
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    starts = {"pretrained": (True, Budget()), "random init": (False, FROM_SCRATCH)}
-    results: dict[str, Any] = {"budget": {k: asdict(b) for k, (_, b) in starts.items()}}
-    for n in per_class:
-        results[str(n)] = {}
-        for name, (weights, budget) in starts.items():
-            encoder = run.load_model(weights=weights).encoder.to(device)
-            count = None if n == "all" else int(n)
-            score = fine_tune(
-                encoder, train, test, run.views(), count, tuple(range(seeds)), budget, progress
-            )
-            results[str(n)][name] = told(score)
+    encoders = {"pixels": lambda seed: None, "random encoder": untrained}
+    encoders |= {"trained encoder": lambda seed: trained}
+    encoders |= {"supervised encoder": with_labels} if supervised else {}
+    with tqdm([*encoders, *map(str, fine_tuning)], disable=hidden(progress)) as bar:
+        say = log.info if progress is None and bar.disable else bar.set_postfix_str
+        for name in bar:
+            bar.set_description(name)
+            say(f"Evaluating: {name}")
+            if name in encoders:
+                sets = (train, test, run.views().normalize)
+                varies = encoders[name] in (untrained, with_labels)
+                results["rows"][name] = protocol.row(encoders[name], varies, *sets, say)
+            else:
+                count = None if name == "all" else int(name)
+                scores = results.setdefault(
+                    "fine_tuning", {"budget": {k: asdict(b) for k, b in BUDGETS.items()}}
+                ).setdefault(name, {})
+                for start, budget in BUDGETS.items():
+                    encoder = run.load_model(weights=start == "pretrained").encoder.to(device)
+                    settings = (run.views(), count, protocol.seeds, budget, progress)
+                    scores[start] = fine_tune(encoder, train, test, *settings).rounded()
+            if save:  # now: what comes later may fail
+                write_json(run.path / "evaluation.json", _merged(run, results))
     return results
 
 
-def _merged(run: Run, new: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's evaluation.json with ``new`` added; an evaluation of other images or sizes is replaced."""
-    old = Run(run.path).evaluation
-    if new["data"] != run.environment["data"]:
-        return old | {"transfer": old.get("transfer", {}) | {new["data"]: dict(new)}}
-    same = ("data", "k", "temperature", "train_images", "test_images")
-    if any(old.get(key) != new[key] for key in same):
-        kept = {"transfer": old["transfer"]} if "transfer" in old else {}
-        return {**new, **kept}
-    rows = {
-        name: _without(old["rows"].get(name, {}), "sd") | row for name, row in new["rows"].items()
+@dataclass(frozen=True)
+class Protocol:
+    """What is asked of every kind of features, the same for the encoder and for its baselines."""
+
+    linear: bool
+    k: int
+    temperature: float
+    seeds: tuple[int, ...]
+    few: tuple[int, ...]
+
+    def describe(self, train: ImageSet, test: ImageSet) -> dict[str, Any]:
+        """The head of the results: on what, and how."""
+        first, last = spectra.DECAY_RANKS
+        words = {
+            "features": "before the projector, no augmentation",
+            "knn": f"cosine, {self.k} neighbours, weight exp(cosine / {self.temperature})",
+            "linear": "logistic regression on standardised features, regularisation chosen from "
+            f"{list(probes.REGULARIZATIONS)} on a held-out tenth of the training images",
+            "few": f"the same with regularisation {probes.FEW_REGULARIZATION}",
+            "spectrum": f"first {SPECTRUM_IMAGES} test images; alpha over ranks {first} to {last}",
+            "seeds": list(self.seeds),
+            "seed_changes": SEED_CHANGES,
+        }
+        head = {"data": test.name, "k": self.k, "temperature": self.temperature}
+        return head | {"train_images": len(train), "test_images": len(test), "protocol": words}
+
+    def row(
+        self,
+        encoder_of: Callable[[int], nn.Module | None],
+        varies: bool,
+        train: ImageSet,
+        test: ImageSet,
+        normalize: Callable[[Tensor], Tensor],
+        say: Callable[[str], Any] = str,
+    ) -> dict[str, Any]:
+        """One line of the table: means over the seeds; "sd", the deviations of what a seed changed.
+
+        encoder_of: seed -> encoder, None for the pixels themselves. varies: whether it differs by seed. say: is
+        called with what comes next.
+        """
+        answers: list[dict[str, Any]] = []
+        for seed in self.seeds:
+            if varies or not answers:
+                say("features, neighbours and spectrum")
+                encoder = encoder_of(seed)
+                x, x_test = (_features(encoder, s.images, normalize) for s in (train, test))
+                sets = (x, train.labels, x_test, test.labels)
+                knn = probes.knn_accuracy(*sets, self.k, self.temperature)
+                fixed = {"knn": knn, **_spectrum(x_test[:SPECTRUM_IMAGES])}
+                accuracy = cache(partial(probes.linear_probe, *sets))  # seeds may choose the same
+            answers.append(dict(fixed))
+            if self.linear:
+                say(f"linear probe, seed {seed}")
+                chosen = probes.choose_regularization(*sets[:2], seed)
+                answers[-1] |= {"linear": accuracy(chosen), "regularization": chosen}
+            if self.few:
+                say(f"few labels, seed {seed}")
+                answers[-1]["few"] = probes.few_label_probe(*sets, self.few, (seed,))
+        return _means(answers)
+
+
+def _features(encoder: nn.Module | None, images: Tensor, normalize: Callable) -> Tensor:
+    return (
+        pixel_features(images) if encoder is None else extract_features(encoder, images, normalize)
+    )
+
+
+def _spectrum(x: Tensor) -> dict[str, float | None]:
+    try:
+        alpha = spectra.spectrum_decay(x).alpha
+    except ValueError:  # too few images, or a collapse: no power law
+        alpha = None
+    return {
+        "effective_rank": spectra.effective_rank(x),
+        "rankme": spectra.rankme(x),
+        "alpha": alpha,
     }
-    merged = {**old, **new, "rows": old["rows"] | rows}
-    if "fine_tuning" in new:
-        merged["fine_tuning"] = old.get("fine_tuning", {}) | new["fine_tuning"]
-    return merged
 
 
-def _without(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k != key}
+def _means(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns = {key: [answer[key] for answer in answers] for key in answers[0]}
+    chosen, few = columns.pop("regularization", None), columns.pop("few", None)
+    scores = {key: None if None in v else probes.Score.of(v) for key, v in columns.items()}
+    row: dict[str, Any] = {key: score and round(score.mean, 4) for key, score in scores.items()}
+    row |= {"regularization": chosen, "seeds": len(answers)} if chosen else {"seeds": len(answers)}
+    if len(answers) > 1:
+        sd = {key: round(scores[key].sd, 4) for key in ("knn", "linear") if key in scores}
+        row["sd"] = {key: x for key, x in sd.items() if x > 0}
+    if few:
+        means = {n: [scores[n].mean for scores in few] for n in few[0]}
+        row["few"] = {str(n): probes.Score.of(values).rounded() for n, values in means.items()}
+    return row
 
 
-def _images(run: Run, split: str) -> ImageSet:
-    """The run's images. Raises ValueError if these are not what it was trained on."""
-    config, label = run.config, run.environment["data"]
-    limit = config["limit"] if split == "train" else None
+def load_sets(
+    run: Run, data: str | None = None, root: str | None = None
+) -> tuple[ImageSet, ImageSet]:
+    """Training and test images to evaluate a run on: its own, or those of another name or folder.
+
+    Raises ValueError if no others are asked for and the run was trained on other images than its configuration
+    loads today.
+    """
+    known, config = run.environment, run.config | {"stream": False, "pipeline": "decode_once"}
+    config |= {"root": root or known.get("root", config["root"])}
+    if data not in (None, config["data"]):
+        config |= {"data": data, "root": root, "limit": None}
     size = config["image_size"] if config["data"] == "folder" else None
-    images = load_images(config["data"], config["root"], split, limit, size)
-    if images.name != label:
+    train = load_images(config["data"], config["root"], "train", config["limit"], size)
+    test = load_images(config["data"], config["root"], "test", None, size)
+    # Older runs have no fingerprint, and that of a run that streamed is of files.
+    mark, namesake = known.get("fingerprint", ""), train.name == known["data"]
+    if namesake and " x " in mark and mark != images_for(config).fingerprint():
+        where = config["root"] or "another version"
+        train, test = (replace(s, name=f"{s.name} in {where}") for s in (train, test))
+    if train.name != known["data"] and data is None and root is None:
         raise ValueError(
-            f"{run} was trained on {label!r}, but its configuration loads {images.name!r}. Give train= and "
+            f"{run} was trained on {known['data']!r}, but its configuration loads {train.name!r}. Give train= and "
             "test= (on the command line --data and --root)."
         )
-    return images
+    return train, test
 
 
-def _check(train: ImageSet, test: ImageSet, seeds: int, labels: Sequence[Any]) -> None:
-    check_labelled(train)
+def _check(train: ImageSet, test: ImageSet, seeds: int, supervised: bool | int, labels) -> None:
+    classes = len(train.labels.unique())
     if train.classes != test.classes:
         raise ValueError(
             f"The classes differ: {train.classes} for training, {test.classes} for the test. "
             "A class folder must be there in both splits, even if it is empty."
         )
+    if classes < 2:
+        raise ValueError(
+            f"An evaluation needs labelled images of at least two classes, and {train.name} has {classes}. Take "
+            "folders train/CLASS/image and test/CLASS/image, or other images (--data and --root)."
+        )
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}.")
-    counts = torch.bincount(train.labels)
-    fewest = int(counts[counts > 0].min())
+    if supervised is not False and supervised < 1:
+        raise ValueError(f"supervised must be True or at least 1 epoch, got {supervised}.")
     for n in labels:
-        if not isinstance(n, int) or not 1 <= n <= fewest:
-            raise ValueError(
-                f"Labels a class must be between 1 and {fewest}, the smallest class of {train.name}, or "
-                f"(fine-tuning only) 'all'; got {n!r}."
-            )
+        probes.labelled_subset(train.labels, n)
 
 
-def _hidden(progress: bool | None) -> bool | None:
-    return None if progress is None else not progress
+def _merged(run: Run, new: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's evaluation.json with ``new`` added; an evaluation of other images or sizes is replaced."""
+    old = Run(run.path).evaluation
+    if new["data"] != new["trained_on"]:
+        return old | {"transfer": old.get("transfer", {}) | {new["data"]: dict(new)}}
+    same = ("data", "k", "temperature", "train_images", "test_images")
+    if any(old.get(key) != new[key] for key in same):
+        return {**new, **{key: old[key] for key in ("transfer",) if key in old}}
+    rows = dict(old["rows"])
+    for name, row in new["rows"].items():
+        rows[name] = {k: v for k, v in rows.get(name, {}).items() if k != "sd"} | row
+    tuned = old.get("fine_tuning", {}) | new.get("fine_tuning", {})
+    return {**old, **new, "rows": rows} | ({"fine_tuning": tuned} if tuned else {})
+
+
+def evaluation_table(results: Mapping[str, Any]) -> str:
+    """What ``evaluate`` returned, as aligned columns; further parts below, as far as they are there."""
+    rows, data, seeds = results["rows"], results["data"], results["protocol"]["seeds"]
+    trained_on = results.get("trained_on", data)
+    lines = [
+        f"{data}: {results['train_images']:,} training and {results['test_images']:,} test images, "
+        f"kNN with k = {results['k']}, temperature {results['temperature']}"
+    ]
+    lines += [f"The run was trained on other images: {trained_on}"] if trained_on != data else []
+    wide = 15 if any("sd" in row for row in rows.values()) else 11
+    lines.append(_line("", ("kNN", "linear", "eff. rank", "RankMe", "alpha"), wide))
+    for name, row in rows.items():
+        cells = [_percent(row.get(key), row.get("sd", {}).get(key)) for key in ("knn", "linear")]
+        numbers = ((row.get("effective_rank"), 1), (row.get("rankme"), 1), (row.get("alpha"), 2))
+        cells += ["-" if x is None else f"{x:.{digits}f}" for x, digits in numbers]
+        lines.append(_line(name, cells, wide))
+    lines += _scores("Linear probe", {n: row["few"] for n, row in rows.items() if "few" in row})
+    tuned = {n: s for n, s in results.get("fine_tuning", {}).items() if n != "budget"}
+    starts = ("pretrained", "random init") if tuned else ()
+    table = {start: {n: scores[start] for n, scores in tuned.items()} for start in starts}
+    lines += _scores("All weights trained with labels", table)
+    if len(seeds) > 1:
+        over = f"Mean ± standard deviation over {len(seeds)} seeds, where a seed changes something."
+        lines += ["", over]
+    return "\n".join(lines)
+
+
+def _scores(title: str, table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    counts = list(next(iter(table.values()), ()))
+    lines = ["", f"{title}, labels a class:", _line("", counts)] if counts else []
+    for name, scores in table.items():
+        cells = [
+            (scores[n]["mean"], scores[n]["sd"]) if n in scores else (None, None) for n in counts
+        ]
+        lines.append(_line(name, [_percent(*cell) for cell in cells]))
+    return lines
+
+
+def _line(name: str, cells: Sequence[str], wide: int = 15) -> str:
+    return f"{name:18}" + "".join(f"{cell:>{wide}}" for cell in cells)
+
+
+def _percent(mean: float | None, sd: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.1f}{f' ± {100 * sd:.1f}' if sd else ''} %"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 
 @torch.no_grad()
@@ -17,21 +18,31 @@ def extract_features(
     normalize: Callable[[Tensor], Tensor],
     batch_size: int = 500,
     device: str | torch.device | None = None,
+    progress: bool | None = False,
 ) -> Tensor:
     """Features of uint8 images (N, C, H, W): float32 (N, dim), on the CPU.
 
     encoder: a module (put into evaluation mode meanwhile) or a function of normalised float images.
     normalize: uint8 -> float, usually ``run.views().normalize``. device: default, where the encoder is.
+    progress: show a bar (None: on a terminal).
+
+    >>> images = torch.full((2, 3, 4, 4), 51, dtype=torch.uint8)
+    >>> extract_features(lambda x: x.mean((2, 3)), images, lambda x: x / 255)[0]
+    tensor([0.2000, 0.2000, 0.2000])
     """
-    if not isinstance(encoder, nn.Module):
-        return _run_batches(encoder, images.split(batch_size), normalize, device or "cpu")
-    device = device or next((p.device for p in encoder.parameters()), "cpu")
-    with _evaluation_mode(encoder):
-        return _run_batches(encoder, images.split(batch_size), normalize, device)
+    module = encoder if isinstance(encoder, nn.Module) else nn.Identity()
+    device = device or device_of(module)
+    batches = tqdm(images.split(batch_size), "features", leave=False, disable=hidden(progress))
+    with _evaluation_mode(module):
+        return torch.cat([encoder(normalize(x.to(device))).float().cpu() for x in batches])
 
 
 def pixel_features(images: Tensor) -> Tensor:
-    """The pixels themselves, uint8 (N, C, H, W) -> float32 (N, C H W) in [0, 1]: the baseline to beat."""
+    """The pixels themselves, uint8 (N, C, H, W) -> float32 (N, C H W) in [0, 1]: the baseline to beat.
+
+    >>> pixel_features(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
+    tensor([[0., 1.]])
+    """
     return images.flatten(1).float() / 255
 
 
@@ -51,6 +62,11 @@ def layer_features(
     (N, C, H, W) are averaged over ``pool`` x ``pool`` fields and flattened, so that roughly where something
     is survives; tokens (N, T, dim) are averaged; other outputs must be (N, dim). The output of the model's
     last step is always there, as "output". Raises ValueError for a layer that the model does not have.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5))
+    >>> images = torch.zeros(7, 3, 4, 4, dtype=torch.uint8)
+    >>> {name: tuple(x.shape) for name, x in layer_features(net, images, torch.Tensor.float).items()}
+    {'0': (7, 32), '3': (7, 5), 'output': (7, 5)}
     """
     layers = layer_names(model) if layers is None else list(layers)
     modules = dict(model.named_modules())
@@ -59,13 +75,21 @@ def layer_features(
         raise ValueError(
             f"The model has no layer {unknown[0]!r}. Some it has: {', '.join(list(modules)[1:12])}."
         )
-    found: dict[str, list[Tensor]] = {}
-    run = getattr(model, "embed", model)
-    device = next((p.device for p in model.parameters()), "cpu")
-    with _evaluation_mode(model), _listening(modules, layers, found, pool):
-        for batch in images.split(batch_size):
-            found.setdefault("output", []).append(run(normalize(batch.to(device))).float().cpu())
-    return {name: torch.cat(found[name]) for name in (*layers, "output")}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in (*layers, "output")}
+
+    def listener(name: str):
+        return lambda module, inputs, output: outputs[name].append(_pooled(output, name, pool))
+
+    handles = [modules[name].register_forward_hook(listener(name)) for name in layers]
+    embed, device = getattr(model, "embed", model), device_of(model)
+    try:
+        with _evaluation_mode(model):
+            for batch in images.split(batch_size):
+                outputs["output"].append(embed(normalize(batch.to(device))).float().cpu())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: torch.cat(parts) for name, parts in outputs.items()}
 
 
 def layer_names(model: nn.Module) -> list[str]:
@@ -81,6 +105,16 @@ def layer_names(model: nn.Module) -> list[str]:
     return names + [f"projector.{i}" for i in inner]
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's parameters are; the CPU if it has none."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+def hidden(progress: bool | None) -> bool | None:
+    """tqdm's ``disable`` for our ``progress``: None shows the bar only on a terminal."""
+    return None if progress is None else not progress
+
+
 def _stages(net: nn.Module) -> list[str]:
     """Names of the children that have parameters; a child called "blocks" is taken apart."""
     names = []
@@ -90,24 +124,6 @@ def _stages(net: nn.Module) -> list[str]:
         elif any(True for _ in child.parameters()):
             names.append(name)
     return names
-
-
-@contextmanager
-def _listening(modules, layers, found, pool) -> Iterator[None]:
-    """Collect the pooled output of each layer in ``found`` while the model runs."""
-
-    def hook(name):
-        def listen(module, inputs, output):
-            found.setdefault(name, []).append(_pooled(output, name, pool))
-
-        return listen
-
-    handles = [modules[name].register_forward_hook(hook(name)) for name in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _pooled(output: Tensor, name: str, pool: int) -> Tensor:
@@ -134,7 +150,3 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for m, training in was_training.items():
             m.training = training
-
-
-def _run_batches(encoder, batches, normalize, device) -> Tensor:
-    return torch.cat([encoder(normalize(batch.to(device))).float().cpu() for batch in batches])

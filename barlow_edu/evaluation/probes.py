@@ -36,18 +36,28 @@ class Score(NamedTuple):
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         return cls(float(np.mean(values)), sd, len(values))
 
+    def rounded(self) -> dict[str, float]:
+        """The score as it is written to evaluation.json."""
+        return {"mean": round(self.mean, 4), "sd": round(self.sd, 4), "seeds": self.seeds}
+
 
 def nearest(bank: Tensor, queries: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
     """The k most similar rows of ``bank`` (N, dim) for each row of ``queries`` (Q, dim), by cosine.
 
     Returns similarities and row numbers, (Q, k) each, the most similar first. Raises ValueError if the
     dimensions differ, features are not finite, or k is not between 1 and N.
+
+    >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
+    >>> nearest(bank, torch.tensor([[5.0, 0.1]]), k=2)[1]
+    tensor([[0, 2]])
     """
     _check_pair(bank, queries)
     if not 1 <= k <= len(bank):
         raise ValueError(f"k must be between 1 and the {len(bank)} features there are, got {k}.")
-    bank = F.normalize(bank.float(), dim=1)
-    parts = [(F.normalize(q.float(), dim=1) @ bank.T).topk(k, dim=1) for q in queries.split(1000)]
+    # Inside autocast the products would be of half precision, and neighbours would change places.
+    with torch.autocast(bank.device.type, enabled=False):
+        bank = F.normalize(bank.float(), dim=1).T
+        parts = [(F.normalize(q.float(), dim=1) @ bank).topk(k, dim=1) for q in queries.split(1000)]
     return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
 
 
@@ -64,9 +74,13 @@ def knn_accuracy(
     Similarity is the cosine s of the features (N, dim); a neighbour votes with weight exp(s / temperature).
     k = 200 and temperature = 0.1 are what most published kNN numbers use. k is cut to the number of
     training images. Raises ValueError if shapes do not fit, features are not finite, or k < 1.
+
+    >>> features, labels = torch.eye(3), torch.tensor([0, 1, 2])
+    >>> knn_accuracy(features, labels, features[[0, 1]], torch.tensor([0, 2]))
+    0.5
     """
     _check_features(train_features, train_labels, test_features, test_labels)
-    if k < 1 or temperature <= 0:
+    if k < 1 or not temperature > 0:
         raise ValueError(
             f"k must be at least 1 and temperature above 0, got {k} and {temperature}."
         )
@@ -74,7 +88,7 @@ def knn_accuracy(
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     # The largest similarity is taken off first: the vote is the same and nothing overflows.
     weights = ((similarity - similarity[:, :1]) / temperature).exp()
-    votes = torch.zeros(len(rows), classes, device=weights.device)
+    votes = weights.new_zeros(len(rows), classes)
     votes.scatter_add_(1, train_labels.to(rows.device)[rows], weights)
     return float((votes.argmax(1).cpu() == test_labels.cpu()).double().mean())
 
@@ -88,20 +102,23 @@ def linear_probe(
     max_iter: int = 200,
     seed: int = 0,
 ) -> float:
-    """Accuracy in [0, 1] of scikit-learn's logistic regression on standardised frozen features.
+    """Accuracy in [0, 1] of scikit-learn's logistic regression on standardised frozen features (N, dim).
 
     regularization: weight of the squared norm beside the mean log loss (scikit-learn's C is
     1 / (N regularization)); default, what ``choose_regularization`` finds on a validation split of the
     training images, drawn by ``seed``. The test images choose nothing. Raises ValueError if shapes do not
     fit, features are not finite or there is only one class.
+
+    >>> features, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
+    >>> linear_probe(features, labels, features[:2], torch.tensor([0, 1]))
+    0.5
     """
     _check_features(train_features, train_labels, test_features, test_labels)
     if regularization is None:
         regularization = choose_regularization(train_features, train_labels, seed, max_iter)
-    x, y = _array(train_features), _classes(train_labels)
+    x = _array(train_features)
     scaler = _scaler(x)
-    probe = _logistic(len(x), regularization, max_iter)
-    _fit(probe, scaler.transform(x), y)
+    probe = _fit(scaler.transform(x), _classes(train_labels), regularization, max_iter)
     return float(probe.score(scaler.transform(_array(test_features)), _array(test_labels)))
 
 
@@ -115,18 +132,21 @@ def choose_regularization(
     and ends when two in a row were no better; the stronger wins a tie. It fits to at most 10,000 images.
     With fewer than 50 images there is nothing to choose with: 0.1 is returned.
     """
+    from sklearn.model_selection import train_test_split
+
     x, y = _array(features), _classes(labels)
     if len(x) < 50:
         return FEW_REGULARIZATION
-    held_out = max(len(y) // round(1 / VALIDATION_SHARE), len(np.unique(y)))
-    fit, held = _split(y, min(held_out, len(y) // 2), seed)
+    counts = np.unique(y, return_counts=True)[1]
+    size = min(max(len(y) // round(1 / VALIDATION_SHARE), len(counts)), len(y) // 2)
+    split = {"test_size": size, "random_state": seed, "stratify": y if counts.min() > 1 else None}
+    fit, held = train_test_split(np.arange(len(y)), **split)
     fit = fit[:SEARCH_LIMIT]
     scaler = _scaler(x[fit])
     x_fit, x_held = scaler.transform(x[fit]), scaler.transform(x[held])
-    probe, scores = _logistic(len(fit), 1.0, max_iter, warm_start=True), []
+    probe, scores = None, []
     for regularization in REGULARIZATIONS:
-        probe.set_params(C=1 / (len(fit) * regularization))
-        _fit(probe, x_fit, y[fit], quiet=True)
+        probe = _fit(x_fit, y[fit], regularization, max_iter, probe)
         scores.append(probe.score(x_held, y[held]))
         if len(scores) > 2 and max(scores[-2:]) <= max(scores[:-2]):
             break
@@ -148,21 +168,21 @@ def few_label_probe(
     standardise the features, since that needs no labels. The regularisation is fixed: with so few labels a
     validation split would cost more than it brings, and a larger one would be labels in disguise. Raises
     ValueError if a class has fewer images than asked for.
+
+    >>> features, labels = torch.eye(2).repeat(9, 1), torch.arange(18) % 2
+    >>> few_label_probe(features, labels, features, labels, per_class=(1, 5))[5]
+    Score(mean=1.0, sd=0.0, seeds=3)
     """
     _check_features(train_features, train_labels, test_features, test_labels)
     scaler = _scaler(_array(train_features))
     x, x_test = (scaler.transform(_array(f)) for f in (train_features, test_features))
-    y, y_test = _array(train_labels), _array(test_labels)
-    scores: dict[int, Score] = {}
-    for n in per_class:
-        found = []
-        for seed in seeds:
-            rows = labelled_subset(train_labels, n, seed).numpy()
-            probe = _logistic(len(rows), regularization, 200)
-            _fit(probe, x[rows], _classes(y[rows]))
-            found.append(probe.score(x_test, y_test))
-        scores[n] = Score.of(found)
-    return scores
+
+    def accuracy(n: int, seed: int) -> float:
+        rows = labelled_subset(train_labels, n, seed)
+        probe = _fit(x[rows.numpy()], _classes(train_labels[rows]), regularization)
+        return probe.score(x_test, _array(test_labels))
+
+    return {n: Score.of([accuracy(n, seed) for seed in seeds]) for n in per_class}
 
 
 def labelled_subset(labels: Tensor, per_class: int, seed: int = 0) -> Tensor:
@@ -170,12 +190,11 @@ def labelled_subset(labels: Tensor, per_class: int, seed: int = 0) -> Tensor:
 
     With the same seed fewer labels are a part of more. Raises ValueError if a class has too few.
     """
-    counts = torch.bincount(labels)
-    counts = counts[counts > 0]
-    if per_class < 1 or counts.min() < per_class:
+    fewest = int(labels.unique(return_counts=True)[1].min())
+    if not isinstance(per_class, int) or not 1 <= per_class <= fewest:
         raise ValueError(
-            f"Every class needs {per_class} labelled images (at least 1), but one has "
-            f"{int(counts.min())}. Ask for fewer a class."
+            f"Labels a class must be between 1 and {fewest}, the number of images of the smallest class, or "
+            f"(fine-tuning only) 'all'; got {per_class!r}."
         )
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     mixed = labels.numpy()[shuffled]
@@ -194,26 +213,32 @@ def factor_probe(
     number by leave-one-out within that half; R² is measured on the other and averaged over a factor's
     columns: 1 is perfect, 0 is no better than the mean, below 0 is worse. Raises ValueError if the numbers
     of rows differ or a factor does not vary.
+
+    >>> side = torch.arange(20.0)
+    >>> layers = {"stem": torch.stack([side, side.cos()], 1), "z": side.cos()[:, None]}
+    >>> {name: r2["side"] > 0.9 for name, r2 in factor_probe(layers, {"side": side}).items()}
+    {'stem': True, 'z': False}
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.metrics import r2_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     columns = {name: _factor(name, x) for name, x in factors.items()}
-    _check_factors(features, columns)
+    sizes = {name: len(x) for name, x in (*features.items(), *columns.items())}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(f"Features and factors need one row an image, got {sizes}.")
     targets = np.concatenate(list(columns.values()), axis=1)
+    ends = np.cumsum([c.shape[1] for c in columns.values()])[:-1]
     order = np.random.default_rng(seed).permutation(len(targets))
     fit, held = order[: len(order) // 2], order[len(order) // 2 :]
     table: dict[str, dict[str, float]] = {}
     for layer, x in features.items():
         x = _array(x).astype(np.float64)
-        scaler = _scaler(x[fit])
-        ridge = RidgeCV(RIDGE_PENALTIES, alpha_per_target=True)
-        ridge.fit(scaler.transform(x[fit]), targets[fit])
-        told = ridge.predict(scaler.transform(x[held])).reshape(len(held), -1)
-        r2 = r2_score(targets[held], told, multioutput="raw_values")
-        ends = np.cumsum([c.shape[1] for c in columns.values()])[:-1]
-        parts = np.split(r2, ends)
-        table[layer] = {n: float(p.mean()) for n, p in zip(columns, parts, strict=True)}
+        ridge = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES, alpha_per_target=True))
+        predicted = ridge.fit(x[fit], targets[fit]).predict(x[held]).reshape(len(held), -1)
+        r2 = np.split(r2_score(targets[held], predicted, multioutput="raw_values"), ends)
+        table[layer] = {n: float(values.mean()) for n, values in zip(columns, r2, strict=True)}
     return table
 
 
@@ -222,36 +247,31 @@ def _factor(name: str, x: Tensor) -> np.ndarray:
     x = _array(torch.as_tensor(x))
     if name == "class":
         x = x[:, None] == np.unique(x)
-    return x.reshape(len(x), -1).astype(np.float64)
+    x = x.reshape(len(x), -1).astype(np.float64)
+    if (x.max(0) == x.min(0)).any():
+        raise ValueError(f"The factor {name!r} is the same for all images: leave it out.")
+    return x
 
 
-def _check_factors(features: Mapping[str, Tensor], columns: Mapping[str, np.ndarray]) -> None:
-    sizes = {name: len(x) for name, x in (*features.items(), *columns.items())}
-    if len(set(sizes.values())) != 1:
-        raise ValueError(f"Features and factors need one row an image, got {sizes}.")
-    for name, x in columns.items():
-        if (x.max(0) == x.min(0)).any():
-            raise ValueError(f"The factor {name!r} is the same for all images: leave it out.")
+def _fit(x: np.ndarray, y: np.ndarray, regularization: float, max_iter: int = 200, start=None):
+    """scikit-learn's logistic regression, fitted to (N, dim) and (N,).
 
-
-def _logistic(n: int, regularization: float, max_iter: int, warm_start: bool = False):
+    start: an earlier fit of a search, from which it goes on. Where L-BFGS stops at its last iteration the log says
+    so, not the page, and of a search nothing.
+    """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    if regularization <= 0:
+    if not 0 < regularization < np.inf:
         raise ValueError(f"regularization must be above 0, got {regularization}.")
-    strength = 1 / (n * regularization)
-    return LogisticRegression(C=strength, max_iter=max_iter, tol=1e-3, warm_start=warm_start)
-
-
-def _fit(probe, x: np.ndarray, y: np.ndarray, quiet: bool = False) -> None:
-    """Fit; where L-BFGS stops at its last iteration say so in the log, not on the page."""
-    from sklearn.exceptions import ConvergenceWarning
-
+    probe = start or LogisticRegression(max_iter=max_iter, tol=1e-3, warm_start=True)
+    probe.set_params(C=1 / (len(x) * regularization))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         probe.fit(x, y)
-    if caught and not quiet:
-        log.info("A probe on %d features stopped after %d iterations.", x.shape[1], probe.max_iter)
+    if caught and start is None:
+        log.info("A probe on %d features stopped after %d iterations.", x.shape[1], max_iter)
+    return probe
 
 
 def _scaler(x: np.ndarray):
@@ -260,20 +280,8 @@ def _scaler(x: np.ndarray):
     return StandardScaler().fit(x)
 
 
-def _split(y: np.ndarray, held: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit to and rows held out, shuffled, the classes in proportion where that can be."""
-    from sklearn.model_selection import train_test_split
-
-    counts = np.unique(y, return_counts=True)[1]
-    stratify = y if counts.min() >= 2 else None
-    fit, held_rows = train_test_split(
-        np.arange(len(y)), test_size=held, random_state=seed, stratify=stratify
-    )
-    return fit, held_rows
-
-
-def _classes(labels: Tensor | np.ndarray) -> np.ndarray:
-    y = _array(torch.as_tensor(labels))
+def _classes(labels: Tensor) -> np.ndarray:
+    y = _array(labels)
     if len(np.unique(y)) < 2:
         raise ValueError("A probe needs images of at least two classes, got one.")
     return y

@@ -18,15 +18,16 @@ def effective_rank(features: Tensor | np.ndarray) -> float:
 
     Between 1 (one direction holds all) and min(N - 1, dim) (all directions alike). Roy and Vetterli, 2007;
     without centring it is ``rankme``. Raises ValueError unless 2-D and finite.
+
+    >>> round(effective_rank(torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])), 3)
+    2.0
     """
     x = _table(features)
     values = _singular_values(x - x.mean(0))
-    total = values.sum()
-    if total <= 1e-12 * x.abs().max() * len(x) or total == 0:
+    if values.sum() <= 1e-12 * x.abs().max() * len(x):
         return 1.0  # all rows alike
-    p = values / total
-    p = p[p > 0]
-    return float(torch.exp(-(p * p.log()).sum()))
+    p = values / values.sum()
+    return _exp_entropy(p[p > 0])
 
 
 def rankme(features: Tensor | np.ndarray) -> float:
@@ -35,23 +36,24 @@ def rankme(features: Tensor | np.ndarray) -> float:
     Garrido et al., ICML 2023, eq. 1 and 2, which take the embeddings as they are. A large common mean is
     one more direction, and a strong one: RankMe is then far below the effective rank of the centred
     features. Raises ValueError unless 2-D and finite.
+
+    >>> round(rankme(torch.eye(3)), 3)
+    3.0
     """
     values = _singular_values(_table(features))
-    total = values.sum()
-    if total == 0:
-        return 1.0
-    p = values / total + RANKME_EPSILON
-    return float(torch.exp(-(p * p.log()).sum()))
+    return _exp_entropy(values / values.sum() + RANKME_EPSILON) if values.sum() > 0 else 1.0
 
 
 def covariance_spectrum(features: Tensor | np.ndarray) -> Tensor:
     """Eigenvalues of the covariance of the features (N, dim), largest first: (dim,), float64.
 
     Divided by N. Raises ValueError unless 2-D and finite.
+
+    >>> covariance_spectrum(torch.tensor([[2.0, 1], [2, -1], [-2, 1], [-2, -1]]))
+    tensor([4., 1.], dtype=torch.float64)
     """
     x = _table(features)
-    x = x - x.mean(0)
-    values = _singular_values(x).square() / len(x)
+    values = _singular_values(x - x.mean(0)).square() / len(x)
     return torch.cat([values, values.new_zeros(x.shape[1] - len(values))])
 
 
@@ -77,6 +79,10 @@ def spectrum_decay(
 
     Raises ValueError if features are not 2-D and finite, if the range does not fit, or if an eigenvalue in
     it is zero (a collapse: see ``effective_rank``).
+
+    >>> x = torch.cat([torch.eye(8), -torch.eye(8)]) / torch.arange(1, 9)  # eigenvalues ~ i^-2
+    >>> round(spectrum_decay(x).alpha, 3)
+    2.0
     """
     values = covariance_spectrum(features)
     possible = min(len(features) - 1, len(values))
@@ -98,6 +104,10 @@ def spectrum_decay(
     slope = (x @ y) / (x @ x)
     r2 = (slope * (x @ y) / (y @ y)).clamp(max=1.0) if y @ y > 1e-20 else torch.tensor(1.0)
     return Decay(float(-slope), float(r2), first, last)
+
+
+def _exp_entropy(p: Tensor) -> float:
+    return float(torch.exp(-(p * p.log()).sum()))
 
 
 def _singular_values(x: Tensor) -> Tensor:

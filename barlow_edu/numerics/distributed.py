@@ -1,12 +1,12 @@
 """Several processes that train as one: collectives that autograd sees, statistics of the whole batch.
 
-The processes are torchrun's, and what they say to each other goes through torch's own process group: gloo
-on CPUs, NCCL on GPUs. Here is only what torch leaves open. Its plain collectives are invisible to autograd,
-and those of ``torch.distributed.nn.functional``, which are not, are deprecated.
+torchrun starts the processes, and they talk through torch's own process group: gloo on CPUs, NCCL on GPUs. Here is
+only what torch leaves open: its plain collectives are invisible to autograd, and those of
+``torch.distributed.nn.functional``, which are not, are deprecated.
 
-Every process computes the same loss L of the whole batch. The backward pass of a sum over the processes is
-the sum of their gradients, so that each receives W ∂L/∂z for its own rows z, W being the number of
-processes. DistributedDataParallel then takes the mean over the processes, and what remains is ∂L/∂θ, the
+Each of W processes (W is the world size) holds a shard of the batch, and all compute the same loss L of the whole
+batch. The backward pass of a sum over the processes is the sum of their gradients, so each rank receives W ∂L/∂z
+for its own rows z. DistributedDataParallel then takes the mean over the ranks, and what remains is ∂L/∂θ, the
 gradient that one process with the whole batch computes.
 """
 
@@ -16,7 +16,7 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -24,16 +24,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
+Group: TypeAlias = "dist.ProcessGroup | None"  # text: some builds of torch come without the class
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun sets them
 _alone = False
 
 
 @contextlib.contextmanager
 def process_group(device: str = "auto") -> Iterator[None]:
-    """Join the processes that torchrun started, inside; nothing happens in a process on its own.
+    """Inside, this process belongs to the group that torchrun started; on its own it just goes on.
 
     device: as in a configuration. On GPUs tensors go through NCCL, and a few numbers of the host through gloo.
-    Raises ValueError if the environment is not whole.
+    Raises ValueError if torchrun's variables are set only in part.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
@@ -49,11 +50,11 @@ def process_group(device: str = "auto") -> Iterator[None]:
         torch.cuda.set_device(local_rank())
     from torch.distributed.rendezvous import rendezvous  # some builds of torch come without
 
-    store, number, count = next(rendezvous("env://"))
+    store, rank, world_size = next(rendezvous("env://"))
     # torchrun's store outlives a restart, and with it the addresses of processes that are gone.
     store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=count)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     try:
         yield
     except Exception:
@@ -65,35 +66,33 @@ def process_group(device: str = "auto") -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def active_group(group: dist.ProcessGroup | None = None) -> dist.ProcessGroup | None:
-    """The given or torch's default process group; None in a process on its own."""
-    if group is None:
-        if _alone or not (dist.is_available() and dist.is_initialized()):
-            return None
+def active_group(group: Group = None) -> Group:
+    """The given process group, or torch's default one; None in a process on its own."""
+    if group is None and not _alone and dist.is_available() and dist.is_initialized():
         group = dist.group.WORLD
-    return group if group.size() > 1 else None
+    return group if group is not None and group.size() > 1 else None
 
 
-def rank(group: dist.ProcessGroup | None = None) -> int:
-    """This process's number, from 0; 0 in a process on its own."""
+def rank(group: Group = None) -> int:
+    """The number of this process, from 0; 0 in a process on its own."""
     group = active_group(group)
     return 0 if group is None else group.rank()
 
 
-def world_size(group: dist.ProcessGroup | None = None) -> int:
-    """How many processes there are."""
+def world_size(group: Group = None) -> int:
+    """How many processes train together; 1 for a process on its own."""
     group = active_group(group)
     return 1 if group is None else group.size()
 
 
 def local_rank() -> int:
-    """This process's number on its own machine: the number of its GPU."""
+    """The number of this process on its own machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Inside, this process computes as if it were the only one; the others do not take part."""
+    """Inside, this process computes as if it were the only one, and the others take no part."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -103,7 +102,7 @@ def alone() -> Iterator[None]:
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-    """What ``function`` returns in process 0, where alone it is called; or, in all of them, what it raises."""
+    """Call ``function`` on rank 0 only. Every rank gets what it returns, or raises what it raises."""
     if world_size() == 1:
         return function()
     answer: list[Any] = [None, None]
@@ -119,7 +118,7 @@ def from_first(function: Callable[[], Any]) -> Any:
 
 
 def agree(value: int) -> int:
-    """The largest of the processes' values, the same in all of them. The device is not waited for."""
+    """The largest value of all ranks, known to each of them; nobody waits for the device."""
     group = active_group()
     if group is None:
         return value
@@ -129,7 +128,7 @@ def agree(value: int) -> int:
 
 
 def check_same(value: str, what: str) -> None:
-    """Raises ValueError, in every process, if their values differ: ``what`` names what they are."""
+    """Raises ValueError, on every rank, if the ranks' values differ. ``what`` says in words what they are."""
     group = active_group()
     if group is None:
         return
@@ -143,49 +142,45 @@ def check_same(value: str, what: str) -> None:
 
 
 def data_parallel(model: nn.Module) -> nn.Module:
-    """``model`` in DistributedDataParallel: its gradients are averaged over the processes.
+    """``model`` in DistributedDataParallel, which averages its gradients over the ranks.
 
-    Buffers are not sent around at every step: synchronised batch norm keeps them equal. In a process on its own
-    the model is returned as it is.
+    Buffers are not sent around at every step: synchronised batch norm keeps them equal. A process on its own
+    gets the model back as it is.
     """
     if world_size() == 1:
         return model
     gpu = next(model.parameters()).device.type == "cuda"
     known = inspect.signature(DistributedDataParallel).parameters  # torch 2.15 renamed it
     quiet = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(
-        model,
-        device_ids=[local_rank()] if gpu else None,
-        gradient_as_bucket_view=True,
-        **{quiet: False},
-    )
+    options = {"device_ids": [local_rank()] if gpu else None, quiet: False}
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
 
-def add_up(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """Sum over the processes, in place, unseen by autograd: for use inside autograd functions."""
+def add_up(x: Tensor, group: Group) -> Tensor:
+    """Sum of x over the ranks, in place, unseen by autograd: for use inside autograd functions."""
     if group is not None:
         dist.all_reduce(x, group=group)
     return x
 
 
 def collect(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """Every process's x, (W, *x.shape), unseen by autograd: for use inside autograd functions."""
+    """The x of all ranks, (W, *x.shape), unseen by autograd: for use inside autograd functions."""
     out = x.new_empty((group.size(), *x.shape))
     dist.all_gather(list(out), x.contiguous(), group=group)
     return out
 
 
-def all_reduce(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Sum of x over the processes. The backward pass is the sum of their gradients."""
+def all_reduce(x: Tensor, group: Group = None) -> Tensor:
+    """Sum of x over the ranks. The backward pass is the sum of their gradients."""
     group = active_group(group)
     return x if group is None else _AllReduce.apply(x, group)
 
 
-def all_gather(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """All processes' rows one below the other: (n, ...) -> (W n, ...).
+def all_gather(x: Tensor, group: Group = None) -> Tensor:
+    """The rows of all ranks one below the other: (n, ...) -> (W n, ...).
 
-    The backward pass hands every process the sum of the gradients of its own rows. Raises ValueError if the
-    processes hold different numbers of rows.
+    The backward pass hands every rank the sum of the gradients of its own rows. Raises ValueError if the shards
+    differ in shape.
     """
     group = active_group(group)
     if group is None:
@@ -195,14 +190,14 @@ def all_gather(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
 
 
 def check_equal_shapes(x: Tensor, group: dist.ProcessGroup) -> None:
-    """Raises ValueError, in every process, if their x differ in shape. On a CPU only: a GPU would wait."""
+    """Raises ValueError, on every rank, if their x differ in shape. Only on a CPU: a GPU would have to wait."""
     if x.device.type != "cpu":
         return
     shapes = collect(torch.tensor(x.shape), group).tolist()
     if any(shape != shapes[0] for shape in shapes):
-        told = ", ".join(str(tuple(shape)) for shape in shapes)
+        listed = ", ".join(str(tuple(shape)) for shape in shapes)
         raise ValueError(
-            f"Every process must hold a share of equal shape, got {told}. Drop the last, partial batch."
+            f"Every process must hold a shard of equal shape, got {listed}. Drop the last, partial batch."
         )
 
 
@@ -231,34 +226,26 @@ class _AllGather(torch.autograd.Function):
         return grad[own_rows(ctx.rows, ctx.group)], None
 
 
-def published_scale(loss: Tensor, processes: int) -> Tensor:
-    """The loss, with the gradient that the published code has when it runs on ``processes`` processes: 1/W of it.
+def published_scale(loss: Tensor, world_size: int) -> Tensor:
+    """The same loss, with 1 / world_size of its gradient: that of the published code on so many processes.
 
-    Its all-reduce of C is invisible to autograd, and DistributedDataParallel divides by W all the same. Who takes
-    its learning rates over as they are needs this. Adam does not notice a scale, nor does LARS where it adapts
-    the step, but for weight decay, which counts W times as much. Biases and batch norm, which LARS leaves alone,
-    take steps of 1/W the size: the published rate for them, 0.0048, goes with W = 16, and without this function
-    its equal is 0.0048 / 16 = 0.0003. Under plain SGD every step is 1/W.
+    The all-reduce of C in that code is invisible to autograd, and DistributedDataParallel divides by W all the
+    same. Whoever takes over its learning rates as they are needs this. Adam does not notice a scale, nor does LARS
+    where it adapts the step, except that weight decay then counts W times as much. Biases and batch norm, which
+    LARS does not adapt, take steps of 1/W the size: the published rate for them, 0.0048, goes with W = 16, and
+    without this function its equal is 0.0048 / 16 = 0.0003. Under plain SGD every step is 1/W.
+
+    >>> x = torch.tensor(3.0, requires_grad=True)
+    >>> loss = published_scale(x.square(), world_size=16)
+    >>> loss.item(), torch.autograd.grad(loss, x)[0].item()  # 9, and 6 / 16
+    (9.0, 0.375)
     """
-    return loss if processes == 1 else _Scaled.apply(loss, 1 / processes)
+    # With equal ends every point between them is the loss, and autograd sees one end, with its weight.
+    return torch.lerp(loss.detach(), loss, 1 / world_size)
 
 
-class _Scaled(torch.autograd.Function):
-    """The identity, whose gradient is scaled."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        return grad * ctx.factor, None
-
-
-def own_rows(rows: int, group: dist.ProcessGroup | None) -> slice:
-    """Where this process's rows lie in the whole batch, in which the processes come in order."""
+def own_rows(rows: int, group: Group) -> slice:
+    """Where the rows of this rank lie in the whole batch, in which the ranks come in order."""
     start = 0 if group is None else group.rank() * rows
     return slice(start, start + rows)
 
@@ -270,19 +257,3 @@ def pooled(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """
     both = mean.mean(0)
     return both, variance.mean(0) + (mean - both).square_().mean(0)
-
-
-def standardize_across(z: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor]:
-    """This process's rows (n, D), standardised along the whole batch, and the (D,) scales 1 / σ.
-
-    As in a process on its own, a column without variance, up to rounding, becomes zero and has scale 0; the
-    rows are measured from the batch's first row, so that a large mean costs no digits.
-    """
-    variance, mean = torch.var_mean(z - z[0], 0, correction=0)
-    firsts, means, variances = collect(torch.stack([z[0], mean, variance]), group).unbind(1)
-    first = firsts[0]
-    mean, variance = pooled((firsts - first).add_(means), variances)
-    scale = variance.rsqrt()
-    noise = (mean + first).mul_(scale).abs_().ge_(0.25 / torch.finfo(z.dtype).eps)
-    scale.masked_fill_(noise.bool() | (variance == 0), 0)
-    return (z - first).sub_(mean).mul_(scale), scale

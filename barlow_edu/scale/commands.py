@@ -1,4 +1,4 @@
-"""The command line of the linear evaluation: python -m barlow_edu linear RUN_OR_FILE --root PATH ..."""
+"""The commands ``plan`` and ``linear``: what a configuration takes, and the paper's linear evaluation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from barlow_edu.scale.imagenet_linear import LinearProtocol
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Add the command ``linear``."""
-    told = "linear evaluation or fine-tuning as the paper does it, on streamed class folders"
-    linear = commands.add_parser("linear", help=told)
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add ``plan`` and ``linear``. What follows ``--set`` reaches them read, as ``options.settings``."""
+    text = "memory, operations, hours and cost of a configuration, before it is run"
+    plan = commands.add_parser("plan", help=text)
+    plan.add_argument("config", help="a configuration's name or a YAML file")
+    plan.add_argument("--gpus", type=int, default=1, help="how many (default 1)")
+    plan.add_argument("--gpu-memory", type=float, default=80, help="GB of one (default 80)")
+    plan.add_argument("--tflops", type=float, help="what one GPU really does, 10^12 operations/s")
+    plan.add_argument("--images-per-second", type=float, help="instead: measured, of one GPU")
+    plan.add_argument("--price-per-gpu-hour", type=float, help="for the cost, in any currency")
+    plan.add_argument("--images", type=int, help="images of an epoch, where no root tells")
+    plan.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="change settings"
+    )
+    plan.set_defaults(run=_plan)
+    text = "linear evaluation or fine-tuning as the paper does it, on streamed class folders"
+    linear = commands.add_parser("linear", help=text)
     linear.add_argument("source", metavar="RUN", help="a run, or a published file of weights")
     linear.add_argument("--root", type=Path, help="class folders (default: the run's)")
     linear.add_argument("--percent", type=float, default=100, help="labels: 100, or 10 or 1")
@@ -29,15 +44,23 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     linear.add_argument("--size", type=int, help="pixels (default: the run's; 224 for a file)")
     linear.add_argument("--workers", type=int, help="processes that decode images")
     linear.add_argument("--out", type=Path, help="kept there after every epoch, to go on")
-    linear.add_argument("--json", action="store_true", help="print JSON")
-    linear.set_defaults(run=run)
+    linear.set_defaults(run=_linear)
+    for command in (plan, linear):
+        command.add_argument("--json", action="store_true", help="print JSON")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Evaluate and print."""
-    import torch
+def _plan(options: argparse.Namespace) -> None:
+    from barlow_edu.scale.planner import plan
 
+    names = ("gpus", "gpu_memory", "tflops", "images_per_second", "price_per_gpu_hour", "images")
+    machine = {name: getattr(options, name) for name in names}
+    result = plan(options.config, **machine, **options.settings)
+    print(json.dumps(result.as_dict(), indent=1) if options.json else result)
+
+
+def _linear(options: argparse.Namespace) -> None:
     from barlow_edu.config import open_stream
+    from barlow_edu.numerics.devices import choose_device
     from barlow_edu.scale.imagenet_linear import LinearEvaluation
 
     encoder, config = _encoder(options.source)
@@ -51,37 +74,37 @@ def run(options: argparse.Namespace) -> None:
     config |= {"image_size": options.size or config["image_size"]}
     train = open_stream(config, "train", "decode_once")
     test = open_stream(config, "val", "centre")
-    encoder = encoder.to("cuda" if torch.cuda.is_available() else "cpu")
-    evaluation = LinearEvaluation(encoder, train, test, protocol(options), options.out)
-    found = evaluation.run(progress=None)
-    print(json.dumps(found, indent=1) if options.json else table(found))
+    encoder = encoder.to(choose_device(config["device"]))
+    evaluation = LinearEvaluation(encoder, train, test, _protocol(options), options.out)
+    results = evaluation.run(progress=None)
+    print(json.dumps(results, indent=1) if options.json else _table(results))
 
 
-def protocol(options: argparse.Namespace):
+def _protocol(options: argparse.Namespace) -> LinearProtocol:
     """The protocol that the options describe."""
     from barlow_edu.scale.imagenet_linear import PROTOCOLS
 
     tuned = options.fine_tune or options.percent < 100
-    given = {"percent": options.percent, "epochs": options.epochs, "lr": options.lr}
-    given |= {"batch_size": options.batch_size, "encoder_lr": options.encoder_lr}
-    given = {k: v for k, v in given.items() if v is not None}
     if options.encoder_lr is not None and not tuned:
         raise ValueError("--encoder-lr trains the encoder on: give --fine-tune, or --percent.")
+    names = ("percent", "epochs", "lr", "batch_size", "encoder_lr")
+    given = {name: getattr(options, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
     return replace(PROTOCOLS["1 %" if tuned else "linear"], **given)
 
 
-def table(found: Mapping[str, Any]) -> str:
+def _table(results: Mapping[str, Any]) -> str:
     """The result in a few lines."""
-    p = found["protocol"]
+    p = results["protocol"]
     how = "the encoder trained on" if p["encoder_lr"] else "the encoder frozen"
     lines = [
-        f"Linear classifier, {how}: {p['percent']:g} % of the labels ({found['train_images']:,} images), "
+        f"Linear classifier, {how}: {p['percent']:g} % of the labels ({results['train_images']:,} images), "
         f"{p['epochs']} epochs, batch {p['batch_size']}, lr {p['lr']:g}",
-        f"  top-1 {100 * found['top1']:.1f} %   top-5 {100 * found['top5']:.1f} %   "
-        f"({found['test_images']:,} test images, centre crops, last epoch)",
+        f"  top-1 {100 * results['top1']:.1f} %   top-5 {100 * results['top5']:.1f} %   "
+        f"({results['test_images']:,} test images, centre crops, last epoch)",
     ]
-    if found["unreadable"]:
-        lines.append(f"  {found['unreadable']} unreadable files were left out")
+    if results["unreadable"]:
+        lines.append(f"  {results['unreadable']} unreadable files were left out")
     return "\n".join(lines)
 
 
@@ -92,10 +115,9 @@ def _encoder(source: str) -> tuple[nn.Module, dict[str, Any]]:
     from barlow_edu.scale.official import load_official
 
     if Path(source).is_file():
-        found = load_official(source)
-        return getattr(found, "encoder", found), load_config("imagenet_resnet50")
+        model = load_official(source)
+        return getattr(model, "encoder", model), load_config("imagenet_resnet50")
     run = load_run(source)
     # What the run's own file leaves out (it may be older) is as it was by default.
-    return run.load_model().encoder, load_config(
-        {k: v for k, v in run.config.items() if k != "name"}
-    )
+    settings = {name: value for name, value in run.config.items() if name != "name"}
+    return run.load_model().encoder, load_config(settings)

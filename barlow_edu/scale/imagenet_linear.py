@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.storage.files import replacing, sync
 from barlow_edu.storage.stream import ImageStream
-from barlow_edu.storage.trees import balanced, check_labelled
+from barlow_edu.storage.trees import balanced
 from barlow_edu.views import TwinViews
 
 CHECKPOINT = "linear.pt"
@@ -291,7 +291,10 @@ def _check_streams(train: ImageStream, test: ImageStream) -> None:
     for name, stream, mode in (("train", train, "decode_once"), ("test", test, "centre")):
         if stream.mode != mode:
             raise ValueError(f"{name} must be a stream of mode {mode!r}, got {stream.mode!r}.")
-    check_labelled(train)
+    if len(train.classes) < 2:
+        raise ValueError(
+            "An evaluation needs classes: folders train/CLASS/image and val/CLASS/image."
+        )
     if train.classes != test.classes:
         raise ValueError(
             f"The classes differ: {len(train.classes)} for training, {len(test.classes)} for the test. "

@@ -8,6 +8,7 @@ themselves is not in it, nor are gaps between tensors: ``USABLE`` leaves room fo
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,34 +16,121 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from barlow_edu.config import build_model, load_config
 from barlow_edu.loss import cheaper_form
 from barlow_edu.numerics.recompute import save_memory
-from barlow_edu.scale.memory import (
-    MemoryMeter,
-    fake_tensors,
-    half_precision,
-    loss_memory,
-    loss_operations,
-    optimizer_bytes,
-    rounded_gb,
-    storage_bytes,
-)
+from barlow_edu.storage.trees import scan
 
 USABLE = 0.92  # of a GPU's memory; the rest is for libraries, and for gaps between tensors
 IMAGES = {"garments": 20_000, "cifar10": 50_000, "cifar100": 50_000, "folder": 1_281_167}
 # Operations a second and GPU in the paper: what 1000 epochs of ImageNet take, over 32 V100 for 124 hours.
 PAPER_TFLOPS = 4.53
+MEMORY_ROWS = {
+    "parameters": "weights and buffers",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "views": "both views",
+    "activations": "kept for the way back",
+    "loss_matrix": "loss, matrix form",
+    "loss_gram": "loss, gram form",
+    "peak": "peak",
+}
+
+
+class MemoryMeter(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made inside, and forgets those that are freed.
+
+    current: bytes alive now. peak: the most there were at a time. Each storage counts once, however many views
+    it has; what was there before does not count. Used as a context manager, on real tensors or on fake ones.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.current = self.peak = 0
+        self._alive: dict[int, weakref.ref] = {}
+
+    def ignore(self, *tensors: Tensor) -> MemoryMeter:
+        """Do not count these, though an operation may return them; returns the meter."""
+        for tensor in tensors:
+            self._watch(tensor, 0)
+        return self
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = tree_leaves((args, kwargs))
+        self.ignore(*(x for x in given if isinstance(x, Tensor)))
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._watch(tensor, tensor.untyped_storage().nbytes())
+        self.peak = max(self.peak, self.current)
+        return out
+
+    def _watch(self, tensor: Tensor, size: int) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+
+        def freed(_):
+            del self._alive[key]
+            self.current -= size
+
+        self._alive[key] = weakref.ref(storage, freed)
+        self.current += size
+
+
+def storage_bytes(*tensors: Tensor) -> int:
+    """Bytes of the tensors' storages, each once."""
+    sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    return sum(sizes.values())
+
+
+def loss_memory(
+    rows: int, dim: int, form: str, processes: int = 1, element: int = 4
+) -> tuple[int, int]:
+    """Bytes that ``barlow_twins_loss`` keeps for the way back, and the most it has at a time, in one process.
+
+    rows: n, of this process; N = n W of all. form "matrix" keeps a, b and C: 2 n D + D², and has two more
+    D x D on the way back. "gram" keeps a, b and its rows of AAᵀ and BBᵀ: 2 N D + 2 n N (with one process
+    N = n), and on the way back one more n x N or n x D. Three vectors of D are kept too. The embeddings
+    themselves do not count.
+    """
+    n, d, total = rows, dim, rows * processes
+    if form == "gram":
+        held = 2 * total * d + 2 * n * total
+        peak = held + max(n * total + 2 * n * d, 3 * n * d)
+    else:
+        held = 2 * n * d + d * d
+        peak = max(held + 2 * d * d + n * d, held + d * d + 2 * n * d)
+    return element * (held + 3 * d), element * (peak + 6 * d)
+
+
+def loss_operations(batch_size: int, dim: int, form: str) -> int:
+    """Floating-point operations of the loss, forward and backward, of all processes together.
+
+    Matrix products alone, two operations a multiplication: 4 N² D multiplications (gram) or 3 N D² (matrix).
+    """
+    n, d = batch_size, dim
+    return 2 * (4 * n * n * d if form == "gram" else 3 * n * d * d)
+
+
+def optimizer_bytes(name: str, parameters: int) -> int:
+    """Bytes of an optimizer's state in float32: two numbers a parameter for AdamW, momentum for SGD and LARS."""
+    return 4 * parameters * (2 if name == "adamw" else 1)
 
 
 @dataclass(frozen=True)
 class Network:
-    """One process's share of a step without the loss, simulated for ``rows`` images.
+    """One process's share of a step without the loss, simulated for a number of images.
 
     parameters: numbers that are trained. fixed: bytes of all weights and buffers. views: bytes of both views.
-    kept: bytes kept for the way back. peak: the most bytes there are at a time while it goes forward and back,
+    saved: bytes kept for the way back. peak: the most bytes there are at a time while it goes forward and back,
     gradients among them. operations: floating-point operations.
     """
 
@@ -50,7 +138,7 @@ class Network:
     parameters: int
     fixed: int
     views: int
-    kept: int
+    saved: int
     peak: int
     operations: int
 
@@ -58,19 +146,20 @@ class Network:
 def simulate(config: Mapping[str, Any], rows: int) -> Network:
     """Run the network of a configuration forward and back on ``rows`` fake images, both views."""
     size, half = config["image_size"], config["precision"] != "float32"
-    with fake_tensors():
+    # Fake tensors are of the meta device but claim to lie on a CPU, so that autocast treats them as real ones.
+    with FakeTensorMode():
         model = build_model(config).train()
         save_memory(model, config)
         views = [torch.empty(rows, 3, size, size) for _ in range(2)]
         own = [*model.parameters(), *model.buffers()]
         with MemoryMeter().ignore(*own, *views) as meter, FlopCounterMode(display=False) as flops:
-            with half_precision(half):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 z = model._embed_both(*views)
-            kept = meter.current
+            saved = meter.current
             torch.autograd.backward(z, [torch.empty_like(x) for x in z])
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         fixed, seen = storage_bytes(*own), storage_bytes(*views)
-    return Network(rows, trained, fixed, seen, kept, meter.peak, flops.get_total_flops())
+    return Network(rows, trained, fixed, seen, saved, meter.peak, flops.get_total_flops())
 
 
 @dataclass(frozen=True)
@@ -81,11 +170,11 @@ class Plan:
     gpus: int
     gpu_memory: float
     images: int
-    rate: float
-    rate_source: str
+    tflops: float | None
+    images_per_second: float | None
     price: float | None
     network: Network
-    doubled: Network
+    doubled: Network  # the same network with twice the images: memory is a line through the two
 
     @property
     def rows(self) -> int:
@@ -99,14 +188,9 @@ class Plan:
             return self.config["form"]
         return cheaper_form(self.config["batch_size"], self.config["proj_dim"], self.gpus)
 
-    def loss(self, form: str, rows: int | None = None) -> tuple[int, int]:
-        """Bytes the loss keeps, and its peak, in one process."""
-        return loss_memory(rows or self.rows, self.config["proj_dim"], form, self.gpus)
-
-    @property
-    def optimizer(self) -> int:
-        """Bytes of the optimizer's state."""
-        return optimizer_bytes(self.config["optimizer"], self.network.parameters)
+    def loss_peak(self, form: str, rows: int) -> int:
+        """The most bytes that the loss has at a time, in one process with ``rows`` images."""
+        return loss_memory(rows, self.config["proj_dim"], form, self.gpus)[1]
 
     @property
     def gradients(self) -> int:
@@ -120,9 +204,10 @@ class Plan:
             return a + (b - a) * (rows - self.rows) / self.rows
 
         one, two = self.network, self.doubled
+        fixed = one.fixed + optimizer_bytes(self.config["optimizer"], one.parameters)
+        fixed += self.gradients * (self.gpus > 1) // 2
         embeddings = 2 * 4 * rows * self.config["proj_dim"]
-        fixed = one.fixed + self.optimizer + self.gradients * (self.gpus > 1) // 2
-        at_loss = line(one.kept, two.kept) + embeddings + self.loss(self.form, rows)[1]
+        at_loss = line(one.saved, two.saved) + embeddings + self.loss_peak(self.form, rows)
         return round(fixed + line(one.views, two.views) + max(line(one.peak, two.peak), at_loss))
 
     @cached_property
@@ -139,10 +224,16 @@ class Plan:
     @property
     def operations(self) -> int:
         """Floating-point operations of a step, of all processes together."""
-        c = self.config
-        return self.gpus * self.network.operations + loss_operations(
-            c["batch_size"], c["proj_dim"], self.form
-        )
+        loss = loss_operations(self.config["batch_size"], self.config["proj_dim"], self.form)
+        return self.gpus * self.network.operations + loss
+
+    @property
+    def rate(self) -> tuple[float, str]:
+        """10¹² operations a second of one GPU, and where that is from."""
+        if self.images_per_second is not None:
+            rate = self.images_per_second * self.operations / self.config["batch_size"] / 1e12
+            return rate, f"{self.images_per_second:g} images a second and GPU, as given"
+        return (self.tflops, "as given") if self.tflops else (PAPER_TFLOPS, "the paper's V100s")
 
     @property
     def steps(self) -> int:
@@ -150,9 +241,14 @@ class Plan:
         return self.images // self.config["batch_size"] * self.config["epochs"]
 
     @property
+    def seconds_per_step(self) -> float:
+        """Seconds of a step at the rate stated."""
+        return self.operations / (self.gpus * self.rate[0] * 1e12)
+
+    @property
     def hours(self) -> float:
         """Hours of the whole run at the rate stated."""
-        return self.steps * self.operations / (self.gpus * self.rate * 1e12) / 3600
+        return self.steps * self.seconds_per_step / 3600
 
     @property
     def memory(self) -> dict[str, int]:
@@ -160,17 +256,17 @@ class Plan:
         return {
             "parameters": self.network.fixed,
             "gradients": self.gradients,
-            "optimizer": self.optimizer,
+            "optimizer": optimizer_bytes(self.config["optimizer"], self.network.parameters),
             "views": self.network.views,
-            "activations": self.network.kept,
-            "loss_matrix": self.loss("matrix")[1],
-            "loss_gram": self.loss("gram")[1],
+            "activations": self.network.saved,
+            "loss_matrix": self.loss_peak("matrix", self.rows),
+            "loss_gram": self.loss_peak("gram", self.rows),
             "peak": self.peak(self.rows),
         }
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain numbers: bytes in GB (10⁹), operations, hours, cost."""
-        gpu_hours = self.hours * self.gpus
+        (rate, source), gpu_hours = self.rate, self.hours * self.gpus
         return {
             "name": self.config["name"],
             "gpus": self.gpus,
@@ -178,7 +274,7 @@ class Plan:
             "images_per_gpu": self.rows,
             "parameters": self.network.parameters,
             "form": self.form,
-            "memory_gb": {k: rounded_gb(v) for k, v in self.memory.items()},
+            "memory_gb": {key: round(size / 1e9, 3) for key, size in self.memory.items()},
             "gpu_memory_gb": self.gpu_memory,
             "fits": self.rows <= self.largest_rows,
             "largest_batch": self.largest_rows * self.gpus,
@@ -188,9 +284,9 @@ class Plan:
             "operations_per_image": round(self.operations / self.config["batch_size"]),
             "operations_per_step": self.operations,
             "operations": self.operations * self.steps,
-            "tflops_per_gpu": self.rate,
-            "rate_source": self.rate_source,
-            "seconds_per_step": self.operations / (self.gpus * self.rate * 1e12),
+            "tflops_per_gpu": rate,
+            "rate_source": source,
+            "seconds_per_step": self.seconds_per_step,
             "hours": round(self.hours, 3),
             "gpu_hours": round(gpu_hours, 2),
             "cost": None if self.price is None else round(gpu_hours * self.price, 2),
@@ -198,9 +294,42 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        from barlow_edu.evaluation.tables import plan_table
-
-        return plan_table(self.as_dict(), self.config)
+        p, c, wide = self.as_dict(), self.config, 32
+        each = f" = {self.gpus} x {self.rows:,}" if self.gpus > 1 else ""
+        lines = [
+            f"{p['name']}: {c['encoder']} at {c['image_size']} pixels, projector {c['proj_dim']}, "
+            f"batch {p['batch_size']:,}{each}, {p['parameters'] / 1e6:.1f} million parameters",
+            "",
+            f"Memory of one GPU, simulated{'':17}GB",
+        ]
+        for key, name in MEMORY_ROWS.items():
+            name += " (taken)" if key == f"loss_{self.form}" else ""
+            lines.append(f"  {name:{wide}}{p['memory_gb'][key]:>10.3f}")
+        fits = "fits" if p["fits"] else "DOES NOT FIT"
+        lines += [
+            f"  of {self.gpu_memory:g} GB: {fits}",
+            f"  {'largest batch that fits':{wide}}{p['largest_batch'] or 'none':>10}",
+            "",
+            "Work",
+            f"  {'operations an image':{wide}}{p['operations_per_image'] / 1e9:>10.2f} GFLOP",
+            f"  {'operations a step':{wide}}{self.operations / 1e12:>10.3f} TFLOP",
+            f"  {'steps':{wide}}{self.steps:>10,} ({p['epochs']} epochs of {self.images:,} images)",
+            f"  {'rate of one GPU':{wide}}{self.rate[0]:>10.2f} TFLOP/s ({self.rate[1]})",
+            f"  {'seconds a step':{wide}}{self.seconds_per_step:>10.3f}",
+            f"  {'hours':{wide}}{p['hours']:>10.2f}",
+            f"  {'GPU hours':{wide}}{p['gpu_hours']:>10.1f}",
+        ]
+        if p["cost"] is not None:
+            lines.append(f"  {'cost':{wide}}{p['cost']:>10,.2f}")
+        if not p["fits"]:
+            batch = p["largest_batch"]
+            smaller = f"--set batch_size={batch}, " if batch else "a smaller encoder or proj_dim, "
+            lines += [
+                "",
+                f"To make it fit: {smaller}--set checkpoint_activations=true (a third more operations), more GPUs "
+                "(--gpus), or GPUs with more memory.",
+            ]
+        return "\n".join(lines)
 
 
 def plan(
@@ -225,21 +354,19 @@ def plan(
     """
     config = load_config(config, **overrides)
     _check(config, gpus, gpu_memory, tflops, images_per_second, price_per_gpu_hour)
-    images = _enough(images if images is not None else _count(config), config)
-    rows = config["batch_size"] // gpus
-    network, doubled = simulate(config, rows), simulate(config, 2 * rows)
-    rate, source = tflops or PAPER_TFLOPS, "as given" if tflops else "the paper's V100s"
-    result = Plan(
-        config, gpus, gpu_memory, images, rate, source, price_per_gpu_hour, network, doubled
-    )
-    if images_per_second is not None:
-        rate = images_per_second * result.operations / config["batch_size"] / 1e12
-        source = f"{images_per_second:g} images a second and GPU, as given"
-        result = Plan(**{**vars(result), "rate": rate, "rate_source": source})
-    return result
+    images, batch = images if images is not None else _count(config), config["batch_size"]
+    if images < batch:
+        raise ValueError(
+            f"batch_size={batch} is more than the {images} images there are. Take a smaller batch "
+            "(--set batch_size=N), or give the number of images (--images N)."
+        )
+    networks = (simulate(config, rows) for rows in (batch // gpus, 2 * (batch // gpus)))
+    rates = (tflops, images_per_second, price_per_gpu_hour)
+    return Plan(config, gpus, gpu_memory, images, *rates, *networks)
 
 
 def _check(config, gpus, gpu_memory, tflops, images_per_second, price) -> None:
+    batch = config["batch_size"]
     if config["method"] != "barlow_twins":
         raise ValueError(
             f"A plan knows the loss of Barlow Twins alone, got method={config['method']!r}. For the network, "
@@ -247,11 +374,10 @@ def _check(config, gpus, gpu_memory, tflops, images_per_second, price) -> None:
         )
     if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 1:
         raise ValueError(f"gpus must be a whole number of at least 1, got {gpus!r}.")
-    if config["batch_size"] % gpus or config["batch_size"] // gpus < 2:
-        fitting = max(1, config["batch_size"] // gpus) * gpus
+    if batch % gpus or batch // gpus < 2:
         raise ValueError(
-            f"batch_size={config['batch_size']} does not give {gpus} GPUs an equal share of two images or "
-            f"more. Take --set batch_size={max(fitting, 2 * gpus)}, or another number of GPUs."
+            f"batch_size={batch} does not give {gpus} GPUs an equal share of two images or more. Take "
+            f"--set batch_size={max(batch // gpus, 2) * gpus}, or another number of GPUs."
         )
     if tflops is not None and images_per_second is not None:
         raise ValueError("Give tflops or images_per_second, not both: each says how fast it goes.")
@@ -263,22 +389,9 @@ def _check(config, gpus, gpu_memory, tflops, images_per_second, price) -> None:
         raise ValueError(f"price_per_gpu_hour must be 0 or more, got {price}.")
 
 
-def _enough(images: int, config: Mapping[str, Any]) -> int:
-    """The number of images, if it fills a batch."""
-    if images < config["batch_size"]:
-        raise ValueError(
-            f"batch_size={config['batch_size']} is more than the {images} images there are. Take a smaller "
-            "batch (--set batch_size=N), or give the number of images (--images N)."
-        )
-    return images
-
-
 def _count(config: Mapping[str, Any]) -> int:
     """Images of an epoch."""
+    count = IMAGES[config["data"]]
     if config["data"] == "folder" and config["root"] is not None:
-        from barlow_edu.storage.trees import scan
-
-        found = len(scan(Path(config["root"]).expanduser()).files)
-    else:
-        found = IMAGES[config["data"]]
-    return min(found, config["limit"] or found)
+        count = len(scan(Path(config["root"]).expanduser()).files)
+    return min(count, config["limit"] or count)

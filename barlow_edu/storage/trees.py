@@ -13,7 +13,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -140,15 +140,6 @@ def _reason(entry: os.DirEntry) -> str:
 def _identity(path: str | Path) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_dev, status.st_ino
-
-
-def check_labelled(images: Any) -> None:
-    """Raise ValueError for an image set or a stream without classes: it can be trained on, not evaluated."""
-    if list(images.classes) == [""]:
-        raise ValueError(
-            f"The images of {images.name!r} have no classes, and an evaluation needs some: put them into class "
-            "folders, train/CLASS and test/CLASS."
-        )
 
 
 def balanced(labels: Tensor, limit: int, seed: int) -> Tensor:

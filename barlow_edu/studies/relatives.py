@@ -28,9 +28,9 @@ from tqdm.auto import tqdm
 
 from barlow_edu.config import build_model, build_views, load_config
 from barlow_edu.data import ImageSet, load_images
+from barlow_edu.evaluation import Protocol
 from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import knn_accuracy
-from barlow_edu.evaluation.protocol import Protocol
 from barlow_edu.evaluation.spectra import rankme
 from barlow_edu.methods.relatives import embedding_std
 from barlow_edu.models import TwinModel

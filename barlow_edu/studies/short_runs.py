@@ -19,7 +19,9 @@ from torch import Tensor
 
 from barlow_edu.config import build_model, build_views
 from barlow_edu.data import ImageSet, load_images
-from barlow_edu.evaluation import effective_rank, extract_features, knn_accuracy, pixel_features
+from barlow_edu.evaluation.features import extract_features, pixel_features
+from barlow_edu.evaluation.probes import knn_accuracy
+from barlow_edu.evaluation.spectra import effective_rank
 from barlow_edu.loss import barlow_twins_loss, cross_correlation
 from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.runs import Run

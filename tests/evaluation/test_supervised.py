@@ -108,13 +108,16 @@ def test_fine_tuning_is_that_with_few_labels_over_seeds():
 
 def test_the_supervised_encoder_starts_where_the_run_did(tmp_path, in_float32):
     run = pretrain(CONFIG, tmp_path / "run", tiny_images(), progress=False)
-    classifier, record = supervised_encoder(run, tiny_images(), epochs=3)
+    test = tiny_images(40, seed=1)
+    trained, record = supervised_encoder(run, tiny_images(), test, epochs=3)
     start = run.load_model(weights=False).encoder
     budget = Budget(0, 3, CONFIG["batch_size"], CONFIG["lr"])
     expected = be.train_classifier(start, tiny_images(), run.views(), budget)
-    assert torch.equal(classifier[1].weight, expected[1].weight)
+    assert all(map(torch.equal, trained.parameters(), expected[0].parameters()))
+    accuracy = classifier_accuracy(expected, test, run.views().normalize)
+    assert record["accuracy"] == pytest.approx(accuracy, abs=1e-4)
     assert (record["epochs"], record["steps"], record["images"]) == (3, 15, 85)
-    assert supervised_encoder(run, tiny_images())[1]["epochs"] == CONFIG["epochs"]
+    assert supervised_encoder(run, tiny_images(), test)[1]["epochs"] == CONFIG["epochs"]
 
 
 @pytest.mark.parametrize("rows", [[0], [0, 4, 8]])

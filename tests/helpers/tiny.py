@@ -3,6 +3,7 @@
 import contextlib
 
 import torch
+from PIL import Image
 from torch import nn
 
 from barlow_edu.data import ImageSet
@@ -63,3 +64,15 @@ def tiny_images(n=85, size=16, seed=0, classes=4):
         half = slice(0, size // 2) if k % 2 else slice(size // 2, size)
         images[labels == k, k % 3, half] += 150
     return ImageSet(images.to(torch.uint8), labels, [str(k) for k in range(classes)], "tiny")
+
+
+def write_tree(root, train=48, test=24, seed=0):
+    """``tiny_images`` as a class-folder tree of files, of differing sizes."""
+    for split, n, draw in (("train", train, seed), ("test", test, seed + 1)):
+        images = tiny_images(n, seed=draw)
+        for i, (pixels, label) in enumerate(zip(images.images, images.labels, strict=True)):
+            path = root / split / f"class{label}" / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            picture.resize((16 + i % 3, 16)).save(path)
+    return root

@@ -307,7 +307,7 @@ def test_collectives_and_their_gradients(several):
         assert gathered == [[rank * weight] * 2]
         assert told[:3] == [3 * (count - 1), "from 0", "'missing'"]
         assert told[3:6] == [1, 0, True]
-        assert "share of equal shape, got (3, 4), (4, 4)" in told[6]
+        assert "shard of equal shape, got (3, 4), (4, 4)" in told[6]
 
 
 def test_a_process_on_its_own_needs_no_group():

@@ -20,7 +20,7 @@ from barlow_edu.models import BarlowTwinsModel
 from barlow_edu.numerics import distributed
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.recompute import save_memory
-from barlow_edu.scale.memory import MemoryMeter
+from barlow_edu.scale.planner import MemoryMeter
 from barlow_edu.scale.processes import run_processes
 from barlow_edu.storage.interrupts import TrainingInterrupted
 from barlow_edu.training import pretrain

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from barlow_edu.evaluation import effective_rank
+from barlow_edu.evaluation.spectra import effective_rank
 from barlow_edu.teaching.live import CHANNELS, SIGNALS, LiveProblem
 
 

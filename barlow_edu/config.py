@@ -44,10 +44,9 @@ def _recipe_settings() -> dict[str, Setting]:
 
 
 # The training's settings; those of models stand in models.py and methods/, with the paper's values.
+AUTO = ("auto", *SWITCH)
 RUN = {
-    "name": Setting(
-        "run", "the run's name, and that of its folder: runs/NAME", check_also=_check_name
-    ),
+    "name": Setting("run", "name of the run and of its folder", check_also=_check_name),
     "method": Setting("barlow_twins", "which loss trains the encoder", choices=METHODS),
     "seed": Setting(0, "seed of weights, order, views and dropout", int, 0, 2**63 - 2),
 }
@@ -55,25 +54,15 @@ DATA = {
     "data": Setting("garments", "the image set", choices=NAMES),
     "root": Setting(None, "folder of the images, where they are not downloaded", null=True),
     "limit": Setting(None, "so many training images, classes balanced", int, 1, null=True),
-    "stream": Setting(
-        "auto",
-        "read images while training, not before",
-        object,
-        choices=("auto", *SWITCH),
-    ),
+    "stream": Setting("auto", "read images while training, not before", choices=AUTO),
     "pipeline": Setting(
-        "decode_once",
-        "how a stream makes its views: in batches, or by torchvision image by image",
-        choices=("decode_once", "per_image"),
+        "decode_once", "views by batch, or by torchvision", choices=("decode_once", "per_image")
     ),
     "canvas": Setting(None, "pixels that a stream keeps of an image", int, 8, null=True),
     "workers": Setting(None, "processes that decode for a stream", int, 0, null=True),
     "views": Setting("garments", "recipe of the views", choices=PRESETS),
     "augment": Setting(
-        {},
-        "what differs from that recipe, as {hue: 0.5, scale: [0.2, 1]}",
-        dict,
-        inside=_recipe_settings(),
+        {}, "what differs from that recipe, as {hue: 0.5}", dict, inside=_recipe_settings()
     ),
 }
 OPTIMISATION = {
@@ -81,40 +70,25 @@ OPTIMISATION = {
     "epochs": Setting(1, "passes over the images", int, 1),
     "optimizer": Setting("adamw", "what turns gradients into steps", choices=OPTIMIZERS),
     "lr": Setting(2e-3, "learning rate, at its highest", float, 1e-12),
-    "bias_lr": Setting(
-        None, "learning rate of biases and batch norm, if another", float, 0, null=True
-    ),
+    "bias_lr": Setting(None, "that of biases and batch norm, if another", float, 0, null=True),
     "weight_decay": Setting(1e-4, "decay of weights, not of biases and batch norm", float, 0),
     "momentum": Setting(0.9, "momentum of sgd and lars", float, 0, 1),
     "warmup_epochs": Setting(0.5, "epochs in which the rate rises from 0", float, 0),
     "final_lr": Setting(0.001, "where the cosine ends, as a share of lr", float, 0, 1),
-    "reference_processes": Setting(
-        1,
-        "processes W of published code whose gradients, 1/W of the true ones, lr was tuned for",
-        int,
-        1,
-    ),
+    "reference_processes": Setting(1, "gradients as published code has them on so many", int, 1),
 }
 COMPUTING = {
     "device": Setting("auto", "auto, cpu, cuda, cuda:1 or mps", check_also=named_device),
-    "precision": Setting(
-        "auto", "numbers of the forward pass", choices=("auto", "float32", "bfloat16")
-    ),
-    "channels_last": Setting(
-        "auto", "memory layout of images and weights", object, choices=("auto", *SWITCH)
-    ),
-    "compile": Setting(False, "compile the model by torch.compile", bool, choices=SWITCH),
+    "precision": Setting("auto", "of the forward pass", choices=("auto", "float32", "bfloat16")),
+    "channels_last": Setting("auto", "memory layout of images and weights", choices=AUTO),
+    "compile": Setting(False, "compile the model by torch.compile", choices=SWITCH),
     "checkpoint_activations": Setting(
-        False, "less memory: compute activations again in the backward pass", bool, choices=SWITCH
+        False, "less memory: compute activations again, backwards", choices=SWITCH
     ),
-    "micro_batch": Setting(
-        None, "less memory: images that the encoder takes at a time", int, 1, null=True
-    ),
+    "micro_batch": Setting(None, "less memory: images a pass of the encoder", int, 1, null=True),
 }
 RECORD = {
-    "checkpoint_every": Setting(
-        None, "steps between two checkpoints; null: an epoch", int, 1, null=True
-    ),
+    "checkpoint_every": Setting(None, "steps; null: once an epoch", int, 1, null=True),
     "log_every": Setting(10, "steps between two lines of metrics", int, 1),
     "snapshots": Setting(24, "how many times C is kept, most of them early", int, 0),
     "snapshot_dims": Setting(128, "rows and columns of C that are kept", int, 1),

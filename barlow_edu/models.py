@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +16,9 @@ from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.settings import SWITCH, Setting, complete
 
 STEMS = ("imagenet", "cifar")
-BRANCH_START = 0.3  # of SmallResNet's residual branches
+# Of SmallResNet's residual branches. The paper's code starts them at zero, which pays in long runs, but a run of
+# minutes never catches up; torchvision's default of one makes the untrained net a stronger baseline.
+BRANCH_START = 0.3
 
 
 class SmallResNet(nn.Module):
@@ -28,7 +31,6 @@ class SmallResNet(nn.Module):
 
     def __init__(self, width: int = 24, channels: int = 3, stem: str | None = None):
         super().__init__()
-        self.dim = 8 * width
         kernel, stride = {None: (3, 2), "cifar": (3, 1), "imagenet": (7, 2)}[stem]
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False),
@@ -38,35 +40,23 @@ class SmallResNet(nn.Module):
         if stem == "imagenet":
             self.stem.append(nn.MaxPool2d(3, 2, padding=1))
         widths = [width, width, 2 * width, 4 * width, 8 * width]
-        self.blocks = nn.Sequential(
-            *(_block(a, b, 1 if a == b else 2) for a, b in zip(widths, widths[1:], strict=False))
-        )
-        _initialise(self)
+        self.blocks = nn.Sequential(*itertools.starmap(_block, itertools.pairwise(widths)))
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(m, BasicBlock):
+                nn.init.constant_(m.bn2.weight, BRANCH_START)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.stem(x)).mean((2, 3))
 
 
-def _block(inputs: int, outputs: int, stride: int) -> BasicBlock:
-    shortcut = None
-    if stride != 1 or inputs != outputs:
-        shortcut = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-        )
-    return BasicBlock(inputs, outputs, stride, shortcut)
-
-
-def _initialise(net: nn.Module) -> None:
-    """He initialisation for convolutions; residual branches start small.
-
-    The paper's code starts them at zero. That pays in long runs, but a run of minutes never catches up;
-    torchvision's default of one makes the untrained net a stronger baseline.
-    """
-    for m in net.modules():
-        if isinstance(m, nn.Conv2d):
-            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-        if isinstance(m, BasicBlock):
-            nn.init.constant_(m.bn2.weight, BRANCH_START)
+def _block(inputs: int, outputs: int) -> BasicBlock:
+    """One of torchvision's blocks; a wider one halves the resolution."""
+    if inputs == outputs:
+        return BasicBlock(inputs, outputs)
+    shortcut = nn.Conv2d(inputs, outputs, 1, stride=2, bias=False)
+    return BasicBlock(inputs, outputs, 2, nn.Sequential(shortcut, nn.BatchNorm2d(outputs)))
 
 
 def _resnet(build: Callable[..., ResNet], stem: str) -> tuple[nn.Module, int]:
@@ -82,34 +72,26 @@ def _resnet(build: Callable[..., ResNet], stem: str) -> tuple[nn.Module, int]:
 
 
 def _vit(dim: int, heads: int, stem: str, image_size: int) -> tuple[nn.Module, int]:
-    """torchvision's vision transformer, 12 layers; patches of 4 pixels for small images, else of 16."""
+    """torchvision's vision transformer; patches of 4 pixels for small images, else of 16."""
     patch = 4 if stem == "cifar" else 16
     if image_size % patch:
         near = max(1, round(image_size / patch)) * patch
         raise ValueError(
             f"image_size={image_size} is not a multiple of {patch}, a patch of stem={stem!r}. Take {near}."
         )
-    net = VisionTransformer(
-        image_size=image_size,
-        patch_size=patch,
-        num_layers=12,
-        num_heads=heads,
-        hidden_dim=dim,
-        mlp_dim=4 * dim,
-    )
+    layers = 12
+    net = VisionTransformer(image_size, patch, layers, heads, hidden_dim=dim, mlp_dim=4 * dim)
     net.heads = nn.Identity()
     return net, dim
 
 
-def _small(width: int, stem: str | None = None) -> tuple[nn.Module, int]:
-    net = SmallResNet(width, stem=stem)
-    return net, net.dim
-
-
 ENCODERS: dict[str, Callable[[str, int], tuple[nn.Module, int]]] = {
-    "small_resnet": lambda stem, size: _small(24),
-    "small_resnet_wide": lambda stem, size: _small(48),
-    "narrow_resnet": lambda stem, size: _small(12, stem),  # to compare stems on a CPU
+    "small_resnet": lambda stem, size: (SmallResNet(24), 192),
+    "small_resnet_wide": lambda stem, size: (SmallResNet(48), 384),
+    "narrow_resnet": lambda stem, size: (
+        SmallResNet(12, stem=stem),
+        96,
+    ),  # to compare stems on a CPU
     "resnet18": lambda stem, size: _resnet(resnet18, stem),
     "resnet34": lambda stem, size: _resnet(resnet34, stem),
     "resnet50": lambda stem, size: _resnet(resnet50, stem),
@@ -126,11 +108,12 @@ def build_encoder(
     The encoder maps float images (N, 3, H, W) to features (N, dim). stem: "imagenet" (7 x 7, stride 2, max-pool;
     patches of 16) or "cifar" (3 x 3, stride 1, no max-pool; patches of 4). image_size matters to vision
     transformers only. Raises ValueError for an unknown name or stem, or a size that does not divide into patches.
+
+    >>> build_encoder("resnet18", stem="cifar")[1]
+    512
     """
     if not isinstance(name, str) or name not in ENCODERS:
-        raise ValueError(
-            f"No encoder {name!r}. Choose one of {', '.join(ENCODERS)}, or pass a module."
-        )
+        raise ValueError(f"No encoder {name!r}. Choose one of {', '.join(ENCODERS)}, or a module.")
     if stem not in STEMS:
         raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}.")
     return ENCODERS[name](stem, image_size)
@@ -143,6 +126,9 @@ class Projector(nn.Sequential):
     the loss does. ``hidden`` is the width of the inner layers (default: dim), ``layers`` how many linear
     layers there are (paper, section 3: three of 8192). last_norm=False leaves the last batch norm out, as BYOL
     and VICReg do.
+
+    >>> Projector(192, 512)(torch.rand(4, 192)).shape
+    torch.Size([4, 512])
     """
 
     def __init__(
@@ -165,39 +151,28 @@ class TwinModel(nn.Module):
     """What Barlow Twins and its relatives share: encoder, projector, and a call that takes two views.
 
     ``model(view1, view2)`` returns the scalar loss and a dictionary of detached 0-d tensors. config: a mapping
-    with any of
-      encoder: a name (see ``encoders.ENCODERS``) or any module from images or vectors to (N, dim) features;
-        with only encoder_dim=2048 given, a ResNet-50;
-      encoder_dim: dimension of the features; checked, and needed when the encoder is a module;
-      stem, image_size: see ``build_encoder``;
-      proj_dim=8192, proj_hidden=proj_dim, proj_layers=3: the projector;
-      joint_views=False: how the views go through the network. As in the paper's code they go one after the
-        other, and batch norm sees one view at a time; True sends both at once, which is a little faster, and
-        batch norm's statistics are then those of both views together.
-    Settings of another method are accepted and left alone, so that one mapping serves all of them.
+    with any of ``settings``. encoder: a name (see ``ENCODERS``) or any module from images or vectors to (N, dim)
+    features, which needs encoder_dim=dim; with only encoder_dim=2048, a ResNet-50. joint_views: as in the paper's
+    code the views go one after the other, and batch norm sees one view at a time; True sends both at once, which is
+    a little faster, and batch norm's statistics are then those of both together. Settings of other methods are
+    accepted and left alone, so that one mapping serves all of them.
 
     Raises ValueError for an unknown key or a value that does not fit.
     """
 
     method = ""
     last_norm = True  # whether the projector ends with batch norm
-    settings: ClassVar[dict[str, Setting]] = {
+    settings: ClassVar = {
         "encoder": Setting(None, "network from images to features, by name", object, null=True),
         "encoder_dim": Setting(None, "width of the features, to be checked", int, 1, null=True),
-        "stem": Setting(
-            "imagenet", "first layers of the encoder, for large or small images", choices=STEMS
-        ),
+        "stem": Setting("imagenet", "first layers, for large or small images", choices=STEMS),
         "image_size": Setting(224, "pixels of a view's side", int, 8),
         "proj_dim": Setting(8192, "D, the width of the embeddings", int, 1),
-        "proj_hidden": Setting(
-            None, "width inside the projector; null: proj_dim", int, 1, null=True
-        ),
+        "proj_hidden": Setting(None, "width between; null: proj_dim", int, 1, null=True),
         "proj_layers": Setting(3, "linear layers of the projector", int, 1),
-        "joint_views": Setting(
-            False, "both views go through the network in one pass", bool, choices=SWITCH
-        ),
+        "joint_views": Setting(False, "both views in one pass of the network", choices=SWITCH),
     }
-    known: ClassVar[dict[str, Setting]] = dict(settings)  # of all methods
+    known: ClassVar = dict(settings)  # of all methods
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A method's own settings are known from now on."""
@@ -209,13 +184,8 @@ class TwinModel(nn.Module):
         table = {**TwinModel.known, **self.settings}
         self.config = complete(table, {**(config or {}), **overrides})
         self.encoder, self.encoder_dim = _encoder(self.config)
-        self.projector = Projector(
-            self.encoder_dim,
-            self.config["proj_dim"],
-            self.config["proj_hidden"],
-            self.config["proj_layers"],
-            self.last_norm,
-        )
+        shape = (self.config[key] for key in ("proj_dim", "proj_hidden", "proj_layers"))
+        self.projector = Projector(self.encoder_dim, *shape, self.last_norm)
 
     def after_step(self, step: int, total: int) -> None:
         """Called when ``step`` of ``total`` updates are done; here nothing has to happen."""
@@ -223,16 +193,13 @@ class TwinModel(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Images -> features h before the projector, (N, encoder_dim). These are what is kept."""
         features = self.encoder(x)
-        if not isinstance(features, Tensor):
+        is_tensor = isinstance(features, Tensor)
+        if not is_tensor or features.shape[1:] != (self.encoder_dim,):
+            what = f"shape {tuple(features.shape)}" if is_tensor else f"a {type(features).__name__}"
             raise ValueError(
-                f"The encoder returned a {type(features).__name__}, but it must return a tensor "
-                f"(N, {self.encoder_dim}). Wrap it in a module that picks its features."
-            )
-        if features.ndim != 2 or features.shape[1] != self.encoder_dim:
-            raise ValueError(
-                f"The encoder returned shape {tuple(features.shape)}, but encoder_dim is "
-                f"{self.encoder_dim}: it must return (N, {self.encoder_dim}). Set encoder_dim to its "
-                "output, or flatten or pool that."
+                f"The encoder returned {what}, but encoder_dim is {self.encoder_dim}: it must return a tensor "
+                f"(N, {self.encoder_dim}). Set encoder_dim to the width of its output, or wrap it in a module that "
+                "picks, flattens or pools its features."
             )
         return features
 
@@ -256,20 +223,21 @@ class TwinModel(nn.Module):
 
 
 class BarlowTwinsModel(TwinModel):
-    """Encoder, projector and the Barlow Twins loss in one module; ``config`` as for ``TwinModel``, and
-
-      lambd=0.005, form="auto": the loss.
+    """Encoder, projector and the Barlow Twins loss in one module; ``config`` as for ``TwinModel``.
 
     The metrics are "loss", "on_diag_loss" (Σ(1 − C_ii)²), "off_diag_loss" (Σ_{i≠j} C_ij², not multiplied by
     lambd) and "cross_corr_diag_mean". Reading none of them costs no device synchronisation.
+
+    >>> model = BarlowTwinsModel(encoder="small_resnet", proj_dim=16, lambd=0.01)
+    >>> loss, metrics = model(torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32))
+    >>> loss.shape, sorted(metrics)
+    (torch.Size([]), ['cross_corr_diag_mean', 'loss', 'off_diag_loss', 'on_diag_loss'])
     """
 
     method = "barlow_twins"
-    settings: ClassVar[dict[str, Setting]] = {
+    settings: ClassVar = {
         "lambd": Setting(0.005, "weight of the redundancy term", float, 0),
-        "form": Setting(
-            "auto", "how the loss is computed: by C, or by Gram matrices", choices=FORMS
-        ),
+        "form": Setting("auto", "the loss by C, or by Gram matrices", choices=FORMS),
     }
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

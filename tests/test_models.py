@@ -141,7 +141,10 @@ def test_vision_transformers_cut_patches_by_their_stem(stem, patches):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("resnet51",), "No encoder 'resnet51'. Choose one of small_resnet, .*vit_small, or pass"),
+        (
+            ("resnet51",),
+            "No encoder 'resnet51'. Choose one of small_resnet, .*vit_small, or a module",
+        ),
         ((["resnet18"],), r"No encoder \['resnet18'\]"),
         (("resnet18", "mnist"), "stem must be one of imagenet, cifar, got 'mnist'"),
         (("vit_tiny", "imagenet", 30), "image_size=30 is not a multiple of 16, .* Take 32"),
@@ -326,8 +329,8 @@ class Dictionary(nn.Module):
     ("encoder", "message"),
     [
         (nn.Flatten(), r"shape \(16, 192\), but encoder_dim is 6.*Set encoder_dim"),
-        (nn.Conv2d(3, 6, 3), r"shape \(16, 6, 6, 6\).*flatten or pool"),
-        (Dictionary(), "returned a dict, but it must return a tensor"),
+        (nn.Conv2d(3, 6, 3), r"shape \(16, 6, 6, 6\).*flattens or pools"),
+        (Dictionary(), "returned a dict, but encoder_dim is 6: it must return a tensor"),
     ],
 )
 def test_an_encoder_of_another_width_is_told(encoder, message):

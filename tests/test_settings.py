@@ -19,14 +19,14 @@ WRONG = {
     str: [3, True, "", ["a"], {}, nn.Identity()],
     dict: ["word", 3, [1], True],
     bool: ["yes", 0, 1, 1.0, []],
-    object: ["some", 1, 0.0, []],
 }
 
 
 def impossible():
     """For every setting: values of a wrong kind, and numbers below and above."""
     for name, setting in SETTINGS.items():
-        values = list(WRONG[setting.kind]) + (
+        switch = False in setting.choices
+        values = list(WRONG[bool if switch else setting.kind]) + (
             [] if setting.null or setting.kind is dict else [None]
         )
         if setting.kind in (int, float):

@@ -18,13 +18,13 @@ from barlow_edu.models import BarlowTwinsModel, correlation_metrics
 from barlow_edu.settings import SWITCH, Setting, complete
 
 ABLATE: dict[str, Setting] = {
-    "hidden_bn": Setting(True, "batch norm inside the projector", bool, choices=SWITCH),
+    "hidden_bn": Setting(True, "batch norm inside the projector", choices=SWITCH),
     "standardise": Setting(
         "batch", "see ablated_loss", choices=("batch", "both", "features", "none")
     ),
     "terms": Setting("both", "see ablated_loss", choices=("both", "invariance", "redundancy")),
-    "predictor": Setting(False, "behind the first view's projector", bool, choices=SWITCH),
-    "stop_gradient": Setting(False, "through the second view", bool, choices=SWITCH),
+    "predictor": Setting(False, "behind the first view's projector", choices=SWITCH),
+    "stop_gradient": Setting(False, "through the second view", choices=SWITCH),
 }
 
 
@@ -35,17 +35,17 @@ def ablated_loss(
 
     standardise: "batch" is the paper's loss; "features" scales every embedding (a row) to length √D in its place, and
     C = Z_AᵀZ_B / N of these; "both" does this first and standardises along the batch then; "none" takes the
-    embeddings as they are. terms: which of the two enters ``loss``; the parts are told in any case.
+    embeddings as they are. terms: which of the two enters ``loss``; the parts are there in any case.
     """
     if standardise in ("features", "both"):
         scale = z_a.shape[1] ** 0.5
         z_a, z_b = (F.normalize(z.float(), dim=1) * scale for z in (z_a, z_b))
     if standardise in ("batch", "both"):
-        found = barlow_twins_loss(z_a, z_b, lambd)
+        parts = barlow_twins_loss(z_a, z_b, lambd)
     else:
-        found = _raw(z_a.float(), z_b.float(), lambd)
-    part = {"invariance": found.invariance, "redundancy": lambd * found.redundancy}
-    return found._replace(loss=part.get(terms, found.loss))
+        parts = _raw(z_a.float(), z_b.float(), lambd)
+    alone = {"invariance": parts.invariance, "redundancy": lambd * parts.redundancy}
+    return parts._replace(loss=alone.get(terms, parts.loss))
 
 
 def _raw(z_a: Tensor, z_b: Tensor, lambd: float) -> LossTerms:
@@ -70,7 +70,7 @@ class AblatedBarlowTwins(BarlowTwinsModel):
     The last batch norm of the projector is there only where the loss standardises along the batch alone.
     """
 
-    settings: ClassVar[dict[str, Setting]] = {
+    settings: ClassVar = {
         "ablate": Setting(
             {}, "what is taken away or added, as {hidden_bn: false}", dict, inside=ABLATE
         )
@@ -106,8 +106,8 @@ class AblatedBarlowTwins(BarlowTwinsModel):
 
 def _without_hidden_norm(projector: nn.Sequential) -> nn.Sequential:
     """The projector without the batch norms that have weights; its layers but the last get biases."""
-    kept = [m for m in projector if not (isinstance(m, nn.BatchNorm1d) and m.affine)]
-    for i, m in enumerate(kept[:-2]):
+    layers = [m for m in projector if not (isinstance(m, nn.BatchNorm1d) and m.affine)]
+    for i, m in enumerate(layers[:-2]):
         if isinstance(m, nn.Linear):
-            kept[i] = nn.Linear(m.in_features, m.out_features)
-    return nn.Sequential(*kept)
+            layers[i] = nn.Linear(m.in_features, m.out_features)
+    return nn.Sequential(*layers)

@@ -24,12 +24,12 @@ from barlow_edu.settings import SWITCH, Setting
 
 VARIANCE_EPSILON = 1e-4  # VICReg, section 4.1
 PREDICTOR: dict[str, Setting] = {
-    "predictor": Setting(True, "byol, simsiam: there is a predictor", bool, choices=SWITCH),
+    "predictor": Setting(True, "byol, simsiam: there is a predictor", choices=SWITCH),
     "pred_hidden": Setting(
         None, "byol, simsiam: inner width of the predictor; null: the paper's", int, 1, null=True
     ),
     "stop_gradient": Setting(
-        True, "byol, simsiam: no gradient flows through the targets", bool, choices=SWITCH
+        True, "byol, simsiam: no gradient flows through the targets", choices=SWITCH
     ),
 }
 
@@ -40,6 +40,9 @@ def simclr_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> Tensor:
     Every embedding has to find its twin among the 2 N − 1 others, by a softmax over cosine / temperature;
     the loss is the mean of −log p over all 2 N. Log 2 N − 1 means chance. Raises ValueError for bad shapes
     or temperature <= 0.
+
+    >>> round(float(simclr_loss(torch.eye(4), torch.eye(4))), 4)  # twins alike, all others at right angles
+    0.0003
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}. SimCLR takes 0.1.")
@@ -47,9 +50,8 @@ def simclr_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> Tensor:
     with _no_autocast(z_a):
         z = F.normalize(torch.cat((z_a, z_b)), dim=1)  # (2 N, D)
         similarity = z @ z.T / temperature
-        similarity = similarity.masked_fill(_diagonal(similarity), -math.inf)  # not itself
-        n = len(z_a)
-        twin = torch.arange(2 * n, device=z.device).roll(n)
+        similarity.fill_diagonal_(-math.inf)  # not itself
+        twin = torch.arange(len(z), device=z.device).roll(len(z_a))
         return F.cross_entropy(similarity, twin)
 
 
@@ -68,6 +70,9 @@ def byol_loss(p: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of the normalised vectors, 2 − 2 cos(p, target): (N, D), (N, D) -> scalar.
 
     The loss of one side (Grill et al., NeurIPS 2020, eq. 2). Gradients flow to both, see ``negative_cosine``.
+
+    >>> byol_loss(torch.eye(4), 2 * torch.eye(4))
+    tensor(0.)
     """
     return 2 + 2 * negative_cosine(p, target)
 
@@ -96,6 +101,9 @@ def vicreg_loss(
     views. Var and Cov are divided by N − 1. The keyword arguments are the weights of the terms.
 
     Raises ValueError for bad shapes or a negative weight.
+
+    >>> vicreg_loss(torch.eye(4), torch.eye(4)).variance  # 1 − √(1/4 + 0.0001)
+    tensor(0.4999)
     """
     weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
     for name, weight in weights.items():
@@ -134,14 +142,17 @@ class Predictor(nn.Sequential):
 
 
 class SimCLRModel(TwinModel):
-    """Encoder, projector and NT-Xent; config as for ``TwinModel``, and temperature=0.1.
+    """Encoder, projector and NT-Xent; config as for ``TwinModel``.
 
     The embeddings are compared with all others of the batch: its size is part of the method. Metrics, here
     and below: "loss", those of C that Barlow Twins has, and "embedding_std" (see ``embedding_std``).
+
+    >>> SimCLRModel(encoder="small_resnet", proj_dim=16).config["temperature"]
+    0.1
     """
 
     method = "simclr"
-    settings: ClassVar[dict[str, Setting]] = {
+    settings: ClassVar = {
         "temperature": Setting(0.1, "simclr: temperature of the softmax", float, 1e-3),
     }
 
@@ -153,15 +164,17 @@ class SimCLRModel(TwinModel):
 
 
 class VICRegModel(TwinModel):
-    """Encoder, projector without its last batch norm, and VICReg's loss; config as for ``TwinModel``, and
-
-      invariance_weight=25, variance_weight=25, covariance_weight=1.
+    """Encoder, projector without its last batch norm, and VICReg's loss; config as for ``TwinModel``.
 
     Metrics also hold the loss's three terms, "invariance", "variance" and "covariance", without their weights.
+
+    >>> model = VICRegModel(encoder="small_resnet", proj_dim=16)
+    >>> model(torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32))[1]["variance"].shape
+    torch.Size([])
     """
 
     method = "vicreg"
-    settings: ClassVar[dict[str, Setting]] = {
+    settings: ClassVar = {
         "invariance_weight": Setting(25.0, "vicreg: weight of the distance of the twins", float, 0),
         "variance_weight": Setting(25.0, "vicreg: weight of the variance term", float, 0),
         "covariance_weight": Setting(1.0, "vicreg: weight of the covariance term", float, 0),
@@ -180,15 +193,17 @@ class VICRegModel(TwinModel):
 class SimSiamModel(TwinModel):
     """Encoder, projector and predictor; each view predicts the other's embedding, through which no gradient flows.
 
-    config as for ``TwinModel``, and
-      pred_hidden=proj_dim / 4: the predictor's inner width, a bottleneck (paper: 512 of 2048);
-      predictor=True, stop_gradient=True: switch one off to see the collapse.
-    The loss is the mean of the two negative cosines, between −1 and 1. The paper keeps the predictor's learning
-    rate constant; here it follows the schedule of all others.
+    config as for ``TwinModel``. The predictor is a bottleneck: its inner width is proj_dim / 4 unless pred_hidden
+    says otherwise (paper: 512 of 2048). Switch predictor or stop_gradient off to see the collapse. The loss is the
+    mean of the two negative cosines, between −1 and 1. The paper keeps the predictor's learning rate constant; here
+    it follows the schedule of all others.
+
+    >>> SimSiamModel(encoder="small_resnet", proj_dim=16).predictor[0]
+    Linear(in_features=16, out_features=4, bias=False)
     """
 
     method = "simsiam"
-    settings: ClassVar[dict[str, Setting]] = PREDICTOR
+    settings: ClassVar = PREDICTOR
 
     def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):
         super().__init__(config, **overrides)
@@ -207,17 +222,19 @@ class SimSiamModel(TwinModel):
 class BYOLModel(TwinModel):
     """Encoder, projector, predictor, and a teacher: a slow average of encoder and projector, without gradient.
 
-    config as for ``TwinModel``, and
-      ema=0.996: how much of the teacher is kept at the first step; it rises to 1 by a half cosine;
-      pred_hidden=proj_hidden, or else proj_dim: the predictor's inner width (paper: 4096 of both);
-      predictor=True: switch it off to see the collapse;
-      stop_gradient=True: False takes the teacher away; the targets are the network's own embeddings, and
-        gradient flows through them.
-    The projector has no last batch norm. The loss is the sum of both sides, between 0 and 8. Grill et al., 2020.
+    config as for ``TwinModel``. ema is the share of the teacher that stays at the first step; it rises to 1 by a
+    half cosine. The predictor's inner width is pred_hidden, or proj_hidden, or proj_dim (paper: 4096 of both).
+    Switch the predictor off to see the collapse; stop_gradient=False takes the teacher away: the targets are the
+    network's own embeddings, and gradient flows through them. The projector has no last batch norm. The loss is the
+    sum of both sides, between 0 and 8. Grill et al., 2020.
+
+    >>> model = BYOLModel(encoder="small_resnet", proj_dim=16)
+    >>> any(p.requires_grad for p in model.teacher_encoder.parameters())
+    False
     """
 
     method = "byol"
-    settings: ClassVar[dict[str, Setting]] = {
+    settings: ClassVar = {
         **PREDICTOR,
         "ema": Setting(
             0.996, "byol: share of the teacher that stays at the first step", float, 0, 1
@@ -311,7 +328,3 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _no_autocast(z: Tensor) -> torch.autocast:
     return torch.autocast(z.device.type, enabled=False)
-
-
-def _diagonal(square: Tensor) -> Tensor:
-    return torch.eye(len(square), dtype=torch.bool, device=square.device)

@@ -14,10 +14,8 @@ FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if ">>> " in p.read_text(encod
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 # Public names whose example is still to be written. It only ever shrinks.
 YET = {
-    *("BYOLModel", "BarlowTwinsModel", "ImageSet", "LossTerms", "Projector", "Run"),
-    *("SimCLRModel", "SimSiamModel", "TrainingDiverged", "TrainingInterrupted"),
-    *("TwinViews", "VICRegModel", "best_run", "build_encoder", "byol_loss", "load_config"),
-    *("load_images", "load_run", "pretrain", "simclr_loss", "vicreg_loss"),
+    *("ImageSet", "LossTerms", "Run", "TrainingDiverged", "TrainingInterrupted", "TwinViews"),
+    *("best_run", "load_images", "load_run", "pretrain"),
 }
 
 

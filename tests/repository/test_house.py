@@ -14,7 +14,7 @@ CORE = ["recipe", "views", "models", "loss", "data", "state", "training", "evalu
 MOST_ENTRIES, MOST_LINES, MOST_CORE_LINES = 24, 13_600, 1_500
 
 # What still breaks the rules: it only ever shrinks. Rooms that will be dissolved stand just above what they use.
-FLOOR |= {"encoders": 0.5, "loop": 5.5}
+FLOOR |= {"loop": 5.5}
 YET = {
     "publishing.site.gallery": "publishing.site.notebooks",
     "state": "config",

@@ -1,5 +1,6 @@
 """The command line: a round trip on a tiny tree, and one sentence for whatever is wrong."""
 
+import io
 import json
 import os
 import re
@@ -122,6 +123,18 @@ def test_what_evaluate_is_asked_for_reaches_it(capsys, trained, monkeypatch, opt
     monkeypatch.setattr(be.evaluation, "evaluate", spy)
     assert run(capsys, "evaluate", trained, *options)[0] == 2
     assert expected.items() <= given.items()
+
+
+def test_a_terminal_without_the_characters_loses_no_result(trained, monkeypatch):
+    """As a Windows console of code page 437, or one that is told nothing but ASCII."""
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    results = dict(be.load_run("garments_quick").evaluation)
+    monkeypatch.setattr(be.evaluation, "evaluate", lambda *a, **k: results)
+    monkeypatch.setattr(be.evaluation, "load_sets", lambda *a: (None, None))
+    assert cli.main(["evaluate", str(trained)]) == 0
+    out.flush()
+    assert b"trained encoder" in out.buffer.getvalue()
 
 
 def test_evaluate_on_other_images(capsys, trained, monkeypatch):

@@ -431,6 +431,13 @@ def test_the_rounding_of_a_constant_is_no_variance(form):
     assert torch.equal(z_a.grad[:, 2], torch.zeros(64))
 
 
+@pytest.mark.parametrize(("roundings", "counts"), [(1, 0), (3, 0), (5, 1), (9, 1), (30, 1)])
+def test_a_deviation_of_more_than_four_roundings_of_the_mean_counts(roundings, counts):
+    """At 1040 one rounding of float32, eps x mean, is about the distance 2^-13 between two numbers."""
+    sign = torch.tensor([1.0, -1.0]).repeat(32)[:, None]
+    torch.testing.assert_close(standardize(1040 + sign * roundings * 2.0**-13), counts * sign)
+
+
 def test_a_small_but_real_variance_counts():
     z, _ = pair(64, 1, dtype=torch.float64)
     for shift, scale in [(1000.0, 0.05), (0.0, 1e-12), (1e6, 10.0)]:

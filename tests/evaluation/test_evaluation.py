@@ -4,11 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
+from PIL import Image
 from tiny import CONFIG, tiny_encoder, tiny_images
 
 import barlow_edu as be
 from barlow_edu.data import ImageSet
-from barlow_edu.evaluation import evaluation_table
+from barlow_edu.evaluation import evaluation_table, load_sets
 from barlow_edu.evaluation.probes import choose_regularization
 from barlow_edu.evaluation.supervised import Budget, supervised_encoder
 from barlow_edu.training import pretrain
@@ -108,12 +110,16 @@ def test_seeds_change_what_the_protocol_says(whole, run, sets):
     train, test = sets
     rows, normalize = whole["rows"], run.views().normalize
     assert "knn" not in rows["pixels"]["sd"] and "knn" not in rows["trained encoder"]["sd"]
-    knn = []
+    knn, ranks = [], []
     for seed in (0, 1):
         encoder = be.config.build_model(run.config | {"seed": seed}).eval().encoder
         a, b = (be.extract_features(encoder, s.images, normalize) for s in sets)
         knn.append(be.knn_accuracy(a, train.labels, b, test.labels, 5))
+        ranks.append(be.effective_rank(b))
     assert rows["random encoder"]["knn"] == pytest.approx(sum(knn) / 2, abs=1e-4)
+    # Another seed is another encoder.
+    assert rows["random encoder"]["effective_rank"] == pytest.approx(sum(ranks) / 2, abs=1e-3)
+    assert abs(ranks[0] - ranks[1]) > 0.01
     assert all(row["seeds"] == 2 for row in rows.values())
     assert whole["protocol"]["seeds"] == [0, 1]
 
@@ -194,6 +200,87 @@ def test_what_cannot_be_asked_is_told_before_the_work(run, sets, options, messag
     monkeypatch.setattr(be.evaluation, "Protocol", None)
     with pytest.raises(ValueError, match=message):
         be.evaluate(run, *sets, **options)
+
+
+@pytest.mark.parametrize("classes", [["0"], []])
+def test_images_of_one_class_need_labels(run, classes):
+    images = tiny_images(40)
+    one = ImageSet(images.images, torch.zeros(40, dtype=torch.long), classes, "heap")
+    with pytest.raises(ValueError, match="labelled images of at least two classes, and heap has 1"):
+        be.evaluate(run, one, one)
+
+
+def test_each_row_is_kept_as_soon_as_it_is_there(run, sets, tmp_path, monkeypatch):
+    copy = be.Run(shutil.copytree(run.path, tmp_path / "copy"))
+    (copy.path / "evaluation.json").unlink(missing_ok=True)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(be.evaluation, "supervised_encoder", fail)
+    with pytest.raises(KeyboardInterrupt):
+        be.evaluate(copy, *sets, linear=False, supervised=1, save=True)
+    rows = ["pixels", "random encoder", "trained encoder"]
+    assert list(be.Run(copy.path).evaluation["rows"]) == rows
+
+
+def test_the_log_says_what_is_being_done_where_there_is_no_terminal(run, sets, caplog):
+    caplog.set_level("INFO", "barlow_edu")
+    be.evaluate(run, *sets, k=5, few=(1,), progress=None)
+    lines = caplog.messages
+    assert [line for line in lines if line.startswith("Evaluating")] == [
+        f"Evaluating: {name}" for name in ("pixels", "random encoder", "trained encoder")
+    ]
+    assert lines.count("linear probe, seed 0") == lines.count("few labels, seed 0") == 3
+    caplog.clear()
+    be.evaluate(run, *sets, k=5, linear=False)
+    assert not caplog.messages
+
+
+def test_the_table_says_which_images(run, sets):
+    found = be.evaluate(run, *sets, k=5, linear=False)
+    assert found["trained_on"] == "tiny" and "trained on other" not in evaluation_table(found)
+    others = [ImageSet(s.images, s.labels, s.classes, "copy") for s in sets]
+    text = evaluation_table(be.evaluate(run, *others, k=5, linear=False))
+    assert text.startswith("copy: 120 training and 60 test images")
+    assert "The run was trained on other images: tiny" in text
+
+
+def save_tree(root, seed):
+    """Eight pictures a class and split."""
+    for i, split in enumerate(("train", "test")):
+        images = tiny_images(16, seed=seed + i, classes=2)
+        for row, (picture, label) in enumerate(zip(images.images, images.labels, strict=True)):
+            path = root / split / str(int(label)) / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+    return root
+
+
+def test_a_folder_of_other_pictures_is_not_taken_for_the_runs_own(tmp_path):
+    """Both are called "folder": the fingerprint tells them apart."""
+    own, other = (save_tree(tmp_path / name, seed) for name, seed in (("own", 0), ("other", 5)))
+    settings = {"data": "folder", "root": str(own), "epochs": 1, "batch_size": 8}
+    run = pretrain(CONFIG | settings, tmp_path / "run", progress=False)
+    assert load_sets(run)[0].name == "folder"
+    environment = json.loads((run.path / "environment.json").read_text())
+    environment |= {"root": str(own), "fingerprint": load_sets(run)[0].fingerprint()}
+    (run.path / "environment.json").write_text(json.dumps(environment))
+    run = be.load_run(run.path)
+    assert [len(s) for s in load_sets(run)] == [16, 16] and load_sets(run)[1].name == "folder"
+    assert {s.name for s in load_sets(run, root=str(other))} == {f"folder in {other}"}
+    shutil.rmtree(own)
+    other.rename(own)
+    with pytest.raises(ValueError, match="trained on 'folder', but .* 'folder in .*own'. Give"):
+        load_sets(run)
+
+
+def test_the_device_is_the_runs_unless_another_is_asked_for(run, sets, tmp_path):
+    copy = be.Run(shutil.copytree(run.path, tmp_path / "copy"))
+    copy.config["device"] = "cuda:77"
+    with pytest.raises(ValueError, match="device='cuda:77', but torch finds"):
+        be.evaluate(copy, *sets)
+    assert be.evaluate(copy, *sets, linear=False, device="cpu")["k"] == 200
 
 
 def test_a_class_without_images_does_not_forbid_few_labels(run, sets):

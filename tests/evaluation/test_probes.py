@@ -80,7 +80,40 @@ def test_knn_in_half_precision_is_close():
     assert half == pytest.approx(be.knn_accuracy(*train, *test, 20), abs=0.03)
 
 
+def test_knn_inside_autocast_is_knn_outside():
+    train, test = clusters(), clusters(200, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = be.knn_accuracy(*train, *test, 20)
+    assert inside == be.knn_accuracy(*train, *test, 20)
+
+
+def test_knn_does_not_care_for_the_default_type():
+    train, test = clusters(), clusters(200, seed=1)
+    expected = be.knn_accuracy(*train, *test, 20)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert be.knn_accuracy(*train, *test, 20) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 # the linear probe
+
+
+@pytest.mark.parametrize("probe", ["linear", "few labels"])
+def test_a_test_image_is_judged_alike_whoever_stands_beside_it(probe):
+    """The features are standardised by the training images alone; these test images lie elsewhere."""
+    train, (x, y) = clusters(), clusters(60, seed=1)
+    x = 3 * x + 2
+
+    def hits(rows):
+        if probe == "linear":
+            return len(rows) * be.linear_probe(*train, x[rows], y[rows], regularization=0.01)
+        return len(rows) * be.few_label_probe(*train, x[rows], y[rows], (3,), (0,))[3].mean
+
+    together = hits(torch.arange(60))
+    assert sum(hits(torch.tensor([row])) for row in range(60)) == pytest.approx(together, abs=1e-6)
+    assert 6 < together < 54
 
 
 def test_the_linear_probe_is_scikit_learns():
@@ -135,7 +168,9 @@ def test_features_that_do_not_fit_are_told(score, change, message):
         score(*change(*clusters(), *clusters(100, seed=1)))
 
 
-@pytest.mark.parametrize(("k", "temperature"), [(0, 0.1), (-1, 0.1), (5, 0.0), (5, -1.0)])
+@pytest.mark.parametrize(
+    ("k", "temperature"), [(0, 0.1), (-1, 0.1), (5, 0.0), (5, -1.0), (5, math.nan)]
+)
 def test_an_impossible_vote_is_told(k, temperature):
     with pytest.raises(ValueError, match=f"got {k} and {temperature}"):
         be.knn_accuracy(*clusters(), *clusters(), k, temperature)
@@ -197,6 +232,36 @@ def test_the_test_images_choose_nothing():
     assert be.linear_probe(*train, *test, seed=3) == be.linear_probe(*train, *test, chosen)
 
 
+def test_held_out_images_only_judge(monkeypatch):
+    """What is fitted, scaler and probes, sees one part of the images; what judges them sees the other."""
+    x, y = clusters(200)
+    seen = {"scaler": [], "fit": [], "score": []}
+
+    def spy(cls, name, what):
+        original = getattr(cls, name)
+
+        def method(self, table, *rest):
+            seen[what].append(np.asarray(table))
+            return original(self, table, *rest)
+
+        monkeypatch.setattr(cls, name, method)
+
+    spy(StandardScaler, "fit", "scaler")
+    spy(LogisticRegression, "fit", "fit")
+    spy(LogisticRegression, "score", "score")
+    choose_regularization(x, y, seed=2)
+    (own,), rows = seen["scaler"], x.numpy()
+    back = {what: tables[0] * own.std(0) + own.mean(0) for what, tables in seen.items()}
+    numbers = {
+        what: {int(np.abs(rows - row).sum(1).argmin()) for row in table}
+        for what, table in (back | {"scaler": own}).items()
+    }
+    assert numbers["scaler"] == numbers["fit"] and len(numbers["fit"]) == 180
+    assert not numbers["fit"] & numbers["score"] and len(numbers["score"]) == 20
+    for what in ("fit", "score"):
+        assert all(np.array_equal(table, seen[what][0]) for table in seen[what])
+
+
 def test_too_few_images_choose_nothing():
     assert choose_regularization(*clusters(49)) == probes.FEW_REGULARIZATION
 
@@ -218,9 +283,10 @@ def test_one_class_is_told(labels):
         be.linear_probe(clusters()[0], labels, *clusters())
 
 
-def test_an_impossible_regularisation_is_told():
-    with pytest.raises(ValueError, match="must be above 0, got 0"):
-        be.linear_probe(*clusters(), *clusters(), regularization=0)
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
+def test_an_impossible_regularisation_is_told(value):
+    with pytest.raises(ValueError, match=f"must be above 0, got {value}"):
+        be.linear_probe(*clusters(), *clusters(), regularization=value)
 
 
 # few labels

@@ -18,6 +18,7 @@ from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
 
 import barlow_edu as be
 from barlow_edu import cli
+from barlow_edu.config import settings_help
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -222,6 +223,7 @@ def test_every_setting_can_be_changed_by_set(capsys, config, tmp_path):
         ("resume=true", "Unknown setting resume."),
         ("learning_rate=1", "Unknown setting learning_rate."),
         ("lr=fast", "lr must be a number of at least 1e-12, got 'fast'."),
+        ("augment={hue", "augment: '{hue' is not YAML"),
         ("lr=", "lr must be a number of at least 1e-12, got ''."),
         ("epochs=0", "epochs must be a whole number of at least 1, got 0."),
         ("encoder=resnet51", "encoder must be one of small_resnet"),
@@ -342,12 +344,40 @@ def test_usage_is_shown_when_a_command_is_not_whole(capsys, arguments):
     assert "usage: python -m barlow_edu" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["doctor", "pretrain", "evaluate", "record", "course"])
-def test_every_command_explains_itself(capsys, command):
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--help"],
+            ["doctor", "pretrain", "evaluate", "record", "plan", "linear", "sweep", "course"],
+        ),
+        (["--version"], [f"barlow_edu {be.__version__}"]),
+        (["pretrain", "--help"], [settings_help(), "--auto-resume"]),
+        *(
+            ([command, "--help"], ["usage:"])
+            for command in ("doctor", "evaluate", "record", "plan")
+        ),
+        *(([command, "--help"], ["usage:"]) for command in ("linear", "sweep", "course")),
+    ],
+)
+def test_every_command_explains_itself(capsys, arguments, words):
     with pytest.raises(SystemExit) as caught:
-        cli.main([command, "--help"])
-    assert caught.value.code == 0
-    assert "usage:" in capsys.readouterr().out
+        cli.main(arguments)
+    out = capsys.readouterr().out
+    assert caught.value.code == 0 and all(word in out for word in words)
+
+
+def test_what_is_not_installed_is_told(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "barlow_edu.training", None)
+    status, out, err = run(capsys, "pretrain", "garments_quick")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert "barlow_edu.training" in err and "python -m barlow_edu doctor" in err
+
+
+def test_labels_are_a_number_or_all(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "run", "--fine-tune", "some"])
+    assert "'some' is neither a number nor 'all'" in capsys.readouterr().err
 
 
 def test_the_doctors_verdict_is_the_exit_status(capsys, monkeypatch):

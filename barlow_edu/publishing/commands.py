@@ -11,7 +11,7 @@ KINDS = {
 }
 
 
-def add_course(commands: argparse._SubParsersAction) -> argparse._SubParsersAction:
+def add_commands(commands: argparse._SubParsersAction) -> argparse._SubParsersAction:
     """Add ``course`` with its builds to the commands; returns the builds, for more to be added."""
     course = commands.add_parser("course", help="work on the notebooks")
     builds = course.add_subparsers(required=True, metavar="BUILD")

@@ -134,9 +134,9 @@ def _torch() -> Finding:
         from torchvision.ops import nms
 
         boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])  # the same box twice
-        kept = nms(boxes, torch.tensor([0.9, 0.8]), 0.5).tolist()
-        if kept != [0]:
-            raise RuntimeError(f"torchvision.ops.nms keeps boxes {kept} and not [0]")
+        rows = nms(boxes, torch.tensor([0.9, 0.8]), 0.5).tolist()
+        if rows != [0]:
+            raise RuntimeError(f"torchvision.ops.nms keeps boxes {rows} and not [0]")
     except Exception as error:
         fix = install_command("torch", "torchvision", again=True)
         return FIX, f"{text} do not work together. {_sentence(error)}", fix
@@ -161,17 +161,23 @@ def _device() -> Finding:
     return OK, "CPU (enough for the quick tier)"
 
 
+def _quota(name: str) -> list[int]:
+    """What a container may use, as the kernel has it in a file of numbers; empty where there is no quota."""
+    try:
+        words = (Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8").split()
+        return [int(word) for word in words]
+    except (OSError, ValueError):  # no container, or no quota ("max")
+        return []
+
+
 def _cores() -> int:
     """The cores this process may use: the system's, or fewer where a container has a quota."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        return min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no container, or no quota ("max")
-        return cores
+    quota = _quota("cpu.max")
+    return min(cores, max(1, round(quota[0] / quota[1]))) if quota else cores
 
 
 def _threads() -> Finding:
@@ -191,19 +197,12 @@ def _threads() -> Finding:
 def _free_memory() -> float | None:
     """Bytes that programs can still have, or None where the standard library cannot tell."""
     try:
-        lines = dict(
-            line.split(":")
-            for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        )
-        free = float(lines["MemAvailable"].split()[0]) * 1024
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free = float(dict(x.split(":") for x in lines)["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
-    try:  # a container may be given less than the machine has
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text(encoding="utf-8"))
-        return min(free, limit - int((group / "memory.current").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return free
+    limit, used = _quota("memory.max"), _quota("memory.current")
+    return min(free, limit[0] - used[0]) if limit and used else free
 
 
 def _memory() -> Finding:
@@ -272,23 +271,19 @@ def _kernel() -> Finding:
 
         program = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except ImportError:
-        return (
-            FIX,
-            "jupyter_client is missing. Training does not need it.",
-            install_command("ipykernel"),
-        )
+        text = "jupyter_client is missing. Training does not need it."
+        return FIX, text, install_command("ipykernel")
     except Exception as error:
         return FIX, f"no notebook kernel python3. {_sentence(error)}", fix
     if program in {"python", "python3", f"python3.{sys.version_info.minor}"}:
         program = sys.executable  # as Jupyter reads it
     probe = "from importlib.util import find_spec as f; print(f('ipykernel') and f('barlow_edu'))"
     try:
-        found = subprocess.run(
-            [program, "-c", probe], cwd=tempfile.gettempdir(), capture_output=True, timeout=60
-        )
+        there = tempfile.gettempdir()  # where no folder of the course is on the path
+        answer = subprocess.run([program, "-c", probe], cwd=there, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         return FIX, f"the kernel python3 does not start. {_sentence(error)}", fix
-    if found.returncode or found.stdout.strip() == b"None":
+    if answer.returncode or answer.stdout.strip() == b"None":
         return FIX, f"the kernel python3 runs {program}, which has no barlow_edu", fix
     return OK, f"python3 runs {program}"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from barlow_edu.data import NAMES, ImageSet, in_memory, load_images
@@ -185,7 +186,7 @@ def settings_help() -> str:
     for title, group in GROUPS.items():
         lines += ["", f"settings, {title.lower()}:"]
         lines += [f"  {f'{n}={_as_yaml(s.default)}':27} {s.help}" for n, s in group.items()]
-    example = "python -m barlow_edu pretrain garments_quick --set epochs=2 augment={hue: 0.2}"
+    example = "python -m barlow_edu pretrain garments_quick --set epochs=2 'augment={hue: 0.2}'"
     return "\n".join([*lines, "", "example:", f"  {example}"])
 
 
@@ -262,7 +263,5 @@ def _read(config: str | Path) -> dict:
         )
     try:
         return read_settings(SETTINGS, path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not readable YAML: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is not readable: {' '.join(str(error).split())}.") from error

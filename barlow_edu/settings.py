@@ -95,7 +95,8 @@ class Setting:
             try:
                 return read_yaml(text)
             except yaml.YAMLError as error:
-                raise ValueError(f"{name}: {text!r} is not YAML, {_on_one_line(error)}.") from None
+                problem = " ".join(str(error).split())
+                raise ValueError(f"{name}: {text!r} is not YAML, {problem}.") from None
         if self.kind in (int, float):
             return _number(text, self.kind)
         if any(isinstance(choice, bool) for choice in self.choices):
@@ -167,20 +168,16 @@ def read_yaml(text: str) -> Any:
 def read_settings(table: Mapping[str, Setting], text: str) -> dict[Any, Any]:
     """The settings in the text of a YAML file, each read by its own kind, so that ``root: 2024`` is a folder.
 
-    Raises ValueError if the text is not readable as 'key: value' lines.
+    Raises yaml.YAMLError for what is no YAML, and ValueError if it does not hold 'key: value' lines.
     """
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            raise ValueError("it must hold settings as 'key: value' lines")
-        values = loader.construct_document(node)
-    except yaml.YAMLError as error:
-        raise ValueError(f"it is not readable YAML: {_on_one_line(error)}") from error
-    for key, value in node.value:
-        if isinstance(value, yaml.ScalarNode) and key.value in table:
-            values[key.value] = table[key.value].read(key.value, value.value)
-    return values
+    values, words = (
+        read_yaml(text),
+        yaml.load(text, yaml.BaseLoader),
+    )  # as text, whatever they look like
+    if not isinstance(values, dict):
+        raise ValueError("there are no settings as 'key: value' lines")
+    scalars = {k: words[k] for k in values if k in table and isinstance(words[k], str)}
+    return values | {k: table[k].read(k, word) for k, word in scalars.items()}
 
 
 def did_you_mean(names: str | Iterable[object], known: Iterable[str]) -> str:
@@ -213,7 +210,3 @@ def _number(text: str, kind: type) -> Any:
         return int(text)
     except ValueError:
         return int(number) if number.is_integer() else number
-
-
-def _on_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -120,13 +120,13 @@ def test_a_missing_configuration_names_those_that_are_there():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"lr: [1", "bad.yaml: it is not readable YAML"),
-        (b"\xff\xfe\x00\x80", "bad.yaml is not readable YAML"),
-        (b"", "bad.yaml: it must hold settings as 'key: value' lines"),
-        (b"lr: 1\nlr: 2", "bad.yaml: .* lr is given twice"),
-        (b"- lr", "must hold settings"),
-        (b"just words", "must hold settings"),
-        (b"lr: !!python/object/apply:os.getcwd []", "not readable YAML"),
+        (b"lr: [1", "bad.yaml is not readable: while parsing"),
+        (b"\xff\xfe\x00\x80", "bad.yaml is not readable: .*utf-8"),
+        (b"", "bad.yaml is not readable: there are no settings as 'key: value' lines"),
+        (b"lr: 1\nlr: 2", "bad.yaml is not readable: lr is given twice"),
+        (b"- lr", "there are no settings"),
+        (b"just words", "there are no settings"),
+        (b"lr: !!python/object/apply:os.getcwd []", "not readable: could not determine"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_named(content, message, tmp_path):

@@ -4,6 +4,7 @@ import importlib
 import math
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -137,7 +138,7 @@ def test_pairs_that_cannot_be_read_are_named(pairs, message):
 
 @pytest.mark.parametrize("text", ["lr: 1\nepochs: 2\nlr: 1\n", "augment: {hue: 1, hue: 2}"])
 def test_a_key_that_stands_twice_in_a_file_is_named(text):
-    with pytest.raises(ValueError, match="(lr|hue) is given twice"):
+    with pytest.raises(yaml.YAMLError, match="(lr|hue) is given twice"):
         read_settings(SETTINGS, text)
 
 

@@ -17,11 +17,10 @@ from barlow_edu.methods.relatives import Predictor
 from barlow_edu.models import BarlowTwinsModel, correlation_metrics
 from barlow_edu.settings import SWITCH, Setting, complete
 
-ABLATE: dict[str, Setting] = {
+STANDARDISE = ("batch", "both", "features", "none")
+ABLATE = {
     "hidden_bn": Setting(True, "batch norm inside the projector", choices=SWITCH),
-    "standardise": Setting(
-        "batch", "see ablated_loss", choices=("batch", "both", "features", "none")
-    ),
+    "standardise": Setting("batch", "see ablated_loss", choices=STANDARDISE),
     "terms": Setting("both", "see ablated_loss", choices=("both", "invariance", "redundancy")),
     "predictor": Setting(False, "behind the first view's projector", choices=SWITCH),
     "stop_gradient": Setting(False, "through the second view", choices=SWITCH),
@@ -71,9 +70,7 @@ class AblatedBarlowTwins(BarlowTwinsModel):
     """
 
     settings: ClassVar = {
-        "ablate": Setting(
-            {}, "what is taken away or added, as {hidden_bn: false}", dict, inside=ABLATE
-        )
+        "ablate": Setting({}, "what is changed, as {hidden_bn: false}", dict, inside=ABLATE)
     }
 
     def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):

@@ -20,17 +20,14 @@ from torch import Tensor, nn
 
 from barlow_edu.loss import barlow_twins_loss
 from barlow_edu.models import BarlowTwinsModel, TwinModel, correlation_metrics
+from barlow_edu.numerics.correlation import check_embeddings
 from barlow_edu.settings import SWITCH, Setting
 
 VARIANCE_EPSILON = 1e-4  # VICReg, section 4.1
-PREDICTOR: dict[str, Setting] = {
+PREDICTOR = {  # the settings of BYOL's and SimSiam's
     "predictor": Setting(True, "byol, simsiam: there is a predictor", choices=SWITCH),
-    "pred_hidden": Setting(
-        None, "byol, simsiam: inner width of the predictor; null: the paper's", int, 1, null=True
-    ),
-    "stop_gradient": Setting(
-        True, "byol, simsiam: no gradient flows through the targets", choices=SWITCH
-    ),
+    "pred_hidden": Setting(None, "byol, simsiam: its width; null: the paper's", int, 1, null=True),
+    "stop_gradient": Setting(True, "byol, simsiam: no gradient through targets", choices=SWITCH),
 }
 
 
@@ -47,7 +44,7 @@ def simclr_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}. SimCLR takes 0.1.")
     z_a, z_b = _pair(z_a, z_b)
-    with _no_autocast(z_a):
+    with torch.autocast(z_a.device.type, enabled=False):
         z = F.normalize(torch.cat((z_a, z_b)), dim=1)  # (2 N, D)
         similarity = z @ z.T / temperature
         similarity.fill_diagonal_(-math.inf)  # not itself
@@ -62,7 +59,7 @@ def negative_cosine(p: Tensor, target: Tensor) -> Tensor:
     ``target.detach()`` for the stop-gradient. Raises ValueError for bad shapes.
     """
     p, target = _pair(p, target)
-    with _no_autocast(p):
+    with torch.autocast(p.device.type, enabled=False):
         return -F.cosine_similarity(p, target, dim=1).mean()
 
 
@@ -110,7 +107,7 @@ def vicreg_loss(
         if not weight >= 0:
             raise ValueError(f"The weight of {name} must be 0 or more, got {weight}.")
     z_a, z_b = _pair(z_a, z_b)
-    with _no_autocast(z_a):
+    with torch.autocast(z_a.device.type, enabled=False):
         distance = F.mse_loss(z_a, z_b)
         centred = [z - z.mean(0) for z in (z_a, z_b)]
         variances = [x.square().sum(0) / (len(x) - 1) for x in centred]
@@ -314,17 +311,5 @@ def _watch(loss: Tensor, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float32 or better. Raises ValueError unless (N, D) both, N of 2 or more, floating point."""
-    if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(
-            f"Both inputs must be (N, D), got shapes {tuple(a.shape)} and {tuple(b.shape)}."
-        )
-    if len(a) < 2:
-        raise ValueError(f"At least two samples are needed, got shape {tuple(a.shape)}.")
-    if not (a.is_floating_point() and b.is_floating_point()):
-        raise ValueError(f"Embeddings must be floating point, got {a.dtype} and {b.dtype}.")
-    half = (torch.float16, torch.bfloat16)
-    return tuple(x.float() if x.dtype in half else x for x in (a, b))
-
-
-def _no_autocast(z: Tensor) -> torch.autocast:
-    return torch.autocast(z.device.type, enabled=False)
+    check_embeddings(a, b)
+    return tuple(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z for z in (a, b))

@@ -164,9 +164,9 @@ def test_half_precision_is_computed_in_float32(dtype):
 @pytest.mark.parametrize(
     ("z_a", "z_b", "message"),
     [
-        (torch.ones(3, 2), torch.ones(2, 2), r"got shapes \(3, 2\) and \(2, 2\)"),
-        (torch.ones(3, 2, 2), torch.ones(3, 2, 2), r"must be \(N, D\), got shapes \(3, 2, 2\)"),
-        (torch.ones(1, 2), torch.ones(1, 2), "At least two samples"),
+        (torch.ones(3, 2), torch.ones(2, 2), r"same shape, got \(3, 2\) and \(2, 2\)"),
+        (torch.ones(3, 2, 2), torch.ones(3, 2, 2), r"\(3, 2, 2\)"),
+        (torch.ones(1, 2), torch.ones(1, 2), "two samples"),
         (torch.ones(3, 2).long(), torch.ones(3, 2).long(), "floating point, got torch.int64"),
     ],
 )

@@ -41,7 +41,8 @@ _HOMES = {
     "recipe": ("ViewRecipe",),
     "models": ("BarlowTwinsModel", "Projector", "build_encoder"),
     "runs": ("Run", "best_run", "load_run"),
-    "training": ("TrainingDiverged", "TrainingInterrupted", "pretrain"),
+    "storage.interrupts": ("TrainingInterrupted",),
+    "training": ("TrainingDiverged", "pretrain"),
     "views": ("TwinViews",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,33 +1,50 @@
-"""Pretraining: a run from its configuration to its folder. The loop itself is in ``loop.py``."""
+"""Pretraining: a run from its configuration to its folder, and the loop that trains it."""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
+import logging
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from barlow_edu.config import images_for, load_config
+from barlow_edu.config import DEFAULTS, build_model, build_views, images_for, load_config
 from barlow_edu.data import ImageSet
-from barlow_edu.loop import Loop, Plan, _plan, how_to_go_on
-from barlow_edu.loop import TrainingDiverged as TrainingDiverged
 from barlow_edu.numerics.devices import Computer, describe_environment
-from barlow_edu.numerics.distributed import check_same, from_first, process_group, rank, world_size
-from barlow_edu.runs import Run, RunWriter
-from barlow_edu.state import (
-    NEWEST,
-    PREVIOUS,
-    TrainingState,
-    find_checkpoints,
-    remove_checkpoints,
+from barlow_edu.numerics.distributed import (
+    active_group,
+    agree,
+    alone,
+    check_same,
+    data_parallel,
+    from_first,
+    own_rows,
+    process_group,
+    published_scale,
+    rank,
+    world_size,
 )
-from barlow_edu.storage.files import DiskFull, only_process
-from barlow_edu.storage.interrupts import (
-    TrainingInterrupted as TrainingInterrupted,  # for who calls pretrain
-)
-from barlow_edu.storage.stream import ImageStream
+from barlow_edu.optim import set_learning_rate, warmup_cosine
+from barlow_edu.runs import Run
+from barlow_edu.state import TrainingState
+from barlow_edu.storage.checkpoints import NEWEST
+from barlow_edu.storage.interrupts import USR1, StopRequest, TrainingInterrupted, requeue
+from barlow_edu.storage.run_folder import RunWriter, choose_folder, how_to_resume, open_run
+from barlow_edu.storage.stream import ImageStream, shares
+
+log = logging.getLogger("barlow_edu")
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or the weights are no longer finite; the last good checkpoint is kept."""
 
 
 def pretrain(
@@ -48,7 +65,7 @@ def pretrain(
     resume="auto" goes on if there is something to go on from, and else begins: for jobs that are started again.
     on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken.
 
-    Under torchrun the processes train as one: batch_size is that of all of them together, each takes its share of
+    Under torchrun the processes train as one: batch_size is that of all of them together, each takes its shard of
     every batch, batch norm and C are those of the whole batch, and process 0 alone writes. Views and order do not
     depend on the number of processes, so that a run may be resumed on another number of them.
 
@@ -64,120 +81,248 @@ def pretrain(
         overrides, data = {**overrides, "data": data}, None
     config = load_config(config, **overrides)
     with process_group(config["device"]):
-        folder, resume = from_first(lambda: _run_folder(config["name"], out, resume))
-        data = data if data is not None else images_for(config)
-        _check_images(data)
-        return _pretrain(config, folder, data, resume, progress, on_snapshot)
-
-
-def _pretrain(config, folder: Path, data, resume: bool, progress: bool, on_snapshot) -> Run:
-    """The run of this process, alone or one of several."""
-    plan = _plan(config, len(data), world_size())
-    computer = Computer.choose(config)
-    state = TrainingState(config, computer, data)
-    check_same(state.data, "images (is a copy on one machine not whole?)")
-    environment = describe_environment(computer.device) | computer.describe()
-    environment |= {"data": data.name, "images": len(data), "minutes": 0.0}
-    environment |= {"processes": world_size()} if world_size() > 1 else {}
-    with _held(folder):
-        try:
-            writer = _open(folder, state, plan, resume, environment)
-            Loop(config, plan, computer, state, writer, data, progress, on_snapshot).run()
-            environment |= {"minutes": round(state.minutes, 2)}
-            from_first(lambda: _finish(writer, state, environment | _unreadable(data)))
-        except DiskFull as error:
-            raise DiskFull(f"{error} Free some space. {how_to_go_on(folder)}") from error
+        folder, resume = from_first(lambda: choose_folder(config["name"], out, resume))
+        images = data if data is not None else images_for(config)
+        _check_images(images)
+        plan = Plan.of(config, len(images), world_size())
+        computer = Computer.choose(config)
+        state = TrainingState(config, build_model(config), computer, images.fingerprint(), DEFAULTS)
+        check_same(state.images, "images (is a copy on one machine not whole?)")
+        about = _about(config, images, state, named=data is None)
+        with open_run(folder, resume, state, plan.total, about) as writer:
+            loop = Loop(config, plan, state, images, writer, progress, on_snapshot)
+            for _ in loop.steps():
+                pass
     return Run(folder)
 
 
-def _check_images(data: object) -> None:
-    if not isinstance(data, (ImageSet, ImageStream)):
+def _check_images(images: Any) -> None:
+    if not hasattr(images, "check_trainable"):
         raise ValueError(
-            f"data must be an ImageSet, an ImageStream or the name of an image set, got a {type(data).__name__}. "
+            f"data must be an ImageSet, an ImageStream or the name of an image set, got a {type(images).__name__}. "
             "Of a uint8 tensor (N, 3, H, W) make ImageSet(images, labels, classes, name)."
         )
-    if isinstance(data, ImageStream) and data.mode == "centre":
-        raise ValueError(
-            "A stream of mode 'centre' holds the evaluation's crops. Train on one of mode 'decode_once' or "
-            "'per_image'."
+    images.check_trainable()
+
+
+def _about(config, images, state: TrainingState, named: bool) -> Callable[[], dict[str, Any]]:
+    """What environment.json says, now and when it is asked again: where the run took place, on which images."""
+    about = describe_environment(state.computer.device) | state.computer.describe()
+    about |= {"data": images.name, "images": len(images), "fingerprint": state.images}
+    if named and config["root"] is not None:  # absolute: the run may be read from another folder
+        about |= {"root": str(Path(config["root"]).expanduser().resolve())}
+    if world_size() > 1:
+        about |= {"processes": world_size()}
+
+    def now() -> dict[str, Any]:
+        unreadable = {"unreadable": len(images.unreadable)} if images.unreadable else {}
+        return about | {"minutes": round(state.minutes, 2)} | unreadable
+
+    return now
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps there are, and at which of them something happens."""
+
+    per_epoch: int
+    total: int
+    warmup: int
+    checkpoint_every: int
+    snapshots: frozenset[int]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], images: int, world_size: int = 1) -> Plan:
+        """The plan of a configuration on so many images. Raises ValueError if the batch does not fit."""
+        _check_batch(config, images, world_size)
+        per_epoch = images // config["batch_size"]
+        total = per_epoch * config["epochs"]
+        # Most happens early: snapshot times grow as a square, and the last step is always there.
+        count = config["snapshots"]
+        times = {round(total * (i / max(1, count - 1)) ** 2) for i in range(count)}
+        times |= {total} if count else set()
+        warmup = round(per_epoch * config["warmup_epochs"])
+        return cls(
+            per_epoch, total, warmup, config["checkpoint_every"] or per_epoch, frozenset(times)
         )
 
 
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The folder is this run's: process 0 holds it for all."""
-    with contextlib.ExitStack() as stack:
-        from_first(lambda: stack.enter_context(only_process(folder)))
+def _check_batch(config: Mapping[str, Any], images: int, world_size: int) -> None:
+    size = config["batch_size"]
+    if world_size > 1 and (config["method"] != "barlow_twins" or config.get("ablate")):
+        raise ValueError(
+            f"Several processes train Barlow Twins as one; the loss of {config['method']} with these settings would "
+            "be that of each shard. Start one process, or set method=barlow_twins and no ablate."
+        )
+    if size % world_size:
+        near = (size // world_size * world_size, (size // world_size + 1) * world_size)
+        raise ValueError(
+            f"batch_size={size} is that of all {world_size} processes together and must be a multiple of their "
+            f"number. Take {' or '.join(str(n) for n in near if n)}."
+        )
+    if size > images:
+        raise ValueError(
+            f"batch_size={size} is more than the {images} images there are. Take a smaller batch or more images."
+        )
+
+
+@dataclass
+class Loop:
+    """The training loop: a plan, carried out on a state, and written down."""
+
+    config: Mapping[str, Any]
+    plan: Plan
+    state: TrainingState
+    images: ImageSet | ImageStream
+    writer: RunWriter
+    progress: bool = False
+    on_snapshot: Callable[[int, Tensor], None] | None = None
+
+    def steps(self) -> Iterator[int]:
+        """Train from the state's step to the plan's last. Yields the number of each step when it is done."""
+        config, plan, state, computer = self.config, self.plan, self.state, self.state.computer
+        model, bar = self._prepare()
+        with bar, computer.repeatable(), StopRequest() as stop:
+            if state.step == 0:
+                self._watch()
+            while state.step < plan.total:
+                for batch in self._epoch():
+                    # Draw two views of every image. Modules such as dropout draw from torch's own generators: their
+                    # seed follows from the step, so that a resumed run draws what it would have drawn.
+                    computer.seed(state.module_seed(rank()))
+                    view1, view2 = map(
+                        computer.place, self._twins(batch, config["batch_size"], state.generator)
+                    )
+                    # Embed both views. The loss says how far C, the correlations between the embeddings of the one
+                    # and of the other, is from the identity.
+                    with computer.autocast():
+                        loss, metrics = model(view1, view2)
+                    # Take a step. The rate follows from the step, too: nothing of it has to be saved. Up to the log
+                    # nothing here asks for a value, which would wait until the device has computed it.
+                    factor = warmup_cosine(state.step, plan.total, plan.warmup, config["final_lr"])
+                    metrics["lr"] = set_learning_rate(state.optimizer, factor)
+                    state.optimizer.zero_grad(set_to_none=True)
+                    published_scale(loss, config["reference_processes"]).backward()
+                    state.optimizer.step()
+                    state.step += 1
+                    state.model.after_step(
+                        state.step, plan.total
+                    )  # where a teacher follows, as in BYOL
+                    # Log, look at C, save. A signal may have come to one process alone: all must agree to stop, or
+                    # the others would wait for it in the next step.
+                    bar.update()
+                    finished = state.step == plan.total
+                    if state.step % config["log_every"] == 0 or finished or state.step == 1:
+                        self._log(metrics, bar)
+                    if state.step in plan.snapshots:
+                        self._watch()
+                    signum = agree(stop.signum or 0)
+                    if finished or signum or state.step % plan.checkpoint_every == 0:
+                        self._checkpoint()
+                    if signum and not finished:
+                        self._stop(signum)
+                    yield state.step
+
+    def _prepare(self) -> tuple[nn.Module, tqdm]:
+        """What the loop needs at every step."""
+        config, state = self.config, self.state
+        self.images = self.images.on(state.computer.device)
+        self.views = build_views(config)
+        self.probe = self._twins_to_watch()
+        self.minutes_before, self.began = state.minutes, time.perf_counter()
+        self.clock, self.timed_step = (
+            self.began,
+            state.step,
+        )  # since when, and since which step, the rate is measured
+        model = state.model.train()
+        model = data_parallel(torch.compile(model) if config["compile"] else model)
+        precision = state.computer.describe()["precision"]
+        precision += f", {world_size()} processes" if world_size() > 1 else ""
+        if rank() == 0:
+            log.info("%s, %d steps, %s", self.images, self.plan.total, precision)
+        hidden = not self.progress or rank() > 0
+        where = {"total": self.plan.total, "initial": state.step, "unit": "step"}
+        return model, tqdm(desc=config["name"], disable=hidden, **where)
+
+    def _epoch(self) -> Iterator[Any]:
+        """The batches of this epoch that are still to come; of each this process's shard."""
+        size, done = self.config["batch_size"], self.state.step % self.plan.per_epoch
+        order = self.state.order(len(self.images), new_epoch=done == 0)
+        rows = shares(order, size, rank(), world_size())[done:]
+        return self.images.batches(rows, itertools.count(self.state.module_seed()))
+
+    def _twins(self, batch: Any, total: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Both views of this process's shard of a batch of ``total``. All processes draw for all of it."""
+        shard = own_rows(total // world_size(), active_group())
+        device = self.state.computer.device
+        return self.images.twins(batch, self.views, generator, device, shard, total)
+
+    def _twins_to_watch(self) -> tuple[Tensor, Tensor]:
+        """Two views of a fixed batch, from a generator of their own: C is always looked at on these."""
+        generator = torch.Generator().manual_seed(self.config["seed"] + 1)
+        count = min(self.config["probe_size"], len(self.images))
+        count -= count % world_size()
+        rows = torch.randperm(len(self.images), generator=generator)[:count]
+        rows = rows[own_rows(count // world_size(), active_group())]
+        return self._twins(self.images.load(rows), count, generator)
+
+    @contextmanager
+    def _untimed(self) -> Iterator[None]:
+        """What is done inside does not count as training in the images per second."""
+        began = time.perf_counter()
         yield
+        self.clock += time.perf_counter() - began
 
+    def _log(self, metrics: Mapping[str, Tensor | float], bar: tqdm) -> None:
+        step, names = self.state.step, [k for k in metrics if k != "lr"]
+        values = dict(zip(names, torch.stack([metrics[k] for k in names]).tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            self._give_up(f"The loss is {values['loss']} at step {step}")
+        now, before = time.perf_counter(), self.clock
+        rate = (step - self.timed_step) * self.config["batch_size"] / (now - before)
+        self.clock, self.timed_step = now, step
+        values |= {
+            "lr": metrics["lr"],
+            "epoch": step / self.plan.per_epoch,
+            "images_per_second": rate,
+        }
+        self.writer.metrics(step, values)
+        shown = {"loss": f"{values['loss']:.4g}"}
+        if self.state.model.method == "barlow_twins":
+            shown["invariance"] = f"{values['on_diag_loss']:.1f}"
+            shown["redundancy"] = f"{self.config['lambd'] * values['off_diag_loss']:.1f}"
+        bar.set_postfix(shown, images=f"{rate:.0f}/s", refresh=False)
 
-def _open(
-    folder: Path, state: TrainingState, plan: Plan, resume: bool, environment: Mapping[str, Any]
-) -> RunWriter | None:
-    """Begin the run folder, or take it up where the last good checkpoint left it. Process 0 gets the writer."""
-    if resume:
-        state.load(folder)
-        _refuse_to_shorten(folder, state, plan)
-    from_first(lambda: _begin(folder, state, plan, resume, environment))
-    return RunWriter(folder) if rank() == 0 else None
+    def _watch(self) -> None:
+        """Keep C of the fixed batch, and show it to who wants to see it."""
+        if not self.plan.snapshots:
+            return
+        computer, dims = self.state.computer, self.config["snapshot_dims"]
+        with self._untimed():
+            with computer.autocast():
+                c = self.state.model.cross_correlation(*map(computer.place, self.probe))
+            c = c[:dims, :dims].float().cpu()
+            self.writer.snapshot(self.state.step, c)
+            if self.on_snapshot is not None and rank() == 0:
+                with alone():
+                    self.on_snapshot(self.state.step, c)
 
+    def _checkpoint(self) -> None:
+        with self._untimed():
+            if not self.state.is_finite():
+                self._give_up(f"A weight is no longer finite at step {self.state.step}")
+            self.state.minutes = self.minutes_before + (time.perf_counter() - self.began) / 60
+            self.writer.checkpoint(self.state)
 
-def _begin(folder, state, plan, resume, environment) -> None:
-    if not resume:
-        _refuse_a_run(folder)  # again: it may have been begun since
-        remove_checkpoints(folder)
-    writer = RunWriter(folder)
-    writer.rewind(state.step if resume else -1)
-    if state.step < plan.total:
-        writer.unfinish()
-    if not resume:
-        state.save(folder)  # from now on the run can be resumed, whatever happens
-    writer.start(state.config, environment)
+    def _stop(self, signum: int) -> None:
+        text = f"Stopped and saved at step {self.state.step} of {self.plan.total}."
+        if rank() == 0:
+            job = requeue() if signum == USR1 else None
+            text += f" Job {job} is requeued." if job else f" {how_to_resume(self.writer.path)}"
+        raise TrainingInterrupted(text, signum)
 
-
-def _refuse_to_shorten(folder: Path, state: TrainingState, plan: Plan) -> None:
-    if state.step > plan.total:
-        raise ValueError(
-            f"The run in {folder} has done {state.step} steps, and epochs={state.config['epochs']} are only "
-            f"{plan.total}. Resume with epochs={-(-state.step // plan.per_epoch)} or more, or start in another "
-            "folder."
-        )
-
-
-def _finish(writer: RunWriter, state: TrainingState, environment: Mapping[str, Any]) -> None:
-    writer.environment(environment)
-    writer.weights(state.model)
-
-
-def _unreadable(data: ImageSet | ImageStream) -> dict[str, int]:
-    """For environment.json: how many files could not be read."""
-    files = data.unreadable if isinstance(data, ImageStream) else data.skipped
-    return {"unreadable": len(files)} if files else {}
-
-
-def _run_folder(name: str, out: str | Path | None, resume: bool | str) -> tuple[Path, bool]:
-    """The folder of a new run, or of the one to resume; and whether it is resumed."""
-    if resume not in (True, False, "auto"):
-        raise ValueError(f"resume must be True, False or 'auto', got {resume!r}.")
-    if out is not None or resume:
-        folder = Path(out) if out is not None else Path("runs") / name
-        if resume == "auto":
-            resume = any((folder / c).exists() for c in (NEWEST, PREVIOUS))
-        if resume:
-            find_checkpoints(folder)
-        else:
-            _refuse_a_run(folder)
-        return folder, bool(resume)
-    folder, number = Path("runs") / name, 1
-    while (folder / "config.yaml").exists():
-        number += 1
-        folder = Path("runs") / f"{name}-{number}"
-    return folder, False
-
-
-def _refuse_a_run(folder: Path) -> None:
-    if (folder / "config.yaml").exists():
-        raise FileExistsError(
-            f"{folder} holds a run already. Give resume=True (--resume on the command line) to go on with it, or "
-            "another folder."
+    def _give_up(self, what: str) -> None:
+        raise TrainingDiverged(
+            f"{what}. The last good checkpoint is {self.writer.path / NEWEST}. Try a "
+            f"lower lr (it is {self.config['lr']}), a longer warm-up, or precision='float32'."
         )

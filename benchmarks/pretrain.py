@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,12 +32,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from barlow_edu.config import load_config
+from barlow_edu.config import build_model, load_config
 from barlow_edu.data import load_images
-from barlow_edu.loop import Loop, _plan
 from barlow_edu.models import build_encoder
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.state import TrainingState
+from barlow_edu.storage.run_folder import RunWriter
+from barlow_edu.training import Loop, Plan
 
 BAR = 3.0
 WORKERS = (0, 1, 2)
@@ -56,32 +58,28 @@ class Ours:
     name = "ours"
 
     def __init__(self, settings: dict, images, **options):
-        config = load_config(None, data="garments", views="cifar", **settings, **options)
-        self.computer = Computer.choose(config)
-        state = TrainingState(config, self.computer, images)
-        plan = _plan(config, len(images))
-        self.loop = Loop(config, plan, self.computer, state, None, images, False, None)
-        self.loop._prepare()
-        self.batches = iter(())
+        never = {"epochs": 10**6, "log_every": 10**9, "checkpoint_every": 10**9, "snapshots": 0}
+        config = load_config(None, data="garments", views="cifar", **settings, **never, **options)
+        self.computer, self.folder = Computer.choose(config), tempfile.TemporaryDirectory()
+        state = TrainingState(config, build_model(config), self.computer, images.fingerprint())
+        plan, writer = Plan.of(config, len(images)), RunWriter(self.folder.name)
+        self.loop = Loop(config, plan, state, images, writer)
 
-    def steps(self, workers: int) -> Iterator[None]:
+    def steps(self, workers: int) -> Iterator[int]:
         """Train; one step every time the iterator is asked."""
-        while True:
-            for rows in self.loop._rest_of_epoch():
-                self.loop._step(rows)
-                yield
+        return self.loop.steps()
 
     def parts(self) -> dict[str, Callable[[], object]]:
         """Functions that do a part of a step."""
         loop, model = self.loop, self.loop.state.model
-        rows = torch.arange(loop.config["batch_size"])
+        images, rows = loop.images.images, torch.arange(loop.config["batch_size"])
         place = self.computer.place
-        views = [place(v) for v in loop.views(loop.images[rows], loop.state.generator)]
+        views = [place(v) for v in loop.views(images[rows], loop.state.generator)]
         with self.computer.autocast(), torch.no_grad():
             z = [model.embed(v).float() for v in views]
         loss = partial(_loss_alone, lambda a, b: _ours_loss(model, a, b), z)
         return {
-            "views": lambda: loop.views(loop.images[rows], loop.state.generator),
+            "views": lambda: loop.views(images[rows], loop.state.generator),
             "loss": loss,
             "optimizer": loop.state.optimizer.step,
         }

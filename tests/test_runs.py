@@ -9,7 +9,9 @@ import torch
 from tiny import CONFIG, tiny_encoder, tiny_images
 
 import barlow_edu as be
-from barlow_edu.runs import RunWriter, record
+from barlow_edu.runs import record
+from barlow_edu.storage.files import write_json
+from barlow_edu.storage.run_folder import RunWriter
 from barlow_edu.training import pretrain
 
 
@@ -45,9 +47,9 @@ def test_the_best_run_on_some_images_is_found_by_what_it_scored(run, records):
         ("c", "x-100", 0.9),
         ("d", "x", 0.5),
     ):
-        writer = RunWriter(record(run, name).path)
-        writer.environment({"data": label})
-        writer.evaluation({"rows": {"trained encoder": {"knn": knn}}})
+        path = record(run, name).path
+        write_json(path / "environment.json", {"data": label})
+        write_json(path / "evaluation.json", {"rows": {"trained encoder": {"knn": knn}}})
     record(run, "not_evaluated")
     assert be.best_run("x").path.name == "b"
     assert be.best_run("x-100").path.name == "c"
@@ -117,7 +119,7 @@ def test_records_are_not_overwritten_and_must_be_finished(run, records, tmp_path
     record(run, "kept")
     with pytest.raises(FileExistsError, match="kept exists. Remove it first"):
         record(run, "kept")
-    with pytest.raises(ValueError, match="that of a folder, without a path, got '../kept'"):
+    with pytest.raises(ValueError, match="that of a folder, without a path and .*, got '../kept'"):
         record(run, "../kept")
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.yaml").write_text("{}")
@@ -131,7 +133,7 @@ def test_a_run_is_read_when_it_is_asked_for(tmp_path):
     writer = RunWriter(tmp_path)
     writer.metrics(1, {"loss": 1 / 3})
     writer.snapshot(1, torch.eye(2))
-    writer.evaluation({"k": 5})
+    write_json(tmp_path / "evaluation.json", {"k": 5})
     assert run.metrics == [{"step": 1, "loss": 0.333333}]
     assert run.snapshots[1].tolist() == [[1, 0], [0, 1]]
     assert run.evaluation == {"k": 5}

@@ -13,12 +13,12 @@ from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
-from barlow_edu import state as checkpoints
 from barlow_edu import training
 from barlow_edu.config import load_config
 from barlow_edu.models import ENCODERS
 from barlow_edu.numerics.devices import Computer
-from barlow_edu.training import TrainingDiverged, _plan, pretrain
+from barlow_edu.storage import checkpoints
+from barlow_edu.training import Plan, TrainingDiverged, pretrain
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -56,13 +56,13 @@ def equal(a, b):
 @pytest.fixture
 def built(monkeypatch):
     """The models that are built, newest first, so that a test can spoil one."""
-    models, original = [], checkpoints.build_model
+    models, original = [], training.build_model
 
     def build_and_remember(config):
         models.insert(0, original(config))
         return models[0]
 
-    monkeypatch.setattr(checkpoints, "build_model", build_and_remember)
+    monkeypatch.setattr(training, "build_model", build_and_remember)
     return models
 
 
@@ -320,18 +320,17 @@ def test_a_step_waits_for_the_device_only_to_log(tmp_path, images, monkeypatch):
                 reads.append(len(steps))
             return function(*args, **(kwargs or {}))
 
-    step, stacked, stack = training.Loop._step, [], torch.stack
+    factor, stacked, stack = training.warmup_cosine, [], torch.stack
 
-    def watched(loop, rows):
-        steps.append(loop.state.step)
-        with Watch():
-            return step(loop, rows)
+    def count_steps(step, *arguments):
+        steps.append(step)
+        return factor(step, *arguments)
 
     def count(tensors, *arguments):
         stacked.append(len(steps))
         return stack(tensors, *arguments)
 
-    monkeypatch.setattr(training.Loop, "_step", watched)
+    monkeypatch.setattr(training, "warmup_cosine", count_steps)
     monkeypatch.setattr(torch, "stack", count)
     train(tmp_path / "run", images, optimizer="sgd", log_every=4, snapshots=0)
     assert len(steps) == 10 and reads == []
@@ -471,7 +470,11 @@ def test_nothing_to_resume_is_told_and_nothing_is_made(tmp_path, images):
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, images):
-    checkpoints.write_checkpoint(tmp_path, {"weights": torch.zeros(1)})
+    content = {"weights": torch.zeros(1)}
+    torch.save(content, tmp_path / "checkpoint.pt")  # by another program
+    with pytest.raises(ValueError, match="is not a checkpoint of this version of .* Move it away"):
+        train(tmp_path, images, resume=True)
+    checkpoints.write_checkpoint(tmp_path, content | {"format": 1})  # by an older version
     with pytest.raises(ValueError, match="is not a checkpoint of this version"):
         train(tmp_path, images, resume=True)
 
@@ -573,7 +576,7 @@ def test_an_image_set_can_be_named(tmp_path):
 
 
 def test_a_plan_looks_more_often_early():
-    plan = _plan(load_config(CONFIG, epochs=100, snapshots=24), 85)
+    plan = Plan.of(load_config(CONFIG, epochs=100, snapshots=24), 85)
     steps = sorted(plan.snapshots)
     assert (steps[0], steps[-1], plan.total) == (0, 500, 500)
     assert (np.diff(steps, 2) >= -1).all()  # the gaps grow

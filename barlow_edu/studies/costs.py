@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barlow_edu.config import build_views
+from barlow_edu.config import build_model, build_views
 from barlow_edu.data import load_images
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.state import TrainingState
@@ -66,7 +66,7 @@ def _state(config: Mapping[str, Any]) -> tuple[TrainingState, tuple[Tensor, Tens
     """A model with its optimizer, and one batch of twins on its device."""
     images = load_images(config["data"], config["root"], "train", config["limit"])
     computer = Computer.choose(config)
-    state = TrainingState(config, computer, images)
+    state = TrainingState(config, build_model(config), computer, images.fingerprint())
     state.model.train()
     twins = build_views(config)(images.images[: config["batch_size"]], state.generator)
     return state, tuple(map(computer.place, twins))

@@ -10,9 +10,10 @@ import torch
 from tiny import CONFIG, TinyEncoder, tiny_images
 from torch import nn
 
-from barlow_edu import state as checkpoints
 from barlow_edu.models import ENCODERS
-from barlow_edu.training import TrainingInterrupted, pretrain
+from barlow_edu.storage import checkpoints
+from barlow_edu.storage.interrupts import TrainingInterrupted
+from barlow_edu.training import pretrain
 
 # 16 epochs of 5 steps; checkpoints fall within epochs; every step is logged
 LONG = {**CONFIG, "encoder": "forgetful", "epochs": 16, "log_every": 1, "checkpoint_every": 7}

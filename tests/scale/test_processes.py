@@ -13,17 +13,17 @@ from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
 from together import KILLED, STEPS, TOGETHER, TOLD
 from torch import nn
 
-from barlow_edu import state as checkpoints
-from barlow_edu.config import load_config
-from barlow_edu.loop import _plan
+from barlow_edu.config import build_model, load_config
 from barlow_edu.models import BarlowTwinsModel
 from barlow_edu.numerics import distributed
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.recompute import save_memory
 from barlow_edu.scale.planner import MemoryMeter
 from barlow_edu.scale.processes import run_processes
+from barlow_edu.state import TrainingState
+from barlow_edu.storage.checkpoints import read_checkpoint
 from barlow_edu.storage.interrupts import TrainingInterrupted
-from barlow_edu.training import pretrain
+from barlow_edu.training import Plan, pretrain
 
 HERE = Path(__file__).parents[1] / "helpers"
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
@@ -69,7 +69,7 @@ def test_one_process_then_two_of_which_one_is_killed_and_one_told_then_one_again
     assert "exitcode: -9" in told, told  # torchrun saw the first one die
     for rank in (0, 1):  # one was told, both stopped
         assert f"process {rank}: Stopped and saved at step {TOLD} of {STEPS}" in told, told
-    assert checkpoints.read_checkpoint(out)["step"] == TOLD
+    assert read_checkpoint(out)["step"] == TOLD
     run = pretrain(TOGETHER, out, tiny_images(), resume=True, progress=False)
     assert [m["step"] for m in run.metrics] == list(range(1, STEPS + 1))
     assert run.snapshots.keys() == whole.snapshots.keys()
@@ -88,8 +88,6 @@ class TinyStart:
 
     @staticmethod
     def weight():
-        from barlow_edu.config import build_model
-
         return build_model(load_config(TOGETHER)).encoder.body[0].weight.detach()
 
 
@@ -137,13 +135,13 @@ def test_processes_share_a_run_and_its_errors(tmp_path, tiny):
 def test_a_batch_that_cannot_be_shared_names_its_neighbours(tiny):
     config = load_config(CONFIG, batch_size=3)
     with pytest.raises(ValueError, match="all 8 processes together .* Take 8.$"):
-        _plan(config, 80, 8)
-    assert _plan(load_config(CONFIG), 85, 4) == _plan(load_config(CONFIG), 85)
+        Plan.of(config, 80, 8)
+    assert Plan.of(load_config(CONFIG), 85, 4) == Plan.of(load_config(CONFIG), 85)
 
 
 def test_other_methods_are_refused_in_several_processes(tiny):
-    with pytest.raises(ValueError, match="the loss of simclr .* would be that of each share"):
-        _plan(load_config(CONFIG, method="simclr"), 80, 2)
+    with pytest.raises(ValueError, match="the loss of simclr .* would be that of each shard"):
+        Plan.of(load_config(CONFIG, method="simclr"), 80, 2)
 
 
 # --- SLURM --------------------------------------------------------------------------------------
@@ -206,7 +204,7 @@ def test_the_slurm_script_starts_every_process_as_torchrun_would(tmp_path):
         "SLURM_NTASKS": "4",
         "SLURM_NNODES": "2",
     }
-    script = HERE.parent / "barlow_edu" / "configs" / "slurm.sh"
+    script = HERE.parents[1] / "barlow_edu" / "configs" / "slurm.sh"
     command = ["bash", script, "imagenet_resnet50", "--set", "epochs=3"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     call = (
@@ -287,7 +285,7 @@ def test_what_cannot_be_exact_is_refused_with_a_reason(tiny):
     ):
         config = load_config(CONFIG, **change)
         with pytest.raises(ValueError, match=told):
-            checkpoints.TrainingState(config, Computer.choose(config), tiny_images())
+            TrainingState(config, build_model(config), Computer.choose(config), "")
     model = nn.Module()
     model.encoder = TinyEncoder()
     save_memory(model, load_config(CONFIG))  # nothing asked for, nothing done

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -15,10 +16,9 @@ from torchvision.transforms import functional as F
 
 from barlow_edu.config import images_for, load_config, open_stream
 from barlow_edu.data import ImageSet
-from barlow_edu.state import fingerprint
 from barlow_edu.storage.interrupts import SIGNALS, TrainingInterrupted
 from barlow_edu.storage.stream import ImageStream, shares
-from barlow_edu.training import Loop, pretrain
+from barlow_edu.training import pretrain
 from barlow_edu.views import TwinViews
 
 SHAPES = ((60, 40), (30, 50), (20, 20), (90, 64))  # width, height
@@ -274,14 +274,14 @@ def test_a_limit_keeps_the_classes_balanced(tree):
 
 
 def test_the_fingerprint_tells_other_files_and_other_pipelines(tree, tmp_path):
-    one = fingerprint(open_stream(configuration(tree)))
-    assert one == fingerprint(open_stream(configuration(tree, workers=2)))
-    assert one != fingerprint(open_stream(configuration(tree, limit=10)))
-    assert one != fingerprint(open_stream(configuration(tree, canvas=20)))
-    assert one != fingerprint(open_stream(configuration(tree, pipeline="per_image")))
+    one = open_stream(configuration(tree)).fingerprint()
+    assert one == open_stream(configuration(tree, workers=2)).fingerprint()
+    assert one != open_stream(configuration(tree, limit=10)).fingerprint()
+    assert one != open_stream(configuration(tree, canvas=20)).fingerprint()
+    assert one != open_stream(configuration(tree, pipeline="per_image")).fingerprint()
     moved = tmp_path / "elsewhere"
     moved.symlink_to(tree)
-    assert one == fingerprint(open_stream(configuration(moved)))
+    assert one == open_stream(configuration(moved)).fingerprint()
 
 
 # training
@@ -292,22 +292,16 @@ def weights(run):
 
 
 @pytest.mark.parametrize("pipeline", ["decode_once", "per_image"])
-def test_a_streamed_run_resumes_exactly(tree, tmp_path, pipeline, monkeypatch):
-    config = configuration(tree, pipeline=pipeline)
+def test_a_streamed_run_resumes_exactly(tree, tmp_path, pipeline):
+    config = configuration(tree, pipeline=pipeline, snapshots=99)
     whole = pretrain(config, tmp_path / "whole", progress=False)
-    step = Loop._step
 
-    def stop_at_seven(loop, batch):
-        out = step(loop, batch)
-        if loop.state.step == 7:
-            loop._checkpoint()
-            raise TrainingInterrupted("stopped", 2)
-        return out
+    def stop_at_seven(step, c):
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Loop, "_step", stop_at_seven)
-    with pytest.raises(TrainingInterrupted):
-        pretrain(config, tmp_path / "cut", progress=False)
-    monkeypatch.setattr(Loop, "_step", step)
+    with pytest.raises(TrainingInterrupted, match="saved at step 7"):
+        pretrain(config, tmp_path / "cut", progress=False, on_snapshot=stop_at_seven)
     cut = pretrain(config | {"workers": 1}, tmp_path / "cut", resume=True, progress=False)
     assert torch.equal(weights(whole), weights(cut))
     assert whole.metrics[-1]["loss"] == cut.metrics[-1]["loss"]

@@ -1,0 +1,224 @@
+"""The run folder while a run trains: begun or taken up again, held, written to, ended.
+
+In a group of processes all call the same functions, and process 0 alone reads and writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from barlow_edu.numerics.distributed import from_first, rank
+from barlow_edu.storage.checkpoints import (
+    NEWEST,
+    PREVIOUS,
+    find_checkpoints,
+    remove_checkpoints,
+)
+from barlow_edu.storage.files import (
+    DiskFull,
+    append,
+    only_process,
+    replacing,
+    write_json,
+    write_text,
+    write_yaml,
+)
+
+log = logging.getLogger("barlow_edu")
+
+
+def choose_folder(name: str, out: str | Path | None, resume: bool | str) -> tuple[Path, bool]:
+    """The folder of a new run, or of the one to resume; and whether it is resumed.
+
+    Raises ValueError for another ``resume`` than True, False or "auto", FileNotFoundError if there is nothing to
+    resume, and FileExistsError if the folder of a new run holds one already.
+    """
+    if resume not in (True, False, "auto"):
+        raise ValueError(f"resume must be True, False or 'auto', got {resume!r}.")
+    folder, number = Path(out) if out is not None else Path("runs") / name, 1
+    if resume == "auto":
+        resume = any((folder / checkpoint).exists() for checkpoint in (NEWEST, PREVIOUS))
+    elif out is None and not resume:
+        while (folder / "config.yaml").exists():
+            number += 1
+            folder = Path("runs") / f"{name}-{number}"
+    if resume:
+        find_checkpoints(folder)
+    else:
+        _refuse_a_run(folder)
+    return folder, bool(resume)
+
+
+def how_to_resume(folder: Path) -> str:
+    """For the user, whose run has stopped."""
+    return (
+        "To go on: pretrain(...) as before with "
+        f"out={str(folder)!r} and resume=True, or on the command line "
+        f'python -m barlow_edu pretrain "{folder / "config.yaml"}" --out "{folder}" --resume'
+    )
+
+
+@contextlib.contextmanager
+def open_run(
+    folder: Path, resume: bool, state: Any, total: int, about: Callable[[], Mapping[str, Any]]
+) -> Iterator[RunWriter]:
+    """Hold a run folder while the block trains: begin it, or take it up where the last good checkpoint left it.
+
+    state: a TrainingState, of which ``config``, ``step``, ``load``, ``save`` and ``weights`` are used. total: the
+    steps of the whole run. about: what is to stand in environment.json; asked at the beginning and at the end. If
+    the block ends well, the weights are written and the run is finished.
+
+    Raises FolderInUse if another process trains there, FileExistsError if another has begun a run there since,
+    ValueError if the run has done more than ``total`` steps, and DiskFull, saying how to go on.
+    """
+    with contextlib.ExitStack() as stack:
+        from_first(lambda: stack.enter_context(only_process(folder)))
+        try:
+            if resume:
+                state.load(folder)
+                _refuse_to_shorten(folder, state, total)
+            writer = RunWriter(folder)
+            from_first(lambda: writer.begin(state, resume, total, about()))
+            yield writer
+            from_first(lambda: writer.finish(state.weights(), about()))
+        except DiskFull as error:
+            raise DiskFull(f"{error} Free some space. {how_to_resume(folder)}") from error
+
+
+def _refuse_a_run(folder: Path) -> None:
+    if (folder / "config.yaml").exists():
+        raise FileExistsError(
+            f"{folder} holds a run already. Give resume=True (--resume on the command line) to go on with it, or "
+            "another folder."
+        )
+
+
+def _refuse_to_shorten(folder: Path, state: Any, total: int) -> None:
+    if state.step > total:
+        epochs = state.config["epochs"]
+        raise ValueError(
+            f"The run in {folder} has done {state.step} steps, and epochs={epochs} are only {total}. Resume with "
+            f"epochs={-(-state.step * epochs // total)} or more, or start in another folder."
+        )
+
+
+def _in_process_0(write: Callable[..., None]) -> Callable[..., None]:
+    """Only process 0 writes, for all; and only into a folder that is still where it was."""
+
+    @functools.wraps(write)
+    def method(self: RunWriter, *arguments: Any) -> None:
+        if rank() > 0:
+            return
+        if not self.path.is_dir():
+            raise FileNotFoundError(
+                f"{self.path} is gone: it was renamed or removed while the run wrote to it. Give it its name back, "
+                "and resume the run."
+            )
+        write(self, *arguments)
+
+    return method
+
+
+class RunWriter:
+    """Writes a run folder while training goes on. Whatever is written is written whole, or not at all."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def begin(self, state: Any, resume: bool, total: int, about: Mapping[str, Any]) -> None:
+        """Make the folder that of ``state``: nothing is left in it of an earlier run, or of steps to come."""
+        if not resume:
+            _refuse_a_run(self.path)  # again: one may have been begun since
+            remove_checkpoints(self.path)
+        self.rewind(state.step if resume else -1)
+        if (
+            state.step < total
+        ):  # what only a finished run has; the encoder first, which says that it is one
+            for name in ("encoder.safetensors", "projector.safetensors", "evaluation.json"):
+                (self.path / name).unlink(missing_ok=True)
+        if not resume:
+            state.save(self.path)  # from now on the run can be resumed, whatever happens
+        write_yaml(self.path / "config.yaml", state.config)
+        write_json(self.path / "environment.json", dict(about))
+
+    def finish(self, weights: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any]) -> None:
+        """Keep the weights, and write (again) where the run took place."""
+        write_json(self.path / "environment.json", dict(about))
+        for name in ("projector", "encoder"):  # in this order: with the encoder the run is finished
+            write_weights(self.path / f"{name}.safetensors", weights[name])
+
+    def rewind(self, step: int) -> None:
+        """Drop what came after ``step`` (a resumed run writes it again), and what a crash left damaged."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = read_metrics(path)
+            before = [line + "\n" for line, values in lines if values and values["step"] <= step]
+            if "".join(before).encode() != path.read_bytes():
+                write_text(path, "".join(before))
+        for file in (self.path / "snapshots").glob("c_*.npy"):
+            if int(file.stem[2:]) > step:
+                file.unlink()
+        for file in [*self.path.glob(".*.part"), *self.path.glob("snapshots/.*.part")]:
+            file.unlink()
+
+    @_in_process_0
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line, whole or not at all."""
+        rounded = {k: float(f"{v:.6g}") if math.isfinite(v) else v for k, v in values.items()}
+        append(self.path / "metrics.jsonl", json.dumps({"step": step, **rounded}) + "\n")
+
+    @_in_process_0
+    def snapshot(self, step: int, c: Tensor) -> None:
+        """Keep one C, as float16."""
+        content = io.BytesIO()
+        np.save(content, c.cpu().numpy().astype(np.float16))
+        with replacing(self.path / "snapshots" / f"c_{step:07d}.npy") as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+    @_in_process_0
+    def checkpoint(self, state: Any) -> None:
+        """Save the state, so that the run can go on from here."""
+        state.save(self.path)
+
+
+def read_metrics(path: Path) -> list[tuple[str, dict[str, float] | None]]:
+    """The lines of a metrics.jsonl and what they say; None for one that a crash left damaged."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            values = None
+        whole = isinstance(values, dict) and isinstance(values.get("step"), int)
+        lines.append((line, values if whole else None))
+    return lines
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a state dict as safetensors."""
+    with replacing(path) as temporary:
+        # Not by save_file: its error for a full disk is not the system's.
+        temporary.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """What a file of weights holds; halved ones in float32 again. Raises ValueError for a damaged file."""
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return {k: v.float() if v.dtype == torch.float16 else v for k, v in weights.items()}

@@ -143,20 +143,20 @@ class _Missing(nn.Module):
 def load_run(path: str | Path) -> Run:
     """A run by folder, or by the name of a recorded one (``data/runs/NAME``).
 
-    Raises FileNotFoundError naming the recorded runs there are, and ValueError if the folder holds a sweep.
+    Raises FileNotFoundError naming the recorded runs there are, and ValueError if the folder holds a study.
 
     >>> load_run("garments_quick")
     Run('garments_quick')
     """
     for folder in (Path(path), data_dir() / "runs" / str(path)):
-        if (folder / "sweep.json").exists():
+        if (folder / "study.yaml").exists():
             raise ValueError(
-                f"{folder} holds a sweep, not a run: use barlow_edu.studies.lambda_sweep.load_sweep."
+                f"{folder} holds a study, not a run: read it with barlow_edu.studies.study.Study."
             )
         if (folder / "config.yaml").exists():
             return Run(folder)
     folders = (f.parent for f in (data_dir() / "runs").glob("[!.]*/config.yaml"))
-    recorded = sorted(folder.name for folder in folders if not (folder / "sweep.json").exists())
+    recorded = sorted(folder.name for folder in folders)
     raise FileNotFoundError(
         f"No run at {str(path)!r}.{did_you_mean(str(path), recorded)} Recorded runs: "
         f"{', '.join(recorded) or 'none'}."

@@ -24,12 +24,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from barlow_edu.studies.ablations import load_experiment
 from barlow_edu.studies.relatives import load_comparison
+from barlow_edu.studies.study import Study, mean_interval
 
 # Columns of the record: name, margin, and how a difference is written.
 KEYS: dict[str, tuple[str, float, str]] = {
@@ -39,6 +40,7 @@ KEYS: dict[str, tuple[str, float, str]] = {
     "effective_rank_z": ("effective rank of z", 1.0, ""),
     "effective_rank_h": ("effective rank of h", 1.0, ""),
 }
+Source = Callable[[str], Study]  # name of an experiment -> its record
 FITTING = {
     "above": {"above"},
     "below": {"below"},
@@ -56,7 +58,7 @@ class Effect(NamedTuple):
     key: str = "knn"
 
     @property
-    def found(self) -> str:
+    def word(self) -> str:
         """ "alike", "above", "below" or "undecided", see the module's text."""
         margin = KEYS[self.key][1]
         if -margin < self.low and self.high < margin:
@@ -113,33 +115,22 @@ def effect(
     key: what the values are. table: all variants of the experiment, (variants, seeds), to pool the spread over;
     default, these two. Raises ValueError if there are fewer than two seeds: one has no spread.
     """
-    from scipy.stats import t
-
     x, y = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
     if x.ndim != 1 or len(x) < 2:
         raise ValueError(f"An interval needs two seeds or more, got {x.tolist()}.")
-    paired = y.ndim == 1
-    if table is None:
-        table = np.stack((x, y)) if paired else x[None]
-    rest = table - table.mean(1, keepdims=True)
-    rest = rest - rest.mean(0) if paired else rest
-    freedom = (len(table) - paired) * (len(x) - 1)
-    error = ((1 + paired) * np.square(rest).sum() / freedom / len(x)) ** 0.5
-    mean, half = (x - y).mean(), t.ppf(0.975, freedom) * error
-    return Effect(float(mean), float(mean - half), float(mean + half), key)
+    return Effect(*mean_interval(x, y, table), key)
 
 
-def outcome(prediction: Prediction, found: Effect | None) -> str:
+def outcome(prediction: Prediction, effect: Effect | None) -> str:
     """ "holds", "fails", "open", or "not recorded"."""
     if prediction.relation not in FITTING:
         known = ", ".join(FITTING)
         raise ValueError(f"A relation is one of {known}, got {prediction.relation!r}.")
-    if found is None:
+    if effect is None:
         return "not recorded"
-    kind = found.found
-    if kind == "undecided":
+    if effect.word == "undecided":
         return "open"
-    return "holds" if kind in FITTING[prediction.relation] else "fails"
+    return "holds" if effect.word in FITTING[prediction.relation] else "fails"
 
 
 def verdict(outcomes: Sequence[str]) -> str:
@@ -154,47 +145,46 @@ def verdict(outcomes: Sequence[str]) -> str:
     return "undecided"
 
 
-def record_of(name: str) -> Any:
+def record_of(name: str) -> Study:
     """The record behind a prediction: an experiment of "ablations", or the comparison of "relatives"."""
     return load_comparison() if name == "relatives" else load_experiment(f"ablations/{name}")
 
 
-def measure(prediction: Prediction, source: Callable[[str], Any] = record_of) -> Effect | None:
+def measure(prediction: Prediction, source: Source = record_of) -> Effect | None:
     """What the record says about one prediction; None where there is no record, or not of both for all seeds."""
     variant, other, key = prediction.variant, prediction.other, prediction.key
     try:
         record = source(prediction.experiment)
-        names = getattr(record, "variants", None) or record.methods
-        seeds = {name: tuple(record.column(name, "seed")) for name in names}
+        seeds = {name: tuple(record.column(name, "seed")) for name in record.groups}
         baseline = record.baselines.get(other)
         if len(seeds[variant]) < 2 or baseline is None and seeds[variant] != seeds[other]:
             return None
         values = record.column(variant, key)
     except (FileNotFoundError, KeyError):
         return None
-    table = [record.column(name, key) for name in names if seeds[name] == seeds[variant]]
+    table = [record.column(name, key) for name in seeds if seeds[name] == seeds[variant]]
     others = record.column(other, key) if baseline is None else baseline
     return effect(values, others, key, np.stack(table))
 
 
-def judge(claim: Claim, source: Callable[[str], Any] = record_of) -> Entry:
+def judge(claim: Claim, source: Source = record_of) -> Entry:
     """The ledger's row of one claim."""
     effects = [measure(p, source) for p in claim.predictions]
     outcomes = [outcome(p, e) for p, e in zip(claim.predictions, effects, strict=True)]
     return Entry(claim, effects, outcomes, verdict(outcomes))
 
 
-def ledger(source: Callable[[str], Any] = record_of) -> list[Entry]:
+def ledger(source: Source = record_of) -> list[Entry]:
     """All claims of ``claims.json``, judged by the record."""
     return [judge(claim, source) for claim in claims()]
 
 
 def claims() -> list[Claim]:
     """The claims that come with the package."""
-    found = json.loads(Path(__file__).with_name("claims.json").read_text(encoding="utf-8"))
+    listed = json.loads(Path(__file__).with_name("claims.json").read_text(encoding="utf-8"))
     return [
         Claim(c["claim"], c["who"], c["paper"], [Prediction(*p) for p in c["predictions"]])
-        for c in found
+        for c in listed
     ]
 
 
@@ -212,10 +202,10 @@ def ledger_table(entries: Sequence[Entry], runs: str = "../data/runs") -> str:
     return "\n".join(rows)
 
 
-def _line(prediction: Prediction, found: Effect | None) -> str:
+def _line(prediction: Prediction, effect: Effect | None) -> str:
     name, _, unit = KEYS[prediction.key]
-    told = f"{found} {unit}".strip() if found else "not recorded"
-    return f"{prediction.variant} − {prediction.other}, {name}: {told}"
+    difference = f"{effect} {unit}".strip() if effect else "not recorded"
+    return f"{prediction.variant} − {prediction.other}, {name}: {difference}"
 
 
 def _folder(name: str) -> str:

@@ -1,6 +1,6 @@
 """The lambda explorer: slide through a recorded sweep, or train while sliding.
 
-``LambdaExplorer`` shows a ``Sweep``. Everything is sent once and drawn in the browser, so that it needs no kernel.
+``LambdaExplorer`` shows a ``Study``. Everything is sent once and drawn in the browser, so that it needs no kernel.
 It comes in three outputs, for each place where a notebook is read:
 
 * a picture: C at five λ and the curves. GitHub and a PDF show this. What was measured travels inside
@@ -25,7 +25,8 @@ import traitlets
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from barlow_edu.studies.lambda_sweep import Sweep, load_sweep
+from barlow_edu.studies.lambda_sweep import load_sweep
+from barlow_edu.studies.study import Study
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
@@ -37,7 +38,7 @@ STRIP = 5  # matrices in the picture
 TITLE = "The lambda explorer"
 
 
-def pack(sweep: Sweep) -> bytes:
+def pack(sweep: Study) -> bytes:
     """All that the explorer shows, compressed: length of the header, JSON header, C of every λ as uint8."""
     dim, dims = len(sweep.rows[0]["spectrum"]), len(sweep.bytes[0])
     redundancy = sweep.column("redundancy")
@@ -75,7 +76,7 @@ def plain(value: float) -> str:
 class LambdaExplorer(anywidget.AnyWidget):
     """Slide through a sweep: C, its spectrum, and where on the curves of kNN and effective rank one is.
 
-    sweep: a ``Sweep`` or where to find one. ``lambd`` is the λ that is shown; set it from Python, or read what
+    sweep: a ``Study`` or where to find one. ``lambd`` is the λ that is shown; set it from Python, or read what
     the reader chose. ``save`` writes a page of its own (.html) or the picture (.png); neither needs a kernel or
     a network. Raises ValueError for a sweep over anything else than λ, or with several seeds.
     """
@@ -86,8 +87,8 @@ class LambdaExplorer(anywidget.AnyWidget):
     spec = traitlets.Dict().tag(sync=True)
     index = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, sweep: Sweep | str | Path = "lambda_sweep"):
-        self.sweep = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
+    def __init__(self, sweep: Study | str | Path = "lambda_sweep"):
+        self.sweep = sweep if isinstance(sweep, Study) else load_sweep(sweep)
         lambdas, dims = self.sweep.values, len(self.sweep.bytes[0])
         if self.sweep.key != "lambd" or lambdas.min() <= 0 or len(set(lambdas)) < len(lambdas):
             raise ValueError(

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import traitlets
 
-from barlow_edu.studies.short_runs import from_bytes, to_bytes
+from barlow_edu.numerics.correlation import from_bytes, to_bytes
 from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
 from barlow_edu.teaching.live import LiveProblem
@@ -56,7 +56,7 @@ class LiveView(anywidget.AnyWidget):
     _esm = asset("explorer.js") + asset("panel.js") + "\nexport default { render: renderNamed };\n"
     _css = asset("explorer.css")
     colours = traitlets.Unicode(colour_table()).tag(sync=True)
-    frame = traitlets.Bytes().tag(sync=True)  # uint8 (D, D), see short_runs.to_bytes
+    frame = traitlets.Bytes().tag(sync=True)  # uint8 (D, D), see to_bytes
     history = traitlets.List().tag(sync=True)  # [step, loss, floor] a frame
     text = traitlets.Unicode().tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from barlow_edu.studies.short_runs import from_bytes
+from barlow_edu.numerics.correlation import from_bytes
 from barlow_edu.teaching import panel
 from barlow_edu.teaching.explorer import LiveLambda
 

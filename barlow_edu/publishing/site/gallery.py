@@ -11,7 +11,7 @@ import yaml
 
 from barlow_edu.runs import Run
 from barlow_edu.storage.places import data_dir
-from barlow_edu.studies.lambda_sweep import Sweep
+from barlow_edu.studies.study import Study
 
 HARDWARE = {
     "data": "images",
@@ -94,10 +94,9 @@ def page_of(path: Path) -> tuple[str, list[str]]:
     environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
     device = {"cpu": "a CPU"}.get(environment["device"], environment["device"])
     where = f"{environment['data']}, {_minutes(environment['minutes'])} on {device}"
-    if (path / "sweep.json").exists():
-        sweep = Sweep(path)
-        title = f"{len(sweep.rows)} trainings, each with another `{sweep.key}`: {where}."
-        middle, config = _sweep(sweep), sweep.config
+    if (path / "study.yaml").exists():
+        study = Study(path)
+        title, middle, config = *_study(study, where), study.settings
     elif (path / "metrics.jsonl").exists():
         run = Run(path)
         c = run.config
@@ -107,7 +106,7 @@ def page_of(path: Path) -> tuple[str, list[str]]:
         )
         middle, config = _run(run), run.config
     else:
-        title, middle, config = _rows(path, where)
+        title, middle, config = f"{path.name}: {where}.", [], {}
     hardware = {HARDWARE[k]: environment[k] for k in HARDWARE if k in environment}
     parts = [*middle, "## Where it ran", table(hardware), "## Configuration"]
     return title, [*parts, f"```yaml\n{yaml.safe_dump(config, sort_keys=False).strip()}\n```"]
@@ -129,15 +128,24 @@ def _run(run: Run) -> list[str]:
     return parts
 
 
-def _sweep(sweep: Sweep) -> list[str]:
-    if sweep.key != "lambd":
-        keys = [k for k in sweep.rows[0] if not isinstance(sweep.rows[0][k], list)]
-        return ["## Results", rows_table(sweep.rows, keys)]
-    from barlow_edu.teaching.explorer import LambdaExplorer
+def _study(study: Study, where: str) -> tuple[str, list[str]]:
+    """One line about several trainings, and what came of them: an explorer, or a table."""
+    count, compared = len(study.rows), _compared(study.baselines)
+    if study.bytes:
+        title = f"{count} trainings, each with another `{study.key}`: {where}."
+        if study.key != "lambd":
+            keys = [k for k, value in study.rows[0].items() if not isinstance(value, list)]
+            return title, ["## Results", rows_table(study.rows, keys)]
+        from barlow_edu.teaching.explorer import LambdaExplorer
 
-    explorer = LambdaExplorer(sweep)
-    shown = picture(explorer.png, explorer.spec["alt"], 700) + explorer.player()
-    return ["## Slide through it", raw(shown), *_compared(sweep.baselines)]
+        explorer = LambdaExplorer(study)
+        shown = picture(explorer.png, explorer.spec["alt"], 700) + explorer.player()
+        return title, ["## Slide through it", raw(shown), *compared]
+    names = ", ".join(METHODS.get(name, name) for name in study.groups)
+    question = study.settings.get("question") or f"{names} on one budget"
+    end = "" if question.endswith(("?", ")")) else "."
+    title = f"{question}{end} {count} trainings: {where}."
+    return title, ["## Results", means_table(study.rows, study.key), *compared]
 
 
 def _compared(baselines: Mapping[str, Any]) -> list[str]:
@@ -147,33 +155,6 @@ def _compared(baselines: Mapping[str, Any]) -> list[str]:
         return []
     told = {BASELINES.get(name, name): f"{100 * v:.1f}" for name, v in numbers.items()}
     return ["## Compared with", table(told)]
-
-
-def _rows(path: Path, where: str) -> tuple[str, list[str], Any]:
-    """A record of several trainings: its question, and a table of its rows."""
-    settings = sorted(path.glob("*.yaml"))
-    config = yaml.safe_load(settings[0].read_text(encoding="utf-8")) if settings else {}
-    found = _found(path)
-    rows = found.get("rows")
-    if not rows:
-        return f"{path.name}: {where}.", [], config
-    kind = "method" if "method" in rows[0] else "variant"
-    names = list(dict.fromkeys(METHODS.get(row[kind], row[kind]) for row in rows))
-    question = config.get("question") or f"{', '.join(names)} on one budget"
-    end = "" if str(question).endswith(("?", ")")) else "."
-    title = f"{question}{end} {len(rows)} trainings: {where}."
-    compared = _compared(found.get("baselines", {}))
-    return title, ["## Results", means_table(rows, kind), *compared], config
-
-
-def _found(path: Path) -> Mapping[str, Any]:
-    """The file of a record that has its rows, of all its files; empty without any."""
-    for file in sorted(path.glob("*.json")):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        rows = found.get("rows") if isinstance(found, dict) else None
-        if isinstance(rows, list) and rows and "seed" in rows[0]:
-            return found
-    return {}
 
 
 def means_table(rows: list[Mapping[str, Any]], kind: str) -> str:

@@ -7,12 +7,24 @@ never says "wrong" and goes on. Only an exercise that was left open (it returns 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import random
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+
+STILL_OPEN = "{}: still open. Replace the three dots, then run this cell again."
+LOST = "The value is right, but autograd lost the way: leave out .item(), float(), .detach() and numpy."
+PARTLY_LOST = (
+    "The value is right, but its gradient is not: a part of it is a plain number for autograd. Leave out "
+    ".item(), float(), .detach() and numpy in every term."
+)
+BY_HEART = " Your function was right on other inputs: does it hold a number that it should take from its arguments?"
 
 
 class NotRight(AssertionError):
@@ -26,22 +38,41 @@ class _Open(Exception):
     """The learner has not written anything yet."""
 
 
+class Shaped(tuple):
+    """Among mistakes: any answer of this shape."""
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Undo what a learner's code does behind the page: random numbers drawn, default dtype, grad mode."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+
+
 def checker(check: Callable[..., None]) -> Callable[..., None]:
-    """Make a checker of a function that raises NotRight when an answer is wrong and returns when it is right."""
+    """Make a checker of a function that raises NotRight when an answer is wrong and returns when it is right.
+
+    The check runs with float32 and gradients, whatever is set on the page, and changes nothing there.
+    """
 
     @functools.wraps(check)
     def run(*answers: Any, **options: Any) -> None:
-        if any(a is ... for a in answers):
-            print(
-                f"{check.__name__}: still open. Replace the three dots, then run this cell again."
-            )
-            return
         try:
-            check(*answers, **options)
+            if any(a is ... for a in answers):
+                raise _Open
+            with untouched(), torch.enable_grad():
+                torch.set_default_dtype(torch.float32)
+                check(*answers, **options)
         except _Open:
-            print(
-                f"{check.__name__}: still open. Replace the three dots, then run this cell again."
-            )
+            print(STILL_OPEN.format(check.__name__))
             return
         except NotRight:
             raise
@@ -57,14 +88,18 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
 
 
 def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
-    """The learner's answer; what it raises, and a change of an input in place, becomes a diagnosis."""
+    """The learner's answer; what it raises, and a change of an input in place, becomes a diagnosis.
+
+    Generators, default dtype and grad mode are as before when it returns.
+    """
     if not callable(function):
         raise NotRight(
             f"Give the function itself, not {type(function).__name__}: check(my_function)."
         )
-    before = [x.clone() if torch.is_tensor(x) else x for x in inputs]
+    before = [x.detach().clone() for x in _tensors(inputs)]
     try:
-        answer = function(*inputs, **options)
+        with untouched():
+            answer = function(*inputs, **options)
     except Exception as error:
         if _is_stub(error):
             raise
@@ -75,12 +110,58 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
         raise _Open
     if answer is None:
         raise NotRight("Your function returned nothing. Is the return statement missing?")
-    for old, new in zip(before, inputs, strict=True):
-        if torch.is_tensor(old) and not _same(old, new):
-            raise NotRight(
-                "Your function changed its input in place. Work on a copy, or without x -= ..."
-            )
+    if not all(map(_same, before, _tensors(inputs))):
+        raise NotRight(
+            "Your function changed its input in place. Work on a copy, or without x -= ..."
+        )
     return answer
+
+
+def judge(
+    function: Callable,
+    worlds: Iterable[tuple],
+    right: Callable,
+    mistakes: Mapping[str, Callable],
+    what: str = "the answer",
+    tolerance: float = 1e-4,
+    look: Callable | None = None,
+) -> None:
+    """Try the learner's function on each of ``worlds``, tuples of inputs; raise NotRight at a wrong answer.
+
+    ``right``, and each of ``mistakes`` (diagnosis -> function), take the same inputs. ``what`` may name inputs
+    by their place, "at N = {0}". ``look(answer, *inputs)`` returns the answer to be compared; it may raise
+    NotRight for what no table of numbers can tell, such as a list where a tensor is wanted.
+    """
+    for place, inputs in enumerate(worlds):
+        answer = attempt(function, *inputs)
+        answer = look(answer, *inputs) if look else answer
+        wrong = {told: functools.partial(f, *inputs) for told, f in mistakes.items()}
+        by_heart = BY_HEART if place else ""
+        compare(answer, right(*inputs), wrong, what.format(*inputs), tolerance, by_heart)
+
+
+def follow(function: Callable, inputs: tuple, right: Callable) -> None:
+    """Raise NotRight unless autograd follows the answer through every term, back to each floating input."""
+    inputs = [
+        x.clone().requires_grad_() if torch.is_tensor(x) and x.is_floating_point() else x
+        for x in inputs
+    ]
+    answer = attempt(function, *inputs)
+    if not (torch.is_tensor(answer) and answer.requires_grad):
+        raise NotRight(LOST)
+    leaves = [x for x in inputs if torch.is_tensor(x) and x.requires_grad]
+    gradients = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(value, leaves, materialize_grads=True)])
+        for value in (answer, right(*inputs))
+    ]
+    if not _close(*gradients, 1e-4):
+        raise NotRight(PARTLY_LOST)
+
+
+def _tensors(inputs: Iterable) -> list[Tensor]:
+    """The tensors among the inputs, and those in lists among them."""
+    every = [y for x in inputs for y in (x if isinstance(x, (list, tuple)) else [x])]
+    return [x for x in every if torch.is_tensor(x)]
 
 
 def _is_stub(error: Exception) -> bool:
@@ -102,35 +183,39 @@ def _rendered(error: Exception) -> list[str]:
     return [f"\x1b[1;31m{type(error).__name__}:\x1b[0m {error}"]
 
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+def _same(a: Tensor, b: Tensor) -> bool:
     """Equal, where NaN equals NaN."""
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    return a.shape == b.shape and torch.allclose(a, b.detach(), rtol=0, atol=0, equal_nan=True)
 
 
 def compare(
     answer: Any,
-    right: torch.Tensor | float,
+    right: Tensor | float,
     mistakes: Mapping[str, Any] | None = None,
     what: str = "the answer",
     tolerance: float = 1e-4,
+    hint: str = "",
 ) -> None:
     """Raise NotRight unless ``answer`` equals ``right`` within ``tolerance`` (relative to its largest value).
 
-    mistakes: diagnosis -> the answer that this mistake gives. The first that fits is told.
+    mistakes: diagnosis -> the answer that this mistake gives, or a kind of answer (Shaped, a dtype), or a function
+    that computes either. The first that fits is the message. hint: what to add where none fits.
     """
-    expected = torch.as_tensor(right, dtype=torch.float64)
+    expected = torch.as_tensor(right).detach().double()
     try:
-        found = torch.as_tensor(answer).detach().double()
+        answer = torch.as_tensor(answer).detach()
+        found = answer.real.double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise NotRight(
             f"{what} must be a tensor or a number, got {type(answer).__name__}."
         ) from error
-    if found.shape == expected.shape and _close(found, expected, tolerance):
+    if _equal(found, expected, tolerance) and not answer.is_complex():
         return
     for diagnosis, wrong in (mistakes or {}).items():
-        wrong = torch.as_tensor(wrong, dtype=torch.float64)
-        if found.shape == wrong.shape and _close(found, wrong, tolerance):
-            raise NotRight(diagnosis)
+        with contextlib.suppress(ArithmeticError):  # a mistake that has no answer here
+            wrong = wrong() if callable(wrong) else wrong
+            if _fits(answer, found, wrong, tolerance):
+                raise NotRight(diagnosis)
     if found.shape != expected.shape:
         raise NotRight(
             f"{what} has shape {tuple(found.shape)}; it should be {tuple(expected.shape)}."
@@ -138,9 +223,33 @@ def compare(
     if torch.isnan(found).any():
         raise NotRight(f"{what} holds NaN. Is something divided by zero?")
     worst = (found - expected).abs().max().item()
-    raise NotRight(f"{what} has the right shape, but the values differ by up to {worst:.3g}.")
+    raise NotRight(f"{what} has the right shape, but the values differ by up to {worst:.3g}.{hint}")
 
 
-def _close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
+def numbers(answer: Any, names: str, count: int | None = None) -> Tensor:
+    """A list of numbers as a float64 tensor. Raises NotRight, with their ``names``, for anything else."""
+    try:
+        values = torch.stack([torch.as_tensor(x).detach().double() for x in answer])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise NotRight(f"Return {names}.") from error
+    if count and values.shape != (count,):
+        raise NotRight(f"Return {names}. You gave {len(values)}.")
+    return values
+
+
+def _fits(answer: Tensor, found: Tensor, wrong: Any, tolerance: float) -> bool:
+    """Whether an answer, ``found`` in float64, is the one that a mistake gives, or of its kind."""
+    if isinstance(wrong, torch.dtype):
+        return answer.dtype == wrong
+    if isinstance(wrong, Shaped):
+        return found.shape == wrong
+    return _equal(found, torch.as_tensor(wrong).detach().double(), tolerance)
+
+
+def _equal(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return a.shape == b.shape and _close(a, b, tolerance)
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     scale = max(1e-12, b.abs().max().item()) if b.numel() else 1.0
     return bool(((a - b).abs() <= tolerance * scale).all())

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare, judge
+from barlow_edu.teaching.checks.worlds import centred, correlation, normal, scaled, standard
 
 CHECKERS = (
     "unit_diagonal",
@@ -22,31 +23,31 @@ CHECKERS = (
 @checker
 def unit_diagonal(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N, D), (N, D) -> (D, D): C, whose diagonal is 1 for equal views."""
-    z_a, z_b = 2 * _normal(2, 9, 4, seed=140) + 1
-    n, a, b = len(z_a), _standard(z_a), _standard(z_b)
-    right = a.T @ b / n
-    centred = (z_a - z_a.mean(0)).T @ (z_b - z_b.mean(0)) / n
-    mistakes = {
-        "Nothing has changed: two equal views still have (N − 1)/N on the diagonal. Which N does "
-        "z.std(0) divide by, and which N does the last line divide by?": right * (n - 1) / n,
-        "Now it is too large: equal views give N/(N − 1) on the diagonal. You changed both places; "
-        "change one of them.": right * n / (n - 1),
-        "You mended one view only: equal views still do not give 1.": right * ((n - 1) / n) ** 0.5,
-        "You divided by the diagonal of C, so it is 1 for any two views, even for strangers. It is "
-        "to be 1 for *equal* views.": right / right.diagonal(),
-        "You wrote ones on the diagonal. Look for the place where the wrong number comes from.": (
-            right - right.diagonal().diag() + torch.eye(4, dtype=right.dtype)
-        ),
-        "You divided by D, the number of dimensions. The sum runs over the N samples.": right
-        * n
-        / 4,
-        "The standard deviation is gone: this is a covariance, and changes with the scale of z.": centred,
-        "You did not subtract the mean.": (
-            (z_a / z_a.std(0, correction=0)).T @ (z_b / z_b.std(0, correction=0)) / n
-        ),
-        "This is Cᵀ: rows belong to view A.": right.T,
-    }
-    compare(attempt(function, z_a, z_b), right, mistakes, "C")
+    worlds = [tuple(2 * normal(2, 9, 4, seed=140) + 1), tuple(3 * normal(2, 13, 5, seed=146) - 1)]
+    judge(function, worlds, correlation, _DIAGONAL, "C")
+
+
+_DIAGONAL = {
+    "Nothing has changed: two equal views still have (N − 1)/N on the diagonal. Which N does "
+    "z.std(0) divide by, and which N does the last line divide by?":
+        lambda a, b: correlation(a, b) * (len(a) - 1) / len(a),
+    "Now it is too large: equal views give N/(N − 1) on the diagonal. You changed both places; "
+    "change one of them.": lambda a, b: correlation(a, b) * len(a) / (len(a) - 1),
+    "You mended one view only: equal views still do not give 1.":
+        lambda a, b: correlation(a, b) * ((len(a) - 1) / len(a)) ** 0.5,
+    "You divided by the diagonal of C, so it is 1 for any two views, even for strangers. It is "
+    "to be 1 for *equal* views.": lambda a, b: correlation(a, b) / correlation(a, b).diagonal(),
+    "You wrote ones on the diagonal. Look for the place where the wrong number comes from.":
+        lambda a, b: correlation(a, b).fill_diagonal_(1),
+    "You divided by D, the number of dimensions. The sum runs over the N samples.":
+        lambda a, b: correlation(a, b) * len(a) / a.shape[1],
+    "The standard deviation is gone: this is a covariance, and changes with the scale of z.":
+        lambda a, b: centred(a).T @ centred(b) / len(a),
+    "You did not subtract the mean.": lambda a, b: scaled(a).T @ scaled(b) / len(a),
+    "You standardised along the features (dim 1). Take mean and std over the batch: dim 0.":
+        lambda a, b: standard(a, 1).T @ standard(b, 1) / len(a),
+    "This is Cᵀ: rows belong to view A.": lambda a, b: correlation(b, a),
+}  # fmt: skip
 
 
 @checker
@@ -55,86 +56,94 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
 
     A left-over batch may be left out, or have its own correct C. One of a single sample has none.
     """
-    z_a, z_b = _normal(2, 22, 3, seed=141)
-    _whole_batches(_list_of(attempt(function, z_a[:16], z_b[:16], 8)), z_a[:16], z_b[:16])
-    answer = _list_of(attempt(function, z_a, z_b, 8))
+    for n, seed in ((8, 141), (5, 147)):
+        _left_over(function, n, *normal(2, 3 * n - 2, 3, seed=seed))
+
+
+def _left_over(function: Callable, n: int, z_a: Tensor, z_b: Tensor) -> None:
+    """Check batches of n: two full ones, then n - 2 samples more, then a single one more."""
+    _whole_batches(
+        _list_of(attempt(function, z_a[: 2 * n], z_b[: 2 * n], n)), n, z_a[: 2 * n], z_b[: 2 * n]
+    )
+    answer = _list_of(attempt(function, z_a, z_b, n))
     if len(answer) not in (2, 3):
-        raise NotRight(f"22 samples in batches of 8 gave {len(answer)} matrices, not 2 or 3.")
-    _whole_batches(answer[:2], z_a, z_b)
+        raise NotRight(
+            f"{len(z_a)} samples in batches of {n} gave {len(answer)} matrices, not 2 or 3."
+        )
+    _whole_batches(answer[:2], n, z_a, z_b)
     if len(answer) == 3:
-        a, b = _standard(z_a[16:]), _standard(z_b[16:])
-        right = a.T @ b / 6
+        right = correlation(z_a[2 * n :], z_b[2 * n :])
         mistakes = {
-            "The left-over batch holds 6 samples, and its sum is still divided by 8: equal views can "
-            "only reach 6/8.": right * 6 / 8,
+            f"The left-over batch holds {n - 2} samples, and its sum is still divided by {n}: equal views can "
+            f"only reach {n - 2}/{n}.": right * (n - 2) / n,
             "The left-over batch was standardised together with another one.": (
-                _standard(z_a[8:])[8:].T @ _standard(z_b[8:])[8:] / 6
+                standard(z_a[n:])[n:].T @ standard(z_b[n:])[n:] / (n - 2)
             ),
         }
         compare(answer[2], right, mistakes, "C of the left-over batch")
+    almost = f"Almost. With {2 * n + 1} samples in batches of {n} a single one is left over"
     try:
-        answer = _list_of(attempt(function, z_a[:17], z_b[:17], 8))
+        answer = _list_of(attempt(function, z_a[: 2 * n + 1], z_b[: 2 * n + 1], n))
     except NotRight as error:
-        raise NotRight(
-            "Almost. With 17 samples in batches of 8 a single one is left over, and one sample has no "
-            f"correlation. Leave it out. ({error})"
-        ) from error
+        told = f"{almost}, and one sample has no correlation. Leave it out. ({error})"
+        raise NotRight(told) from error
     if len(answer) > 2:
-        raise NotRight(
-            "Almost. With 17 samples in batches of 8 a single one is left over. One sample has no "
-            "deviation, and no correlation: leave it out."
-        )
+        raise NotRight(f"{almost}. One sample has no deviation, and no correlation: leave it out.")
 
 
-def _whole_batches(answer: list[Tensor], z_a: Tensor, z_b: Tensor) -> None:
+def _whole_batches(answer: list[Tensor], n: int, z_a: Tensor, z_b: Tensor) -> None:
     if len(answer) != 2:
         raise NotRight(
-            f"16 samples in batches of 8 are two full batches; you gave back {len(answer)} matrices. "
+            f"{2 * n} samples in batches of {n} are two full batches; you gave back {len(answer)} matrices. "
             "Only the scrap may be dropped."
         )
-    for k, found in enumerate(answer):
-        a, b = _standard(z_a[8 * k : 8 * k + 8]), _standard(z_b[8 * k : 8 * k + 8])
-        right = a.T @ b / 8
-        whole_a, whole_b = (_standard(z)[8 * k : 8 * k + 8] for z in (z_a, z_b))
+    for k, c in enumerate(answer):
+        rows = slice(n * k, n * k + n)
+        right = correlation(z_a[rows], z_b[rows])
         mistakes = {
             "You divided by the size of the whole set. A batch speaks for itself.": right
-            * 8
+            * n
             / len(z_a),
             "You standardised the whole set at once. Each batch has its own mean and deviation.": (
-                whole_a.T @ whole_b / 8
+                standard(z_a)[rows].T @ standard(z_b)[rows] / n
+            ),
+            "You standardised along the features (dim 1). Take mean and std over the batch: dim 0.": (
+                standard(z_a[rows], 1).T @ standard(z_b[rows], 1) / n
             ),
         }
-        compare(found, right, mistakes, f"C of full batch {k + 1}")
+        compare(c, right, mistakes, f"C of full batch {k + 1}")
 
 
 @checker
 def bright_pixels(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function: images in [0, 1] -> the same with every pixel of at least 128/255 inverted."""
-    levels = torch.arange(256)[torch.randperm(256, generator=torch.Generator().manual_seed(142))]
-    levels = levels[levels != 128].repeat(4)[:972].reshape(3, 3, 9, 12)  # all, and no edge case
-    x = levels / 255
-    bright = levels >= 128
-    mistakes = {
-        "Nothing has changed, not one pixel. All values of x are between 0 and 1: which of them is 128 "
-        "or more?": x,
-        "You found the bright pixels, but 255 − x takes them far out of [0, 1]. What is the inverse of "
-        "0.9 on this scale?": torch.where(bright, 255 - x, x),
-        "This inverts every pixel. Solarising inverts the bright ones and leaves the dark ones.": 1
-        - x,
-        "Upside down: you inverted the dark pixels and left the bright ones.": (
-            torch.where(bright, x, 1 - x)
-        ),
-        "The right picture on the wrong scale: it came in [0, 1], so it has to leave in [0, 1].": (
-            torch.where(bright, 255 - levels, levels)
-        ),
-        "You cut the bright pixels off at black. They are to be inverted: 0.9 becomes 0.1.": (
-            torch.where(bright, 0.0, x)
-        ),
-    }
-    answer = attempt(function, x)
-    if torch.is_tensor(answer) and answer.dtype == torch.uint8:
-        raise NotRight("You gave back uint8. Floats came in, floats in [0, 1] have to leave.")
-    compare(answer, torch.where(bright, 1 - x, x), mistakes, "the picture", tolerance=2e-3)
+    worlds = []
+    for seed in (142, 148):  # all levels, and no edge case
+        levels = torch.randperm(256, generator=torch.Generator().manual_seed(seed))
+        worlds.append((levels[levels != 128].repeat(4)[:972].reshape(3, 3, 9, 12) / 255,))
+    judge(function, worlds, _solarised, _PIXELS, "the picture", 2e-3)
+
+
+def _solarised(
+    x: Tensor, bright: Callable = lambda x: 1 - x, dark: Callable = lambda x: x
+) -> Tensor:
+    return torch.where(x > 0.5, bright(x), dark(x))
+
+
+_PIXELS = {
+    "You gave back uint8. Floats came in, floats in [0, 1] have to leave.": lambda x: torch.uint8,
+    "Nothing has changed, not one pixel. All values of x are between 0 and 1: which of them is 128 "
+    "or more?": lambda x: x,
+    "You found the bright pixels, but 255 − x takes them far out of [0, 1]. What is the inverse of "
+    "0.9 on this scale?": lambda x: _solarised(x, lambda x: 255 - x),
+    "This inverts every pixel. Solarising inverts the bright ones and leaves the dark ones.": lambda x: 1 - x,
+    "Upside down: you inverted the dark pixels and left the bright ones.":
+        lambda x: _solarised(x, lambda x: x, lambda x: 1 - x),
+    "The right picture on the wrong scale: it came in [0, 1], so it has to leave in [0, 1].":
+        lambda x: 255 * _solarised(x),
+    "You cut the bright pixels off at black. They are to be inverted: 0.9 becomes 0.1.":
+        lambda x: _solarised(x, torch.zeros_like),
+}  # fmt: skip
 
 
 @checker
@@ -216,49 +225,60 @@ def all_reduce_backward(function: Callable[[list[Tensor]], Sequence[Tensor]]) ->
     It takes ∂L_k/∂total for each rank k, and returns for each rank the gradient of Σ_k L_k with respect to
     what that rank put in.
     """
-    grads = list(_normal(3, 2, 4, seed=143))
-    copies = [g.clone() for g in grads]
-    answer = attempt(function, grads)
-    if not all(torch.equal(*pair) for pair in zip(grads, copies, strict=True)):
-        raise NotRight("You changed the gradients in place. Build new ones.")
+    worlds = [(list(normal(3, 2, 4, seed=143)),), (list(normal(5, 3, 2, seed=149)),)]
+    judge(function, worlds, _every_rank, _BACKWARD, "The list of gradients", look=_one_a_rank)
+
+
+def _one_a_rank(answer, grads: list[Tensor]) -> Tensor:
     answer = _list_of(answer, what="gradients, one a rank")
-    total, world = sum(copies), len(copies)
-    if torch.is_tensor(answer[0]) and len(answer) == 2 and answer[0].shape == (4,):
-        raise NotRight("You returned one tensor. Every rank needs its own: a list of three.")
-    if len(answer) != world:
-        raise NotRight(f"There are {world} ranks, and you returned {len(answer)} gradients.")
-    found = torch.stack([torch.as_tensor(x).double() for x in answer])
-    own, zero = torch.stack(copies), torch.zeros_like(total)
-    mistakes = {
-        "Each rank still hands on its own gradient alone, as if the others had never used its part.": own,
-        "This is the mean over ranks. What rank k put in is in the loss of *every* rank, and effects on "
-        "several losses add up. (DDP will take its mean later.)": torch.stack([total / world] * 3),
-        "Right as long as all ranks compute the same loss. In general their gradients differ, and W "
-        "times the own one is not the sum.": own * world,
-        "This is W times too much: the sum over ranks holds the W already.": torch.stack(
-            [total * world] * 3
-        ),
-        "Only rank 0 got it. Nobody is special in an all-reduce.": torch.stack([total, zero, zero]),
-        "You left out the rank's own loss. Its part is in that one too.": total - own,
-    }
-    compare(found, torch.stack([total] * 3), mistakes, "The list of gradients")
+    if answer and torch.is_tensor(answer[0]) and answer[0].shape == grads[0].shape[1:]:
+        raise NotRight(
+            "You returned one tensor. Every rank needs its own: a list of "
+            + _COUNTS[len(grads)]
+            + "."
+        )
+    if len(answer) != len(grads):
+        raise NotRight(f"There are {len(grads)} ranks, and you returned {len(answer)} gradients.")
+    return torch.stack([torch.as_tensor(x).double() for x in answer])
+
+
+_COUNTS = {3: "three", 5: "five"}
+
+
+def _every_rank(grads: list[Tensor], factor: float = 1.0) -> Tensor:
+    return torch.stack([factor * sum(grads)] * len(grads))
+
+
+_BACKWARD = {
+    "Each rank still hands on its own gradient alone, as if the others had never used its part.": torch.stack,
+    "This is the mean over ranks. What rank k put in is in the loss of *every* rank, and effects on "
+    "several losses add up. (DDP will take its mean later.)": lambda g: _every_rank(g, 1 / len(g)),
+    "Right as long as all ranks compute the same loss. In general their gradients differ, and W "
+    "times the own one is not the sum.": lambda g: torch.stack(g) * len(g),
+    "This is W times too much: the sum over ranks holds the W already.": lambda g: _every_rank(g, len(g)),
+    "Only rank 0 got it. Nobody is special in an all-reduce.":
+        lambda g: torch.stack([sum(g)] + [0 * x for x in g[1:]]),
+    "You left out the rank's own loss. Its part is in that one too.": lambda g: _every_rank(g) - torch.stack(g),
+}  # fmt: skip
 
 
 @checker
 def shards_as_one(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
     """Check a function: shards (n_k, D), one a rank -> the same, standardised by the whole batch."""
-    z = _normal(15, 3, seed=144) * torch.tensor([1.0, 3.0, 0.5]) + torch.tensor([0.0, 5.0, -2.0])
-    z = z + torch.linspace(-2, 2, 15).double()[:, None]  # the ranks see different things
-    sizes = (3, 5, 7)
-    found = _shards_answer(function, z, sizes)
-    _explain_shards(found, z.split(sizes))
-    z.requires_grad_()
-    found = _shards_answer(function, z, sizes)
-    if not found.requires_grad:
+    for sizes, seed in (((3, 5, 7), 144), ((6, 2, 4, 8), 150)):
+        z = normal(sum(sizes), 3, seed=seed) * torch.tensor([1.0, 3.0, 0.5])
+        z = z + torch.tensor([0.0, 5.0, -2.0]) + torch.linspace(-2, 2, len(z)).double()[:, None]
+        _explain_shards(_whole(attempt(function, list(z.split(sizes))), z, sizes), z.split(sizes))
+        _check_gradient(function, z.requires_grad_(), sizes)
+
+
+def _check_gradient(function: Callable, z: Tensor, sizes: Sequence[int]) -> None:
+    answer = _whole(attempt(function, list(z.split(sizes))), z, sizes)
+    if not answer.requires_grad:
         raise NotRight("The values are right, but no gradient flows back to z: do not detach.")
-    weights = _normal(15, 3, seed=145)
+    weights = normal(*z.shape, seed=145)
     gradient, right = (
-        torch.autograd.grad((weights * x).sum(), z)[0] for x in (found, _standard(z))
+        torch.autograd.grad((weights * x).sum(), z)[0] for x in (answer, standard(z))
     )
     if not torch.allclose(gradient.double(), right, rtol=1e-4):
         raise NotRight(
@@ -267,8 +287,8 @@ def shards_as_one(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
         )
 
 
-def _shards_answer(function: Callable, z: Tensor, sizes: Sequence[int]) -> Tensor:
-    answer = attempt(function, list(z.split(sizes)))
+def _whole(answer: object, z: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The learner's shards as one batch."""
     if torch.is_tensor(answer) and answer.shape == z.shape:
         raise NotRight("You returned the batch in one piece. Every rank needs its shard: a list.")
     answer = _list_of(answer, what="shards")
@@ -295,13 +315,13 @@ def _explain_shards(found: Tensor, shards: Sequence[Tensor]) -> None:
     own_scale = zip(shards, variances, strict=True)
     mistakes = {
         "Each rank still uses its own mean and its own deviation.": torch.cat(
-            [_standard(s) for s in shards]
+            [standard(s) for s in shards]
         ),
         "The mean is the global one, but each rank divides by its own deviation.": torch.cat(
             [(s - mean) / v.sqrt() for s, v in own_scale]
         ),
         "The deviation is the global one, but each rank subtracts its own mean.": torch.cat(
-            [(s - s.mean(0)) / std for s in shards]
+            [centred(s) / std for s in shards]
         ),
         "The mean of the ranks' variances is too small: it leaves out how far their means lie apart.": (
             (z - mean) / within
@@ -309,15 +329,7 @@ def _explain_shards(found: Tensor, shards: Sequence[Tensor]) -> None:
         "This is the square root of N − 1 again, the bug of case 1.": (z - mean) / z.std(0),
         "You divided by the variance. Take its root.": (z - mean) / std**2,
     }
-    compare(found, _standard(z), mistakes, "The standardised batch")
-
-
-def _standard(z: Tensor) -> Tensor:
-    return (z - z.mean(0)) / z.std(0, correction=0)
-
-
-def _normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    compare(found, standard(z), mistakes, "The standardised batch")
 
 
 def _list_of(answer: object, what: str = "matrices") -> list[Tensor]:

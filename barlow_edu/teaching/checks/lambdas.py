@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from barlow_edu.loss import barlow_twins_loss, cross_correlation
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
+from barlow_edu.teaching.checks.base import checker, judge, numbers
+from barlow_edu.teaching.checks.worlds import invariance, matrix, off_diagonal, redundancy
 
 CHECKERS = ("same_balance", "redundancy_share", "plateau")
 
@@ -13,66 +14,55 @@ CHECKERS = ("same_balance", "redundancy_share", "plateau")
 @checker
 def same_balance(learner) -> None:
     """f(lambd, dim, new_dim) -> the λ that gives redundancy the same weight beside invariance at new_dim."""
-    for lambd, dim, new in ((0.02, 5, 19), (0.3, 33, 9)):
-        compare(
-            attempt(learner, lambd, dim, new),
-            lambd * (dim - 1) / (new - 1),
-            {
-                "That is the other way round: more dimensions bring more off-diagonal terms for each "
-                "diagonal one, so λ must shrink.": lambd * (new - 1) / (dim - 1),
-                "Close: but a row of C has D − 1 entries off the diagonal, not D.": lambd
-                * dim
-                / new,
-                "You counted all off-diagonal terms, D (D − 1). The diagonal grows too: how many are there "
-                "for each diagonal one?": lambd * dim * (dim - 1) / (new * (new - 1)),
-                "You divided by D². Count the terms for each diagonal one: they grow like D.": lambd
-                * dim**2
-                / new**2,
-                "The root is too weak: the loss is linear in λ and in the number of terms.": lambd
-                * (dim - 1) ** 0.5
-                / (new - 1) ** 0.5,
-                "You gave back the same λ. Then the balance moves, because the number of terms changes.": (
-                    lambd
-                ),
-                "That is the weight λ (D − 1) itself. Which λ gives the same weight at new_dim?": lambd
-                * (dim - 1),
-            },
-            "λ at the new width",
-        )
+    worlds = [(0.02, 5, 19), (0.3, 33, 9)]
+    judge(learner, worlds, lambda w, d, n: w * (d - 1) / (n - 1), _BALANCE, "λ at the new width")
+
+
+_BALANCE = {
+    "That is the other way round: more dimensions bring more off-diagonal terms for each "
+    "diagonal one, so λ must shrink.": lambda w, d, n: w * (n - 1) / (d - 1),
+    "Close: but a row of C has D − 1 entries off the diagonal, not D.": lambda w, d, n: w * d / n,
+    "You counted all off-diagonal terms, D (D − 1). The diagonal grows too: how many are there "
+    "for each diagonal one?": lambda w, d, n: w * d * (d - 1) / (n * (n - 1)),
+    "You divided by D². Count the terms for each diagonal one: they grow like D.": lambda w, d, n: w * d**2 / n**2,
+    "The root is too weak: the loss is linear in λ and in the number of terms.":
+        lambda w, d, n: w * ((d - 1) / (n - 1)) ** 0.5,
+    "You gave back the same λ. Then the balance moves, because the number of terms changes.": lambda w, d, n: w,
+    "That is the weight λ (D − 1) itself. Which λ gives the same weight at new_dim?": lambda w, d, n: w * (d - 1),
+}  # fmt: skip
 
 
 @checker
 def redundancy_share(learner) -> None:
     """f(c, lambd) -> the share of the loss, 0 to 1, that λ times the redundancy term makes up."""
-    torch.manual_seed(6)
-    a = torch.randn(60, 7, dtype=torch.float64)
-    b = a + torch.randn(60, 7, dtype=torch.float64)
-    c, lambd = cross_correlation(a, b), 0.35
-    terms = barlow_twins_loss(a, b, lambd)
-    weighted, everything = lambd * terms.redundancy, c.square().sum()
-    right = weighted / terms.loss
-    compare(
-        attempt(learner, c, lambd),
-        right,
-        {
-            "λ is missing: the loss holds λ times the redundancy.": terms.redundancy
-            / (terms.invariance + terms.redundancy),
-            "λ is missing above the fraction line, but not below.": terms.redundancy / terms.loss,
-            "That is the share of the invariance term. We want the other one.": 1 - right,
-            "That is the ratio of the two parts. Divide by the whole loss instead.": weighted
-            / terms.invariance,
-            "You counted the diagonal as redundancy. Leave it out.": lambd
-            * everything
-            / (terms.invariance + lambd * everything),
-            "That is in percent. Give a number between 0 and 1.": 100 * right,
-            "That is λ times the redundancy itself. Divide it by the loss.": weighted,
-            "Both terms are sums, not means: only then is λ the λ of the paper.": lambd
-            * terms.redundancy
-            / 42
-            / (terms.invariance / 7 + lambd * terms.redundancy / 42),
-        },
-        "the share",
-    )
+    worlds = [(matrix(7, seed=6), 0.35), (matrix(5, seed=7), 0.06)]
+    judge(learner, worlds, _share, _SHARE, "the share")
+
+
+def _share(c: Tensor, lambd: float) -> Tensor:
+    return _ratio(lambd * redundancy(c), invariance(c))
+
+
+def _ratio(one: Tensor, other: Tensor) -> Tensor:
+    return one / (one + other)
+
+
+_SHARE = {
+    "λ is missing: the loss holds λ times the redundancy.": lambda c, w: _share(c, 1),
+    "λ is missing above the fraction line, but not below.":
+        lambda c, w: redundancy(c) / (invariance(c) + w * redundancy(c)),
+    "λ is missing below the fraction line, but not above.":
+        lambda c, w: w * redundancy(c) / (invariance(c) + redundancy(c)),
+    "λ was squared with the entries: it stands before the square, not inside it.": lambda c, w: _share(c, w**2),
+    "That is the share of the invariance term. We want the other one.": lambda c, w: 1 - _share(c, w),
+    "That is the ratio of the two parts. Divide by the whole loss instead.":
+        lambda c, w: w * redundancy(c) / invariance(c),
+    "You counted the diagonal as redundancy. Leave it out.": lambda c, w: _ratio(w * c.square().sum(), invariance(c)),
+    "That is in percent. Give a number between 0 and 1.": lambda c, w: 100 * _share(c, w),
+    "That is λ times the redundancy itself. Divide it by the loss.": lambda c, w: w * redundancy(c),
+    "Both terms are sums, not means: only then is λ the λ of the paper.": lambda c, w: _ratio(
+        w * off_diagonal(c).square().mean(), (1 - c.diagonal()).square().mean()),
+}  # fmt: skip
 
 
 @checker
@@ -80,31 +70,56 @@ def plateau(learner) -> None:
     """f(lambdas, knn, margin) -> (best λ, lowest λ, highest λ) of the unbroken stretch around the best."""
     lambdas = torch.tensor([1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3], dtype=torch.float64)
     knn = torch.tensor([0.50, 0.30, 0.49, 0.52, 0.505, 0.47, 0.46, 0.2], dtype=torch.float64)
-    margin = 0.04
-    answer = attempt(learner, lambdas, knn, margin)
-    if not isinstance(answer, torch.Tensor):
-        try:
-            answer = torch.tensor([float(x) for x in answer], dtype=torch.float64)
-        except (TypeError, ValueError) as error:
-            raise NotRight("Return three numbers: best λ, lowest λ, highest λ.") from error
-    compare(
-        answer,
-        lambdas[[3, 2, 4]],
-        {
-            "These are places in the list. Look the λ values up: lambdas[i].": [3, 2, 4],
-            "These are accuracies. Return the λ values that belong to them.": knn[[3, 2, 4]],
-            "The stretch must be unbroken: the first λ is good by accident, with a bad one in between.": (
-                lambdas[[3, 0, 4]]
-            ),
-            "You went one step too far on each side: those λ are outside the margin.": lambdas[
-                [3, 1, 5]
-            ],
-            "You stopped at the best. Walk to both sides while kNN stays within the margin.": lambdas[
-                [3, 3, 3]
-            ],
-            "The order is: best λ, lowest λ, highest λ.": lambdas[[2, 3, 4]],
-            "You took the worst λ for the best.": lambdas[[7, 7, 7]],
-            "Your margin is relative. Take kNN of at least best − margin.": lambdas[[3, 3, 4]],
-        },
-        "the plateau",
-    )
+    eighths = (
+        torch.tensor([3.0, 2, 4, 5, 4, 3], dtype=torch.float64) / 8
+    )  # exactly at the margin of 1/8
+    worlds = [(lambdas, knn, 0.04), (lambdas[:6] * 2, eighths, 0.125), (lambdas, knn.flip(0), 0.1)]
+    judge(learner, worlds, _chosen, _PLATEAU, "the plateau", look=_three)
+
+
+def _three(answer, *_):
+    return numbers(answer, "three numbers: best λ, lowest λ, highest λ")
+
+
+def _stretch(knn: Tensor, lowest: Tensor | float, strict: bool = False) -> list[int]:
+    """Places of the best, and of both ends of the unbroken stretch of kNN of at least ``lowest``."""
+    good = (knn > lowest if strict else knn >= lowest).tolist()
+    best = low = high = int(knn.argmax())
+    while low > 0 and good[low - 1]:
+        low -= 1
+    while high < len(good) - 1 and good[high + 1]:
+        high += 1
+    return [best, low, high]
+
+
+def _places(lambdas: Tensor, knn: Tensor, margin: float) -> list[int]:
+    return _stretch(knn, knn.max() - margin)
+
+
+def _chosen(lambdas: Tensor, knn: Tensor, margin: float) -> Tensor:
+    return lambdas[_places(lambdas, knn, margin)]
+
+
+def _everywhere(lambdas: Tensor, knn: Tensor, margin: float) -> Tensor:
+    good = lambdas[knn >= knn.max() - margin]
+    return torch.stack([lambdas[knn.argmax()], good.min(), good.max()])
+
+
+def _too_far(lambdas: Tensor, knn: Tensor, margin: float) -> Tensor:
+    best, low, high = _places(lambdas, knn, margin)
+    return lambdas[[best, max(low - 1, 0), min(high + 1, len(knn) - 1)]]
+
+
+_PLATEAU = {
+    "These are places in the list. Look the λ values up: lambdas[i].": _places,
+    "These are accuracies. Return the λ values that belong to them.": lambda x, y, m: y[_places(x, y, m)],
+    "The stretch must be unbroken: the first λ is good by accident, with a bad one in between.": _everywhere,
+    "You went one step too far on each side: those λ are outside the margin.": _too_far,
+    "You stopped at the best. Walk to both sides while kNN stays within the margin.":
+        lambda x, y, m: x[[int(y.argmax())] * 3],
+    "The order is: best λ, lowest λ, highest λ.": lambda x, y, m: _chosen(x, y, m).sort().values,
+    "You took the worst λ for the best.": lambda x, y, m: x[[int(y.argmin())] * 3],
+    "Your margin is relative. Take kNN of at least best − margin.": lambda x, y, m: x[_stretch(y, y.max() * (1 - m))],
+    "A λ whose kNN is exactly best − margin belongs to the plateau: at least, so >= and not >.":
+        lambda x, y, m: x[_stretch(y, y.max() - m, strict=True)],
+}  # fmt: skip

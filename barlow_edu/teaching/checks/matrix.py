@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
+from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge
+from barlow_edu.teaching.checks.worlds import centred, correlation, normal, scaled, standard, views
 
 CHECKERS = ("cross_correlation", "expected_redundancy", "find_copies")
 
@@ -18,53 +18,70 @@ RELATED = (2, 5)  # correlation about 0.95: alike, but no copies
 @checker
 def cross_correlation(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N, D), (N, D) -> (D, D) that computes C from raw embeddings."""
-    z_a, z_b = _raw_views(7, 4)
-    answer = attempt(function, z_a, z_b)
-    if getattr(answer, "shape", None) == (7, 7):
-        raise NotRight(
-            "This compares images with images, (N, N). C is (D, D): transpose the first table, a.T @ b."
-        )
-    compare(
-        answer,
-        _correlate(_centre(z_a), _centre(z_b)),
-        _correlation_mistakes(z_a, z_b),
-        what="C",
-    )
+    worlds = [views(7, 4, seed=30), views(12, 5, seed=31)]
+    judge(function, worlds, correlation, _CORRELATION, "C")
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (a / a.norm(dim=0)).T @ (b / b.norm(dim=0))
+
+
+_CORRELATION = {
+    "This compares images with images, (N, N). C is (D, D): transpose the first table, a.T @ b.":
+        lambda a, b: Shaped([len(a)] * 2),
+    "This is the covariance: you centred, but did not divide by the standard deviations.":
+        lambda a, b: centred(a).T @ centred(b) / len(a),
+    "This is the covariance with N − 1: divide by the standard deviations too.":
+        lambda a, b: centred(a).T @ centred(b) / (len(a) - 1),
+    "This is the cosine: you scaled, but did not subtract the mean of each dimension.": _cosine,
+    "You did not subtract the means before you divided by the standard deviations.":
+        lambda a, b: scaled(a).T @ scaled(b) / len(a),
+    "You mixed N − 1 and N: std() divides by N − 1 unless you say correction=0.":
+        lambda a, b: correlation(a, b) * (len(a) - 1) / len(a),
+    "You mixed N and N − 1: the deviations divide by N, so the product must too.":
+        lambda a, b: correlation(a, b) * len(a) / (len(a) - 1),
+    "The sum over the batch is right. Divide it by N, the number of images.": lambda a, b: correlation(a, b) * len(a),
+    "You divided by D. C is an average over the images: divide by N, len(z_a).":
+        lambda a, b: correlation(a, b) * len(a) / a.shape[1],
+    "You standardised along the features (dim 1). Take mean and std over the batch: dim 0.":
+        lambda a, b: standard(a, 1).T @ standard(b, 1) / len(a),
+    "This is the transpose of C: row i belongs to view A, column j to view B.": lambda a, b: correlation(b, a),
+    "You made C symmetric, but C is symmetric only when the views are equal: C_ij and C_ji compare "
+    "different columns.": lambda a, b: (correlation(a, b) + correlation(b, a)) / 2,
+    "This correlates view A with itself. The second table must be view B.": lambda a, b: correlation(a, a),
+    "This correlates view B with itself. The first table must be view A.": lambda a, b: correlation(b, b),
+    "You divided by the variances. Divide by the standard deviations, their roots.":
+        lambda a, b: (centred(a) / a.var(0, correction=0)).T @ (centred(b) / b.var(0, correction=0)) / len(a),
+}  # fmt: skip
 
 
 @checker
 def expected_redundancy(function: Callable[[int, int], float]) -> None:
     """Check a function (batch size, D) -> mean of Σ_{i≠j} C_ij² over unrelated dimensions."""
-    for n, d in [(11, 5), (257, 64), (2048, 8192)]:
-        mistakes = {
-            "You divided by N. The mean of one square is 1 / (N − 1).": d * (d - 1) / n,
-            "You counted all D² entries. The D on the diagonal do not belong to the sum.": d
-            * d
-            / (n - 1),
-            "You counted half of the entries. C is not symmetric: (i, j) and (j, i) both count.": (
-                d * (d - 1) / 2 / (n - 1)
-            ),
-            "You counted each dimension once. There are D (D − 1) places off the diagonal.": d
-            / (n - 1),
-            "This is the mean of a single square. Multiply by the number of places off the diagonal.": (
-                1 / (n - 1)
-            ),
-            "You added magnitudes, 1 / √(N − 1) each. The sum is over squares, 1 / (N − 1) each.": (
-                d * (d - 1) / (n - 1) ** 0.5
-            ),
-            "N and D have changed places: N is the batch size, the first argument.": (
-                n * (n - 1) / (d - 1)
-            ),
-        }
-        compare(
-            attempt(function, n, d), d * (d - 1) / (n - 1), mistakes, f"At N = {n}, D = {d}, it"
-        )
+    worlds = [(11, 5), (257, 64), (2048, 8192)]
+    right = "At N = {0}, D = {1}, it"
+    judge(function, worlds, lambda n, d: d * (d - 1) / (n - 1), _EXPECTED, right)
+
+
+_EXPECTED = {
+    "You divided by N. The mean of one square is 1 / (N − 1).": lambda n, d: d * (d - 1) / n,
+    "You counted all D² entries. The D on the diagonal do not belong to the sum.": lambda n, d: d * d / (n - 1),
+    "You counted half of the entries. C is not symmetric: (i, j) and (j, i) both count.":
+        lambda n, d: d * (d - 1) / 2 / (n - 1),
+    "You counted each dimension once. There are D (D − 1) places off the diagonal.": lambda n, d: d / (n - 1),
+    "This is the mean of a single square. Multiply by the number of places off the diagonal.":
+        lambda n, d: 1 / (n - 1),
+    "You added magnitudes, 1 / √(N − 1) each. The sum is over squares, 1 / (N − 1) each.":
+        lambda n, d: d * (d - 1) / (n - 1) ** 0.5,
+    "N and D have changed places: N is the batch size, the first argument.": lambda n, d: n * (n - 1) / (d - 1),
+}  # fmt: skip
 
 
 @checker
 def find_copies(function: Callable[[Tensor], list[tuple[int, int]]]) -> None:
     """Check a function (N, D) -> pairs (i, j), i < j, of dimensions with correlation +1 or −1."""
-    pairs = _to_pairs(attempt(function, _wasteful()))
+    z = _wasteful()
+    pairs = _to_pairs(attempt(function, z))
     if any(i == j for i, j in pairs):
         raise NotRight(
             "Your list holds pairs (i, i). Every dimension is its own copy: leave out the diagonal."
@@ -77,6 +94,13 @@ def find_copies(function: Callable[[Tensor], list[tuple[int, int]]]) -> None:
         raise NotRight("Your list holds a pair twice. Each pair belongs there once.")
     _explain_missing(set(COPIES) - set(pairs))
     _explain_extra(set(pairs) - set(COPIES))
+    order = [7, 1, 2, 5, 4, 0, 3]  # a second embedding: other places, and one dimension less
+    expected = {(5, 6), (1, 4)}
+    pairs = _to_pairs(attempt(function, z[:, order]))
+    if set(pairs) != expected or len(pairs) > len(expected):
+        raise NotRight(
+            "Right for one embedding, wrong for another. Look the copies up in what you are given."
+        )
 
 
 def _explain_missing(missing: set[tuple[int, int]]) -> None:
@@ -119,65 +143,10 @@ def _to_pairs(answer: object) -> list[tuple[int, int]]:
 
 
 def _wasteful() -> Tensor:
-    """An embedding (60, 8) with the pairs of COPIES, and RELATED that only look like one."""
-    generator = torch.Generator().manual_seed(31)
-    z = torch.randn(60, 8, generator=generator)
+    """An embedding (60, 8), float32, with the pairs of COPIES, and RELATED that only look like one."""
+    z = normal(60, 8, seed=31).float()
     z[:, 3] = 40 * z[:, 0] + 7
     z[:, 4] = -z[:, 1]
     z[:, 6] = 0.2 * z[:, 0]
     z[:, 5] = z[:, 2] + 0.3 * z[:, 5]
     return z
-
-
-def _raw_views(n: int, d: int) -> tuple[Tensor, Tensor]:
-    """Two related views (n, d), neither centred nor scaled, no two dimensions alike."""
-    generator = torch.Generator().manual_seed(30)
-    z_a, noise = torch.randn(2, n, d, generator=generator, dtype=torch.float64)
-    scale, shift = torch.linspace(0.5, 3, d), torch.linspace(2, -1, d)
-    return z_a * scale + shift, (z_a + 0.7 * noise) / scale - 2 * shift
-
-
-def _centre(z: Tensor, dim: int = 0) -> Tensor:
-    return z - z.mean(dim, keepdim=True)
-
-
-def _correlate(a: Tensor, b: Tensor) -> Tensor:
-    """Cosines of the columns of ``a`` with those of ``b``: correlations if both are centred."""
-    return (a / a.norm(dim=0)).T @ (b / b.norm(dim=0))
-
-
-def _correlation_mistakes(z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
-    n, d = z_a.shape
-    a, b = _centre(z_a), _centre(z_b)
-    c = _correlate(a, b)
-    rows = [x / x.std(1, keepdim=True, correction=0) for x in (_centre(z_a, 1), _centre(z_b, 1))]
-    return {
-        "This is the covariance: you centred, but did not divide by the standard deviations.": a.T
-        @ b
-        / n,
-        "This is the covariance with N − 1: divide by the standard deviations too.": a.T
-        @ b
-        / (n - 1),
-        "This is the cosine: you scaled, but did not subtract the mean of each dimension.": (
-            _correlate(z_a, z_b)
-        ),
-        "You did not subtract the means before you divided by the standard deviations.": (
-            (z_a / z_a.std(0, correction=0)).T @ (z_b / z_b.std(0, correction=0)) / n
-        ),
-        "You mixed N − 1 and N: std() divides by N − 1 unless you say correction=0.": c
-        * (n - 1)
-        / n,
-        "You mixed N and N − 1: the deviations divide by N, so the product must too.": c
-        * n
-        / (n - 1),
-        "The sum over the batch is right. Divide it by N, the number of images.": c * n,
-        "You divided by D. C is an average over the images: divide by N, len(z_a).": c * n / d,
-        "You standardised along the features (dim 1). Take mean and std over the batch: dim 0.": (
-            rows[0].T @ rows[1] / n
-        ),
-        "This is the transpose of C: row i belongs to view A, column j to view B.": c.T,
-        "You made C symmetric, but C is symmetric only when the views are equal: C_ij and C_ji compare "
-        "different columns.": (c + c.T) / 2,
-        "This correlates view A with itself. The second table must be view B.": _correlate(a, a),
-        "This correlates view B with itself. The first table must be view A.": _correlate(b, b),
-    }

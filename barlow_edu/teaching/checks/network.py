@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from barlow_edu.numerics.batchnorm import batch_statistics
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge
+from barlow_edu.teaching.checks.worlds import normal
 
 CHECKERS = ("stem_resolutions", "build_projector", "projector_parameters")
 STEM = {
@@ -22,18 +24,12 @@ STEM = {
 def stem_resolutions(function: Callable[[int, str], Sequence[int]]) -> None:
     """Check a function (size, stem) -> the resolution after the stem and after each of the four stages."""
     for size in (32, 224, 33, 97):
-        for stem in STEM:
-            answer = _whole_numbers(attempt(function, size, stem))
-            compare(
-                answer,
-                torch.tensor(_resolutions(size, stem)),
-                _resolution_mistakes(size, stem),
-                f"resolutions({size}, {stem!r})",
-                tolerance=1e-9,
-            )
+        for stem, mistakes in _RESOLUTIONS.items():
+            what = f"resolutions({size}, {stem!r})"
+            judge(function, [(size, stem)], _resolutions, mistakes, what, 1e-9, look=_whole_numbers)
 
 
-def _whole_numbers(answer: Sequence[int]) -> Tensor:
+def _whole_numbers(answer: Sequence[int], *_) -> Tensor:
     try:
         found = torch.as_tensor(answer, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -64,74 +60,68 @@ def _resolutions(
     strides: Sequence[int] = (1, 2, 2, 2),
     conv: tuple[int, int, int] | None = None,
     after: Callable[[int, int, int, int], int] = _after,
-) -> list[int]:
+) -> Tensor:
     size = after(size, *(conv or STEM[stem]))
     if stem == "imagenet" if pool is None else pool:
         size = after(size, 3, 2, 1)
-    found = [size]
+    sizes = [size]
     for stride in strides:
-        found.append(after(found[-1], 3, stride, 1))
-    return found
+        sizes.append(after(sizes[-1], 3, stride, 1))
+    return torch.tensor(sizes)
 
 
-def _resolution_mistakes(size: int, stem: str) -> dict[str, Tensor]:
-    other = next(name for name in STEM if name != stem)
-    mistakes = {
-        f"That is the {other} stem. Does your function look at its second argument?": _resolutions(
-            size, other
-        ),
-        "The first stage does not halve: its blocks have stride 1. Stages 2, 3 and 4 begin with stride 2.": (
-            _resolutions(size, stem, strides=(2, 2, 2, 2))
-        ),
-        "You rounded down. With the padding of this network an odd resolution is rounded up: 33 becomes 17.": (
-            _resolutions(size, stem, after=lambda n, k, s, p: n // s)
-        ),
-        "You left out the padding: 2p belongs into the formula.": _resolutions(
-            size, stem, after=lambda n, k, s, p: max(0, (n - k) // s + 1)
-        ),
-        "You left out the + 1 at the end of the formula.": _resolutions(
-            size, stem, after=lambda n, k, s, p: (n + 2 * p - k) // s
-        ),
-        "You forgot that stages 2, 3 and 4 halve the resolution.": _resolutions(
-            size, stem, strides=(1, 1, 1, 1)
-        ),
-    }
-    if stem == "imagenet":
-        forgotten = "The max-pool is missing: after the 7 x 7 convolution it halves once more."
-        mistakes[forgotten] = _resolutions(size, stem, pool=False)
-    else:
-        mistakes["The cifar stem has no max-pool."] = _resolutions(size, stem, pool=True)
-        padded = "You padded by 2. A 3 x 3 kernel reaches one pixel to each side, so padding 1 keeps the size."
-        mistakes[padded] = _resolutions(size, stem, conv=(3, 1, 2))
-    return {told: torch.tensor(values) for told, values in mistakes.items()}
+def _with(**how) -> Callable[[int, str], Tensor]:
+    return lambda size, stem: _resolutions(size, stem, **how)
+
+
+def _other(stem: str) -> dict[str, Callable]:
+    told = f"That is the {stem} stem. Does your function look at its second argument?"
+    return {told: lambda size, _: _resolutions(size, stem)}
+
+
+_OF_BOTH = {
+    "The first stage does not halve: its blocks have stride 1. Stages 2, 3 and 4 begin with stride 2.":
+        _with(strides=(2, 2, 2, 2)),
+    "You rounded down. With the padding of this network an odd resolution is rounded up: 33 becomes 17.":
+        _with(after=lambda n, k, s, p: n // s),
+    "You left out the padding: 2p belongs into the formula.":
+        _with(after=lambda n, k, s, p: max(0, (n - k) // s + 1)),
+    "You left out the + 1 at the end of the formula.": _with(after=lambda n, k, s, p: (n + 2 * p - k) // s),
+    "You forgot that stages 2, 3 and 4 halve the resolution.": _with(strides=(1, 1, 1, 1)),
+}  # fmt: skip
+_RESOLUTIONS = {
+    "imagenet": _other("cifar") | _OF_BOTH | {
+        "The max-pool is missing: after the 7 x 7 convolution it halves once more.": _with(pool=False),
+    },
+    "cifar": _other("imagenet") | _OF_BOTH | {
+        "The cifar stem has no max-pool.": _with(pool=True),
+        "You padded by 2. A 3 x 3 kernel reaches one pixel to each side, so padding 1 keeps the size.":
+            _with(conv=(3, 1, 2)),
+    },
+}  # fmt: skip
 
 
 @checker
 def build_projector(function: Callable[[int, int], nn.Module]) -> None:
     """Check a function (inputs, dim) -> the projector of the published code, (N, inputs) -> (N, dim)."""
-    inputs, dim = 12, 20
-    head = attempt(function, inputs, dim)
-    if not isinstance(head, nn.Module):
-        raise NotRight(f"Return a module, such as nn.Sequential(...), not a {type(head).__name__}.")
-    linears = [m for m in head.modules() if isinstance(m, nn.Linear)]
-    norms = [m for m in head.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    _check_linears(linears, inputs, dim)
-    _check_norms(head, norms, len(linears))
-    generator = torch.Generator().manual_seed(13)
-    with torch.no_grad():
-        for norm in norms[:2]:  # scales and shifts of their own, so that the order of things shows
-            norm.weight.copy_(torch.rand(dim, generator=generator) + 0.5)
-            norm.bias.copy_(torch.randn(dim, generator=generator))
-        x = 2 * torch.randn(64, inputs, generator=generator) + 1
-        with batch_statistics(head):
-            answer = attempt(head, x)
-        compare(
-            answer,
-            _head(x, linears, norms),
-            _head_mistakes(x, linears, norms),
-            "what your projector computes",
-            tolerance=1e-3,
-        )
+    for inputs, dim in ((12, 20), (9, 6)):
+        head = attempt(function, inputs, dim)
+        if not isinstance(head, nn.Module):
+            told = f"Return a module, such as nn.Sequential(...), not a {type(head).__name__}."
+            raise NotRight(told)
+        linears = [m for m in head.modules() if isinstance(m, nn.Linear)]
+        norms = [m for m in head.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        _check_linears(linears, inputs, dim)
+        _check_norms(head, norms, len(linears))
+        for k, norm in enumerate(
+            norms[:2]
+        ):  # scales and shifts of their own, so that the order shows
+            norm.weight.data, norm.bias.data = normal(2, dim, seed=k).float().abs() + 0.2
+        x = 2 * normal(64, inputs, seed=13).float() + 1
+        right = functools.partial(_head, linears=linears, norms=norms)
+        mistakes = {told: functools.partial(right, **how) for told, how in _HEADS.items()}
+        with batch_statistics(head), torch.no_grad():
+            judge(head, [(x,)], right, mistakes, "what your projector computes", 1e-3)
 
 
 def _check_linears(linears: list[nn.Linear], inputs: int, dim: int) -> None:
@@ -182,6 +172,7 @@ def _head(
     x: Tensor,
     linears: list[nn.Module],
     norms: list[nn.Module],
+    *,
     relus: tuple[int, ...] = (0, 1),
     first: str = "norm",
 ) -> Tensor:
@@ -196,59 +187,45 @@ def _head(
     return x
 
 
-def _head_mistakes(x: Tensor, *layers: list[nn.Module]) -> dict[str, Tensor]:
-    last = (
-        "There is a ReLU behind the last layer: no entry of z can be below 0, and half of what the layer "
-        "could say is cut off. ReLU stands between the layers only."
-    )
-    missing = "A ReLU is missing: one belongs between each two layers, so there are two."
-    return {
-        last: _head(x, *layers, relus=(0, 1, 2)),
-        "There is no ReLU, so three linear layers do no more than one. Put one between each two.": _head(
-            x, *layers, relus=()
-        ),
-        missing: _head(x, *layers, relus=(0,)),
-        missing + " ": _head(x, *layers, relus=(1,)),
-        "ReLU comes before the batch norm. The order is linear, batch norm, ReLU.": _head(
-            x, *layers, first="relu"
-        ),
-    }
+_HEADS = {
+    "There is a ReLU behind the last layer: no entry of z can be below 0, and half of what the layer "
+    "could say is cut off. ReLU stands between the layers only.": {"relus": (0, 1, 2)},
+    "There is no ReLU, so three linear layers do no more than one. Put one between each two.": {"relus": ()},
+    "A ReLU is missing: one belongs between each two layers, so there are two.": {"relus": (0,)},
+    "A ReLU is missing: one belongs between each two layers, so there are two. ": {"relus": (1,)},
+    "ReLU comes before the batch norm. The order is linear, batch norm, ReLU.": {"first": "relu"},
+}  # fmt: skip
 
 
 @checker
 def projector_parameters(function: Callable[[int, int, int], int]) -> None:
     """Check a function (inputs, hidden, dim) -> the number of parameters of a projector of three layers."""
-    for inputs, hidden, dim in ((7, 11, 5), (2048, 8192, 8192)):
-        weights = inputs * hidden + hidden * hidden + hidden * dim
-        right = weights + 2 * (2 * hidden)
-        mistakes = {
-            "The weights are right. The two inner batch norms have a weight and a bias for each dimension.": (
-                weights
-            ),
-            "You have half of what the batch norms hold: there are two inner ones, and each has a weight *and* "
-            "a bias for each dimension.": weights + 2 * hidden,
-            "You counted the last batch norm. It has affine=False: no weight, no bias.": right
-            + 2 * dim,
-            "You counted biases of the linear layers. They have none: bias=False.": (
-                right + 2 * hidden + dim
-            ),
-            "You counted biases of the linear layers and left out the batch norms.": (
-                weights + 2 * hidden + dim
-            ),
-            "You counted running means and variances. They are measured, not learned: buffers.": (
-                right + 4 * hidden + 2 * dim
-            ),
-            "A layer is missing: inputs → hidden → hidden → dim are three.": (
-                inputs * hidden + hidden * dim + 2 * hidden
-            ),
-            "A layer too many: inputs → hidden → hidden → dim are three.": (
-                right + hidden * hidden + 2 * hidden
-            ),
-        }
-        compare(
-            attempt(function, inputs, hidden, dim),
-            right,
-            mistakes,
-            f"projector_parameters({inputs}, {hidden}, {dim})",
-            tolerance=1e-12,
-        )
+    worlds = [(7, 11, 5), (2048, 8192, 8192)]
+    what = "projector_parameters({0}, {1}, {2})"
+    judge(function, worlds, _parameters, _PARAMETERS, what, tolerance=1e-12)
+
+
+def _weights(inputs: int, hidden: int, dim: int) -> int:
+    return inputs * hidden + hidden * hidden + hidden * dim
+
+
+def _parameters(inputs: int, hidden: int, dim: int) -> int:
+    return _weights(inputs, hidden, dim) + 4 * hidden
+
+
+_PARAMETERS = {
+    "The weights are right. The two inner batch norms have a weight and a bias for each dimension.": _weights,
+    "You have half of what the batch norms hold: there are two inner ones, and each has a weight *and* "
+    "a bias for each dimension.": lambda i, h, d: _weights(i, h, d) + 2 * h,
+    "You counted the last batch norm. It has affine=False: no weight, no bias.":
+        lambda i, h, d: _parameters(i, h, d) + 2 * d,
+    "You counted biases of the linear layers. They have none: bias=False.":
+        lambda i, h, d: _parameters(i, h, d) + 2 * h + d,
+    "You counted biases of the linear layers and left out the batch norms.":
+        lambda i, h, d: _weights(i, h, d) + 2 * h + d,
+    "You counted running means and variances. They are measured, not learned: buffers.":
+        lambda i, h, d: _parameters(i, h, d) + 4 * h + 2 * d,
+    "A layer is missing: inputs → hidden → hidden → dim are three.": lambda i, h, d: i * h + h * d + 2 * h,
+    "A layer too many: inputs → hidden → hidden → dim are three.":
+        lambda i, h, d: _parameters(i, h, d) + h * h + 2 * h,
+}  # fmt: skip

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
+from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge
+from barlow_edu.teaching.checks.worlds import centred, normal, standard
 
 CHECKERS = ("zca_matrix", "kind_of_collapse", "canonical_correlations")
 
@@ -17,39 +18,39 @@ KINDS = ("constant", "dimensional", "none")
 @checker
 def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function: covariance Σ (D, D) -> Σ^(-1/2), the symmetric whitening matrix (D, D)."""
-    x, _ = _shifted_views(400, 5)
-    covariance = x.T.cov(correction=0)
-    values, u = torch.linalg.eigh(covariance)
-    right = _power(covariance, -0.5)
-    answer = attempt(function, covariance)
+    worlds = [
+        (_covariance(_shifted_views(n, d, seed)[0]),) for n, d, seed in ((400, 5, 12), (300, 4, 13))
+    ]
+    judge(function, worlds, _root, _ZCA, "W", look=_explain_whitening)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    return _power(covariance, -0.5)
+
+
+_ZCA = {
+    "This is Σ to the power −1: the eigenvalues want the root too, λ^(−1/2).": lambda c: _power(c, -1),
+    "This is Σ^(+1/2): it would make the pixels more redundant. Divide by the roots.": lambda c: _power(c, 0.5),
+    "This only divides every pixel by its own deviation. The correlations stay as they are.":
+        lambda c: c.diagonal().rsqrt().diag(),
+    "You gave back the eigenvectors U alone: they turn the pixels, and nothing gets variance 1.":
+        lambda c: torch.linalg.eigh(c)[1],
+    "You turned with Uᵀ but did not scale: λ^(−1/2) is missing.": lambda c: torch.linalg.eigh(c)[1].T,
+    "These are the scales λ^(−1/2) alone. Turn before with Uᵀ, and back after with U.":
+        lambda c: torch.linalg.eigvalsh(c).rsqrt().diag(),
+}  # fmt: skip
+
+
+def _explain_whitening(answer: object, covariance: Tensor) -> object:
+    """Tell whitening matrices that are not ZCA, and U in the wrong place, whatever the signs in U."""
     if isinstance(answer, tuple):
         raise NotRight("Return one matrix W, (D, D), not a tuple.")
-    if _is_matrix(answer, 5):
-        _explain_whitening(answer.detach().double(), covariance, right)
-    mistakes = {
-        "This is Σ to the power −1: the eigenvalues want the root too, λ^(−1/2).": (
-            _power(covariance, -1)
-        ),
-        "This is Σ^(+1/2): it would make the pixels more redundant. Divide by the roots.": (
-            _power(covariance, 0.5)
-        ),
-        "This only divides every pixel by its own deviation. The correlations stay as they are.": (
-            covariance.diagonal().rsqrt().diag()
-        ),
-        "You gave back the eigenvectors U alone: they turn the pixels, and nothing gets variance 1.": u,
-        "You turned with Uᵀ but did not scale: λ^(−1/2) is missing.": u.T,
-        "These are the scales λ^(−1/2) alone. Turn before with Uᵀ, and back after with U.": (
-            values.rsqrt().diag()
-        ),
-    }
-    compare(answer, right, mistakes, "W")
-
-
-def _explain_whitening(w: Tensor, covariance: Tensor, right: Tensor) -> None:
-    """Tell whitening matrices that are not ZCA, and U in the wrong place, whatever the signs in U."""
-    eye = torch.eye(len(w), dtype=w.dtype)
-    if _near(w, right):
-        return
+    right, eye = _root(covariance), torch.eye(len(covariance), dtype=covariance.dtype)
+    if getattr(answer, "shape", None) != eye.shape or not torch.is_tensor(answer):
+        return answer
+    w = answer.detach().double()
+    if _near(w, right) or not torch.isfinite(w).all():
+        return answer
     if _near(w @ covariance @ w.T, eye):
         raise NotRight(
             "This whitens: W Σ Wᵀ = I. But so does any rotation of it, and ZCA is the one that turns "
@@ -65,6 +66,7 @@ def _explain_whitening(w: Tensor, covariance: Tensor, right: Tensor) -> None:
             "The scales are right, but the directions are not. eigh returns the eigenvectors as "
             "columns of U, so it is U diag(λ^(−1/2)) Uᵀ, not Uᵀ diag(λ^(−1/2)) U."
         )
+    return answer
 
 
 @checker
@@ -110,86 +112,94 @@ def _patients() -> Iterator[tuple[Tensor, str, dict[str, str]]]:
         "the mean is 50, and the spread around it is healthy. Subtract the mean of each dimension."
     )
     yield z + 50, "none", {"dimensional": centre, "constant": centre}
-    scales = (
+    units_differ = (
         "the dimensions are unrelated, and only their units differ. Standardise each before you "
         "look at the effective rank."
     )
     units = z * torch.logspace(-1, 3, 8)
-    yield units, "none", {"dimensional": scales, "constant": slow}
+    yield units, "none", {"dimensional": units_differ, "constant": slow}
     yield 0.05 * z, "none", {"dimensional": slow, "constant": slow}
     dead = "one dimension of eight is dead, the other seven are fine. Constant means: no dimension varies."
     one_dead = z.clone()
     one_dead[:, 3] = 1.0
     yield one_dead, "none", {"constant": dead, "dimensional": dead}
+    alive = (
+        "one dimension of eight has a spread of 0.05. Constant means that no dimension varies: look at the "
+        "largest of the standard deviations, not at their mean."
+    )
+    alone = z * torch.tensor([0.05] + 7 * [0.001])
+    yield alone, "none", {"constant": alive, "dimensional": units_differ}
+    twelve = (
+        "there are only five different dimensions among twelve: effective rank 5, below D/2 = 6."
+    )
+    repeated = z[:, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]] + 0.01 * normal(200, 12, seed=11).float()
+    yield repeated, "dimensional", {"constant": twelve, "none": twelve}
 
 
 @checker
 def canonical_correlations(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N, D), (N, D) -> (D,): canonical correlations, largest first."""
-    x_a, x_b = _shifted_views(300, 4)
-    answer = attempt(function, x_a, x_b)
+    worlds = [_shifted_views(300, 4, seed=12), _shifted_views(250, 3, seed=14)]
+    judge(function, worlds, _canonical, _CANONICAL, "the list of correlations", look=_vector)
+
+
+def _vector(answer, *_):
     if isinstance(answer, tuple):
         raise NotRight("Return the singular values alone: torch.linalg.svdvals gives just them.")
-    white_a, white_b = _whiten(x_a), _whiten(x_b)
-    c = white_a.T @ white_b / len(x_a)
-    if getattr(answer, "shape", None) == c.shape:
-        raise NotRight(
-            "This is a matrix, (D, D). The canonical correlations are its D singular values, if both "
-            "views are white."
-        )
-    right = torch.linalg.svdvals(c)
-    compare(answer, right, _canonical_mistakes(x_a, x_b, right, c), "the list of correlations")
+    return answer
 
 
-def _canonical_mistakes(x_a: Tensor, x_b: Tensor, right: Tensor, c: Tensor) -> dict[str, Tensor]:
-    n, svdvals = len(x_a), torch.linalg.svdvals
-    a, b = x_a - x_a.mean(0), x_b - x_b.mean(0)
-    white_a, white_b = _whiten(x_a), _whiten(x_b)
-    scaled = [x / x.std(0, correction=0) for x in (a, b)]
-    return {
-        "The values are right, the order is not: largest first.": right.flip(0),
-        "These are the squares. Take singular values of C, or the roots of the eigenvalues of C Cᵀ.": (
-            right**2
-        ),
-        "Divide the product by N: the sum over the batch is not yet an average.": right * n,
-        "You mixed N and N − 1: use the same in the covariances and in the product.": (
-            right * n / (n - 1)
-        ),
-        "You mixed N − 1 and N: use the same in the covariances and in the product.": (
-            right * (n - 1) / n
-        ),
-        "These are singular values of the raw covariance. Whiten each view first.": svdvals(
-            a.T @ b / n
-        ),
-        "You standardised each channel, but the channels of a view are still correlated: whiten it.": (
-            svdvals(scaled[0].T @ scaled[1] / n)
-        ),
-        "You did not subtract the means: they look like one more thing that both views share.": (
-            svdvals(_whiten(x_a, 0).T @ _whiten(x_b, 0) / n)
-        ),
-        "View B is not white yet. Whiten both, each with its own covariance.": svdvals(
-            white_a.T @ b / n
-        ),
-        "View A is not white yet. Whiten both, each with its own covariance.": svdvals(
-            a.T @ white_b / n
-        ),
-        "You whitened with C^(−1), not with its root C^(−1/2).": svdvals(
-            _power(a.T @ a / n, -1) @ (a.T @ b / n) @ _power(b.T @ b / n, -1)
-        ),
-        "This is the diagonal of the whitened C. Its singular values find the best directions.": (
-            c.diagonal()
-        ),
-        "All are 1: you compared a view with itself.": torch.ones(len(right)),
-    }
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Singular values of the mean product of two views."""
+    return torch.linalg.svdvals(a.T @ b / len(a))
 
 
-def _shifted_views(n: int, d: int) -> tuple[Tensor, Tensor]:
+def _canonical(a: Tensor, b: Tensor) -> Tensor:
+    return _product(_whiten(a), _whiten(b))
+
+
+_CANONICAL = {
+    "This is a matrix, (D, D). The canonical correlations are its D singular values, if both "
+    "views are white.": lambda a, b: Shaped([a.shape[1]] * 2),
+    "The values are right, the order is not: largest first.": lambda a, b: _canonical(a, b).flip(0),
+    "These are the squares. Take singular values of C, or the roots of the eigenvalues of C Cᵀ.":
+        lambda a, b: _canonical(a, b) ** 2,
+    "Divide the product by N: the sum over the batch is not yet an average.": lambda a, b: _canonical(a, b) * len(a),
+    "You mixed N and N − 1: use the same in the covariances and in the product.":
+        lambda a, b: _canonical(a, b) * len(a) / (len(a) - 1),
+    "You mixed N − 1 and N: use the same in the covariances and in the product.":
+        lambda a, b: _canonical(a, b) * (len(a) - 1) / len(a),
+    "These are singular values of the raw covariance. Whiten each view first.":
+        lambda a, b: _product(centred(a), centred(b)),
+    "You standardised each channel, but the channels of a view are still correlated: whiten it.":
+        lambda a, b: _product(standard(a), standard(b)),
+    "You did not subtract the means: they look like one more thing that both views share.":
+        lambda a, b: _product(_whiten(a, 0), _whiten(b, 0)),
+    "View B is not white yet. Whiten both, each with its own covariance.":
+        lambda a, b: _product(_whiten(a), centred(b)),
+    "View A is not white yet. Whiten both, each with its own covariance.":
+        lambda a, b: _product(centred(a), _whiten(b)),
+    "You whitened view B with the covariance of view A. Each view has its own.":
+        lambda a, b: _product(_whiten(a), centred(b) @ _root(_covariance(a))),
+    "You whitened with C^(−1), not with its root C^(−1/2).": lambda a, b: _product(
+        centred(a) @ _power(_covariance(a), -1), centred(b) @ _power(_covariance(b), -1)),
+    "This is the diagonal of the whitened C. Its singular values find the best directions.":
+        lambda a, b: (_whiten(a) * _whiten(b)).mean(0),
+    "All are 1: you compared a view with itself.": lambda a, b: torch.ones(a.shape[1]),
+}  # fmt: skip
+
+
+def _shifted_views(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
     """Two views (n, d) that share two directions, with correlated channels and means that are not 0."""
-    generator = torch.Generator().manual_seed(12)
+    generator = torch.Generator().manual_seed(seed)
     shared, own_a, own_b = torch.randn(3, n, d, generator=generator, dtype=torch.float64)
     mix_a, mix_b = torch.randn(2, d, d, generator=generator, dtype=torch.float64)
     strength = torch.linspace(2, 0.1, d, dtype=torch.float64)
     return (shared * strength + own_a) @ mix_a + 3, (shared * strength + own_b) @ mix_b - 2
+
+
+def _covariance(x: Tensor) -> Tensor:
+    return x.T.cov(correction=0)
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:
@@ -198,12 +208,8 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
 
 
 def _whiten(x: Tensor, centre: bool = True) -> Tensor:
-    x = x - x.mean(0) if centre else x
-    return x @ _power(x.T @ x / len(x), -0.5)
-
-
-def _is_matrix(x: object, d: int) -> bool:
-    return torch.is_tensor(x) and x.shape == (d, d) and bool(torch.isfinite(x).all())
+    x = centred(x) if centre else x
+    return x @ _root(x.T @ x / len(x))
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

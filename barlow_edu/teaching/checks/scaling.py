@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from barlow_edu.optim import LARS
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
+from barlow_edu.teaching.checks.base import NotRight, checker, judge
+from barlow_edu.teaching.checks.worlds import normal
 
 CHECKERS = ("after_ddp", "lars_step", "run_cost")
 
@@ -20,48 +21,42 @@ def after_ddp(function: Callable[[list[Tensor], bool], Tensor]) -> None:
     own: one tensor a process, the gradient along the way through its own rows alone; they add up to the true
     gradient. seen: whether autograd sees the all-reduce of C.
     """
-    own = list(_normal(3, 4, 2, seed=120))
-    copies = [x.clone() for x in own]
-    total = sum(copies)
-    seen, blind = (attempt(function, own, flag) for flag in (True, False))
-    if not all(torch.equal(*pair) for pair in zip(own, copies, strict=True)):
-        raise NotRight("You changed the gradients in place. Build a new tensor.")
-    _averaged(blind, "Unseen", total / 3, _blind_mistakes(copies, total))
-    _averaged(seen, "Seen", total, _seen_mistakes(copies, total))
+    worlds = [list(normal(3, 4, 2, seed=120)), list(normal(5, 3, seed=121))]
+    for seen, case, mistakes in ((False, "Unseen", _BLIND), (True, "Seen", _SEEN)):
+        told = {f"{case} by autograd: {diagnosis}": wrong for diagnosis, wrong in mistakes.items()}
+        what = f"{case} by autograd: the gradient"
+        judge(function, [(own, seen) for own in worlds], _averaged, told, what, look=_one_tensor)
 
 
-def _averaged(answer: object, case: str, right: Tensor, mistakes: dict[str, Tensor]) -> None:
-    if isinstance(answer, (list, tuple)) and len(answer) == 3:
+def _one_tensor(answer, own: list[Tensor], seen: bool):
+    if isinstance(answer, (list, tuple)) and len(answer) == len(own):
         raise NotRight(
             "You returned a list. After the averaging all processes hold the same gradient: return one tensor."
         )
-    told = {f"{case} by autograd: {diagnosis}": wrong for diagnosis, wrong in mistakes.items()}
-    compare(answer, right, told, f"{case} by autograd: the gradient")
+    return answer
 
 
-def _blind_mistakes(own: Sequence[Tensor], total: Tensor) -> dict[str, Tensor]:
-    return {
-        "this is the true gradient. But each process knows its own part alone, and DDP takes the mean of the "
-        "parts. The mean is not their sum.": total,
-        "this is one process's part, not yet averaged. DDP takes the mean over all of them.": own[
-            0
-        ],
-        "this is W times the true gradient. Nothing here multiplies.": total * 3,
-        "divided by W twice. The mean divides once.": total / 9,
-        "this divides by two. There are len(own) processes.": total / 2,
-    }
+def _averaged(own: list[Tensor], seen: bool) -> Tensor:
+    return sum(own) / (1 if seen else len(own))
 
 
-def _seen_mistakes(own: Sequence[Tensor], total: Tensor) -> dict[str, Tensor]:
-    return {
-        "nothing has changed against the blind case. The backward pass of the all-reduce adds up what all W "
-        "losses say, so that each process holds W times its own part; then comes the mean.": total
-        / 3,
-        "W times too much. Each process holds W times its own part, and DDP's mean divides the sum by W.": total
-        * 3,
-        "this is one process's part, times W. The mean over the processes is missing.": own[0] * 3,
-        "this is one process's part alone.": own[0],
-    }
+_BLIND = {
+    "this is the true gradient. But each process knows its own part alone, and DDP takes the mean of the "
+    "parts. The mean is not their sum.": lambda own, _: sum(own),
+    "this is one process's part, not yet averaged. DDP takes the mean over all of them.": lambda own, _: own[0],
+    "this is W times the true gradient. Nothing here multiplies.": lambda own, _: sum(own) * len(own),
+    "divided by W twice. The mean divides once.": lambda own, _: sum(own) / len(own) ** 2,
+    "this divides by two. There are len(own) processes.": lambda own, _: sum(own) / 2,
+}  # fmt: skip
+_SEEN = {
+    "nothing has changed against the blind case. The backward pass of the all-reduce adds up what all W "
+    "losses say, so that each process holds W times its own part; then comes the mean.":
+        lambda own, _: sum(own) / len(own),
+    "W times too much. Each process holds W times its own part, and DDP's mean divides the sum by W.":
+        lambda own, _: sum(own) * len(own),
+    "this is one process's part, times W. The mean over the processes is missing.": lambda own, _: own[0] * len(own),
+    "this is one process's part alone.": lambda own, _: own[0],
+}  # fmt: skip
 
 
 @checker
@@ -70,56 +65,13 @@ def lars_step(function: Callable[[Tensor, Tensor, float, float, float], Tensor])
 
     A tensor with one axis (a bias, batch norm) takes a plain step: no decay, no adaptation.
     """
-    w, grad = _normal(2, 5, 3, seed=121)
-    lr, decay, eta = 0.5, 0.2, 0.1
-    found = attempt(function, w, grad, lr, decay, eta)
-    right = _by_optimizer(w, grad, lr, decay, eta)
-    compare(found, right, _matrix_mistakes(w, grad, lr, decay, eta), "The weight", 1e-6)
-    bias, slope = w[:, 0].clone(), grad[:, 0].clone()
-    adapted = _plain(bias, slope, lr, eta * bias.norm() / slope.norm())
-    decayed = slope + decay * bias
-    mistakes = {
-        "The matrix is right. But the bias was adapted too; the paper leaves biases and batch norm out. Look "
-        "at w.ndim.": adapted,
-        "The matrix is right. But the bias was treated like a weight, decayed and adapted. Look at w.ndim.": (
-            _by_optimizer(bias, slope, lr, decay, eta, adapt=True)
-        ),
-        "The matrix is right. But the bias was decayed: no weight decay for a tensor with one axis.": _plain(
-            bias, decayed, lr
-        ),
-        "The matrix is right. But the bias did not move: it is left out of the adaptation, not of the step.": bias,
-    }
-    found = attempt(function, bias, slope, lr, decay, eta)
-    compare(found, _plain(bias, slope, lr), mistakes, "The bias", 1e-6)
-
-
-def _matrix_mistakes(w: Tensor, grad: Tensor, lr, decay, eta) -> dict[str, Tensor]:
-    step = grad + decay * w
-    trust = eta * w.norm() / step.norm()
-    return {
-        "Nothing has moved. Return the new weight.": w,
-        "This went uphill: subtract the step.": _plain(w, step, -lr, trust),
-        "A plain step: the trust ratio is missing.": _plain(w, step, lr),
-        "The weight decay is missing. It is added to the gradient before the norms are taken.": (
-            _plain(w, grad, lr, eta * w.norm() / grad.norm())
-        ),
-        "The ratio was taken with the norm of the gradient alone. LARS adds the decay first, and takes the "
-        "norm of the sum.": _plain(w, step, lr, eta * w.norm() / grad.norm()),
-        "The decay was added after the adaptation, so that it is not scaled with the rest.": (
-            w - lr * (eta * w.norm() / grad.norm() * grad + decay * w)
-        ),
-        "The ratio is upside down: a small gradient is to be made longer, so |g| stands below.": (
-            _plain(w, step, lr, eta * step.norm() / w.norm())
-        ),
-        "eta is missing: the step is as long as the weight itself, times lr.": (
-            _plain(w, step, lr, trust / eta)
-        ),
-        "The learning rate is missing.": _plain(w, step, 1.0, trust),
-        "You returned the step. The new weight is w minus the step.": lr * trust * step,
-        "The norms were taken row by row. One ratio for the whole tensor.": _plain(
-            w, step, lr, eta * w.norm(dim=1, keepdim=True) / step.norm(dim=1, keepdim=True)
-        ),
-    }
+    worlds = [
+        (*normal(2, 5, 3, seed=121), 0.5, 0.2, 0.1),
+        (*normal(2, 4, 6, seed=122), 1.7, 0.03, 0.02),
+    ]
+    judge(function, worlds, _by_optimizer, _WEIGHT, "The weight", 1e-6)
+    biases = [(w[:, 0].clone(), grad[:, 0].clone(), *rest) for w, grad, *rest in worlds]
+    judge(function, biases, lambda w, g, lr, *_: _plain(w, g, lr), _BIAS, "The bias", 1e-6)
 
 
 def _plain(w: Tensor, step: Tensor, lr: float, trust: Tensor | float = 1.0) -> Tensor:
@@ -133,45 +85,78 @@ def _by_optimizer(w: Tensor, grad: Tensor, lr, decay, eta, adapt: bool = True) -
     return moved.detach()
 
 
+def _with_ratio(ratio: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A step with another trust ratio, made of the weight, the gradient and their decayed sum."""
+    return lambda w, g, lr, wd, eta: _plain(w, g + wd * w, lr, eta * ratio(w, g, g + wd * w))
+
+
+def _of_rows(x: Tensor) -> Tensor:
+    return x.norm(dim=-1, keepdim=True)
+
+
+_WEIGHT = {
+    "Nothing has moved. Return the new weight.": lambda w, *_: w,
+    "This went uphill: subtract the step.": lambda w, g, lr, wd, eta: 2 * w - _by_optimizer(w, g, lr, wd, eta),
+    "A plain step: the trust ratio is missing.": lambda w, g, lr, wd, eta: _plain(w, g + wd * w, lr),
+    "The weight decay is missing. It is added to the gradient before the norms are taken.":
+        lambda w, g, lr, wd, eta: _by_optimizer(w, g, lr, 0, eta),
+    "The ratio was taken with the norm of the gradient alone. LARS adds the decay first, and takes the "
+    "norm of the sum.": _with_ratio(lambda w, g, step: w.norm() / g.norm()),
+    "The decay was added after the adaptation, so that it is not scaled with the rest.":
+        lambda w, g, lr, wd, eta: w - lr * (eta * w.norm() / g.norm() * g + wd * w),
+    "The ratio is upside down: a small gradient is to be made longer, so |g| stands below.":
+        _with_ratio(lambda w, g, step: step.norm() / w.norm()),
+    "eta is missing: the step is as long as the weight itself, times lr.":
+        lambda w, g, lr, wd, eta: _by_optimizer(w, g, lr, wd, 1),
+    "The learning rate is missing.": lambda w, g, lr, wd, eta: _by_optimizer(w, g, 1, wd, eta),
+    "You returned the step. The new weight is w minus the step.":
+        lambda w, g, lr, wd, eta: w - _by_optimizer(w, g, lr, wd, eta),
+    "The norms were taken row by row. One ratio for the whole tensor.":
+        _with_ratio(lambda w, g, step: _of_rows(w) / _of_rows(step)),
+}  # fmt: skip
+_BIAS = {
+    "The matrix is right. But the bias was adapted too; the paper leaves biases and batch norm out. Look "
+    "at w.ndim.": lambda w, g, lr, wd, eta: _by_optimizer(w, g, lr, 0, eta),
+    "The matrix is right. But the bias was treated like a weight, decayed and adapted. Look at w.ndim.":
+        _by_optimizer,
+    "The matrix is right. But the bias was decayed: no weight decay for a tensor with one axis.":
+        lambda w, g, lr, wd, eta: _plain(w, g + wd * w, lr),
+    "The matrix is right. But the bias did not move: it is left out of the adaptation, not of the step.":
+        lambda w, *_: w,
+}  # fmt: skip
+
+
 @checker
 def run_cost(function: Callable[..., Sequence[float]]) -> None:
     """Check a function (flop_per_image, images, epochs, gpus, tflops, price) -> (hours, cost).
 
     tflops: 10¹² operations a second that one GPU really does. price: of one GPU for an hour.
     """
-    given = (5e10, 1_200_000, 300, 16, 40.0, 2.5)
-    flop, images, epochs, gpus, tflops, price = given
-    answer = attempt(function, *given)
-    seconds = flop * images * epochs / (gpus * tflops * 1e12)
-    hours = seconds / 3600
-    cost = hours * gpus * price
-
-    def pair(hours: float, cost: float) -> Tensor:
-        return torch.tensor([hours, cost], dtype=torch.float64)
-
-    mistakes = {
-        "The cost is that of one GPU. The price is for one GPU and hour, and all of them run.": pair(
-            hours, hours * price
-        ),
-        "The hours are those of one GPU alone: the others share the work. (The cost is right: it does not "
-        "depend on how many share it.)": pair(hours * gpus, cost),
-        "One GPU does it all here, and then all of them are paid for it.": pair(
-            hours * gpus, cost * gpus
-        ),
-        "The epochs are missing.": pair(hours / epochs, cost / epochs),
-        "These are seconds. An hour has 3600.": pair(seconds, seconds * gpus * price),
-        "The hours are in seconds; the cost is right.": pair(seconds, cost),
-        "These are minutes. An hour has 3600 seconds.": pair(hours * 60, cost * 60),
-        "The tera is missing: tflops counts 10¹² operations a second.": pair(
-            hours * 1e12, cost * 1e12
-        ),
-        "Both views are in flop_per_image already; you counted them twice.": pair(
-            2 * hours, 2 * cost
-        ),
-        "The right numbers in the wrong order: first the hours, then the cost.": pair(cost, hours),
-    }
-    compare(answer, pair(hours, cost), mistakes, "(hours, cost)", 1e-7)
+    worlds = [(5e10, 1_200_000, 300, 16, 40.0, 2.5), (8e9, 50_000, 90, 6, 13.0, 0.7)]
+    judge(function, worlds, _cost, _COSTS, "(hours, cost)", 1e-7)
 
 
-def _normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def _cost(flop, images, epochs, gpus, tflops, price, hours=1.0, cost=1.0) -> Tensor:
+    """Hours and cost of a run, each times a factor."""
+    right = flop * images * epochs / (gpus * tflops * 1e12) / 3600
+    return torch.tensor([hours * right, cost * right * gpus * price], dtype=torch.float64)
+
+
+def _times(hours: float, cost: float) -> Callable[..., Tensor]:
+    return lambda *run: _cost(*run, hours, cost)
+
+
+_COSTS = {
+    "The cost is that of one GPU. The price is for one GPU and hour, and all of them run.":
+        lambda *run: _cost(*run, cost=1 / run[3]),
+    "The hours are those of one GPU alone: the others share the work. (The cost is right: it does not "
+    "depend on how many share it.)": lambda *run: _cost(*run, hours=run[3]),
+    "One GPU does it all here, and then all of them are paid for it.": lambda *run: _cost(*run, run[3], run[3]),
+    "The epochs are missing.": lambda *run: _cost(*run, 1 / run[2], 1 / run[2]),
+    "These are seconds. An hour has 3600.": _times(3600, 3600),
+    "The hours are in seconds; the cost is right.": _times(3600, 1),
+    "These are minutes. An hour has 3600 seconds.": _times(60, 60),
+    "The tera is missing: tflops counts 10¹² operations a second.": _times(1e12, 1e12),
+    "Both views are in flop_per_image already; you counted them twice.": _times(2, 2),
+    "The right numbers in the wrong order: first the hours, then the cost.": lambda *run: _cost(*run).flip(0),
+}  # fmt: skip

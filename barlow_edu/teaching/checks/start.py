@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from barlow_edu.loss import barlow_twins_loss, cross_correlation
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
+from barlow_edu.teaching.checks.base import checker, judge
+from barlow_edu.teaching.checks.worlds import (
+    invariance,
+    matrix,
+    normal,
+    off_diagonal,
+    redundancy,
+)
 
 CHECKERS = ("off_diagonal_rms", "loss_from_matrix", "find_twins")
 
@@ -14,88 +21,98 @@ CHECKERS = ("off_diagonal_rms", "loss_from_matrix", "find_twins")
 @checker
 def off_diagonal_rms(learner) -> None:
     """f(c) -> root mean square of the entries off the diagonal; c is (D, D)."""
-    torch.manual_seed(3)
-    c = cross_correlation(torch.randn(50, 6), torch.randn(50, 6)) + 0.5 * torch.eye(6)
-    off = c[~torch.eye(6, dtype=torch.bool)]
-    compare(
-        attempt(learner, c),
-        off.square().mean().sqrt(),
-        {
-            "That is the root mean square of all of C. Leave the diagonal out.": c.square()
-            .mean()
-            .sqrt(),
-            "You divided by D², but the diagonal is left out: D (D − 1) entries remain.": (
-                off.square().sum() / 36
-            ).sqrt(),
-            "That is the mean square. Take its root.": off.square().mean(),
-            "That is the sum of squares. Divide by how many entries there are, then take the root.": (
-                off.square().sum()
-            ),
-            "That is the plain mean: positive and negative entries cancel. Square them first.": off.mean(),
-            "That is the mean absolute value. Square, take the mean, take the root.": off.abs().mean(),
-            "That is the diagonal. Look at everything else.": c.diagonal().square().mean().sqrt(),
-        },
-        "the off-diagonal size",
-    )
+    worlds = [(matrix(6, seed=3).float(),), (matrix(9, seed=4).float(),)]
+    judge(learner, worlds, _rms, _RMS, "the off-diagonal size")
+
+
+def _rms(c: Tensor) -> Tensor:
+    return off_diagonal(c).square().mean().sqrt()
+
+
+_RMS = {
+    "That is the root mean square of all of C. Leave the diagonal out.": lambda c: c.square().mean().sqrt(),
+    "You divided by D², but the diagonal is left out: D (D − 1) entries remain.":
+        lambda c: redundancy(c).sqrt() / len(c),
+    "That is the mean square. Take its root.": lambda c: _rms(c) ** 2,
+    "That is the sum of squares. Divide by how many entries there are, then take the root.": redundancy,
+    "That is the root of the sum of squares. Divide by how many entries there are before you take the root.":
+        lambda c: redundancy(c).sqrt(),
+    "That is the plain mean: positive and negative entries cancel. Square them first.":
+        lambda c: off_diagonal(c).mean(),
+    "That is the mean absolute value. Square, take the mean, take the root.": lambda c: off_diagonal(c).abs().mean(),
+    "That is the standard deviation: it takes the mean away first. Square the entries as they are.":
+        lambda c: off_diagonal(c).std(),
+    "That is the diagonal. Look at everything else.": lambda c: c.diagonal().square().mean().sqrt(),
+}  # fmt: skip
 
 
 @checker
 def loss_from_matrix(learner) -> None:
     """f(c, lambd) -> the Barlow Twins loss of a cross-correlation matrix (D, D)."""
-    torch.manual_seed(4)
-    a = torch.randn(40, 5)
-    b = a + 0.7 * torch.randn(40, 5)
-    c, lambd = cross_correlation(a, b), 0.1
-    right = barlow_twins_loss(a, b, lambd)
-    diagonal, everything = c.diagonal(), c.square().sum()
-    compare(
-        attempt(learner, c, lambd),
-        right.loss,
-        {
-            "The second sum runs over i ≠ j only: take the diagonal out of it.": right.invariance
-            + lambd * everything,
-            "λ is missing before the second sum.": right.invariance + right.redundancy,
-            "λ belongs before the second sum, not the first.": lambd * right.invariance
-            + right.redundancy,
-            "The diagonal should become 1, not 0: the first sum is of (1 − C_ii)².": diagonal.square().sum()
-            + lambd * right.redundancy,
-            "Square 1 − C_ii before you add up.": (1 - diagonal).sum() + lambd * right.redundancy,
-            "Square the off-diagonal entries before you add up.": right.invariance
-            + lambd * (c.sum() - diagonal.sum()),
-            "The loss is a sum, not a mean.": right.invariance / 5 + lambd * right.redundancy / 20,
-        },
-        "the loss",
-    )
+    worlds = [(matrix(5, seed=4).float(), 0.1), (matrix(8, seed=5).float(), 0.37)]
+    judge(learner, worlds, _loss, _LOSS, "the loss")
+
+
+def _loss(c: Tensor, lambd: float) -> Tensor:
+    return invariance(c) + lambd * redundancy(c)
+
+
+_LOSS = {
+    "The second sum runs over i ≠ j only: take the diagonal out of it.":
+        lambda c, w: invariance(c) + w * c.square().sum(),
+    "λ is missing before the second sum.": lambda c, w: _loss(c, 1),
+    "λ belongs before the second sum, not the first.": lambda c, w: w * invariance(c) + redundancy(c),
+    "λ belongs before the second sum alone, not before both.": lambda c, w: w * _loss(c, 1),
+    "λ stands inside the square, and is squared with it. It belongs before the second sum.":
+        lambda c, w: _loss(c, w**2),
+    "The diagonal should become 1, not 0: the first sum is of (1 − C_ii)².":
+        lambda c, w: c.diagonal().square().sum() + w * redundancy(c),
+    "Square 1 − C_ii before you add up.": lambda c, w: (1 - c.diagonal()).sum() + w * redundancy(c),
+    "You took the trace, one number, before you squared. Square 1 − C_ii for each i, then add up.":
+        lambda c, w: (1 - c.trace()) ** 2 + w * redundancy(c),
+    "You added up 1 − C_ii before you squared. Square each, then add up.":
+        lambda c, w: (1 - c.diagonal()).sum() ** 2 + w * redundancy(c),
+    "Square the off-diagonal entries before you add up.": lambda c, w: invariance(c) + w * off_diagonal(c).sum(),
+    "The loss is a sum, not a mean.":
+        lambda c, w: (1 - c.diagonal()).square().mean() + w * off_diagonal(c).square().mean(),
+    "The loss is a sum, not a mean over all D² entries.": lambda c, w: _loss(c, w) / c.numel(),
+    "The first term is a sum, not a mean.": lambda c, w: invariance(c) / len(c) + w * redundancy(c),
+    "The second term is a sum, not a mean.": lambda c, w: invariance(c) + w * off_diagonal(c).square().mean(),
+}  # fmt: skip
 
 
 @checker
 def find_twins(learner) -> None:
     """f(z_a, z_b) -> (N,) row numbers: for each row of z_a, the most similar (cosine) row of z_b."""
-    torch.manual_seed(5)
-    z_a = torch.randn(30, 8)
-    order = torch.randperm(30)
-    sizes = 0.2 + 3 * torch.rand(30, 1)
-    z_b = ((z_a + 0.3 * torch.randn(30, 8)) * sizes)[order]
-    similarity = F.normalize(z_a, dim=1) @ F.normalize(z_b, dim=1).T
-    right = similarity.argmax(1)
-    answer = attempt(learner, z_a, z_b)
-    if torch.is_tensor(answer) and answer.dtype.is_floating_point:
-        raise NotRight("Return row numbers (argmax), not similarities.")
-    compare(
-        answer,
-        right,
-        {
-            "You searched among the rows of z_a for those of z_b: the other way round.": similarity.argmax(
-                0
-            ),
-            "Long vectors win: divide by the lengths, so that only the direction counts.": (
-                z_a @ z_b.T
-            ).argmax(1),
-            "You took the least similar row.": similarity.argmin(1),
-            "Every row found itself: compare z_a with z_b, not with z_a.": torch.arange(30),
-            "You used the distance. With rows of different length use the cosine.": torch.cdist(
-                z_a, z_b
-            ).argmin(1),
-        },
+    judge(
+        learner,
+        [_twins(30, 8, seed=5), _twins(21, 6, seed=6)],
+        lambda a, b: _cosines(a, b).argmax(1),
+        _TWINS,
         "the row numbers",
     )
+
+
+def _twins(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Embeddings (n, d), float32, and their twins in another order; the lengths vary."""
+    z, noise = (normal(2, n, d, seed=seed) * torch.linspace(0.4, 2.5, d)).float()
+    generator = torch.Generator().manual_seed(seed)
+    lengths = 0.2 + 3 * torch.rand(n, 1, generator=generator)
+    return z, ((z + 0.3 * noise) * lengths)[torch.randperm(n, generator=generator)]
+
+
+def _cosines(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
+    return F.normalize(a, dim=dim) @ F.normalize(b, dim=dim).T
+
+
+_TWINS = {
+    "Return row numbers (argmax), not similarities.": lambda a, b: torch.float32,
+    "You searched among the rows of z_a for those of z_b: the other way round.":
+        lambda a, b: _cosines(a, b).argmax(0),
+    "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.":
+        lambda a, b: _cosines(a, b, dim=0).argmax(1),
+    "Long vectors win: divide by the lengths, so that only the direction counts.": lambda a, b: (a @ b.T).argmax(1),
+    "You took the least similar row.": lambda a, b: _cosines(a, b).argmin(1),
+    "Every row found itself: compare z_a with z_b, not with z_a.": lambda a, b: torch.arange(len(a)),
+    "You used the distance. With rows of different length use the cosine.": lambda a, b: torch.cdist(a, b).argmin(1),
+}  # fmt: skip

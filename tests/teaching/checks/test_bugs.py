@@ -31,7 +31,7 @@ def unbiased_twice(z_a, z_b):
 
 
 def by_numpy(z_a, z_b):
-    return np.corrcoef(z_a.numpy().T, z_b.numpy().T)[:4, 4:]
+    return np.corrcoef(z_a.numpy().T, z_b.numpy().T)[: z_a.shape[1], z_a.shape[1] :]
 
 
 RIGHT_DIAGONAL = {
@@ -52,7 +52,7 @@ WRONG_DIAGONAL = {
     ),
     "divided by the diagonal": lambda a, b: correlation(a, b) / correlation(a, b).diagonal(),
     "wrote ones": lambda a, b: correlation(a, b).fill_diagonal_(1),
-    "divided by D": lambda a, b: correlation(a, b, n=4),
+    "divided by D": lambda a, b: correlation(a, b, n=a.shape[1]),
     "covariance": lambda a, b: centred(a).T @ centred(b) / len(a),
     "subtract the mean": lambda a, b: (
         (a / a.std(0, correction=0)).T @ (b / b.std(0, correction=0)) / len(a)

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 import barlow_edu as be
-from barlow_edu.teaching.checks.evaluate import _cosine, _crowd, _vote, _vote_mistakes
 
 
 def vote(
@@ -26,7 +25,7 @@ def vote(
     s, rows = (a @ b.T).topk(len(bank) if all_k else k + skip, dim=1, largest=largest)
     s, rows = s[:, skip:], rows[:, skip:]
     weights = (s / temperature).exp() if weigh is None else weigh(s, temperature)
-    return (F.one_hot(labels[rows], 3) * weights[..., None]).sum(1).argmax(1)
+    return (F.one_hot(labels[rows]) * weights[..., None]).sum(1).argmax(1)
 
 
 def vote_in_a_loop(bank, labels, queries, k, temperature):
@@ -35,7 +34,8 @@ def vote_in_a_loop(bank, labels, queries, k, temperature):
         s = [float(q @ b / (q.norm() * b.norm())) for b in bank]
         nearest = sorted(range(len(bank)), key=lambda i: -s[i])[:k]
         votes = [
-            sum(np.exp(s[i] / temperature) for i in nearest if labels[i] == c) for c in range(3)
+            sum(np.exp(s[i] / temperature) for i in nearest if labels[i] == c)
+            for c in range(int(labels.max()) + 1)
         ]
         found.append(int(np.argmax(votes)))
     return found
@@ -49,7 +49,7 @@ def vote_by_sklearn(bank, labels, queries, k, temperature):
 def euclidean(bank, labels, queries, k, temperature):
     distance, rows = torch.cdist(queries, bank).topk(k, dim=1, largest=False)
     weights = (-distance / temperature).exp()
-    return (F.one_hot(labels[rows], 3) * weights[..., None]).sum(1).argmax(1)
+    return (F.one_hot(labels[rows]) * weights[..., None]).sum(1).argmax(1)
 
 
 RIGHT_VOTE = {"torch": vote, "loop": vote_in_a_loop, "sklearn": vote_by_sklearn}
@@ -133,11 +133,3 @@ WRONG_HONEST = {
 
 RIGHT = {"knn_vote": RIGHT_VOTE, "rankme_by_hand": RIGHT_RANK, "honest_number": RIGHT_HONEST}
 WRONG = {"knn_vote": WRONG_VOTE, "rankme_by_hand": WRONG_RANK, "honest_number": WRONG_HONEST}
-
-
-def test_no_two_mistakes_give_the_same_vote():
-    bank, labels, queries = _crowd()
-    right = _vote(*_cosine(bank, queries), labels)
-    results = [right, *_vote_mistakes(bank, labels, queries).values()]
-    for i, one in enumerate(results):
-        assert not any(torch.equal(one, other) for other in results[:i])

@@ -196,10 +196,11 @@ def test_no_two_mistakes_of_the_count_give_the_same_number():
 
 
 def test_the_checker_leaves_the_learner_s_running_averages_alone():
-    head = sequence(12, 20)
-    checks.build_projector(lambda inputs, dim: head)
-    assert torch.equal(head[1].running_mean, torch.zeros(20))
-    assert head.training and head[7].num_batches_tracked == 0
+    heads = []
+    checks.build_projector(lambda *sizes: heads.append(sequence(*sizes)) or heads[-1])
+    for head in heads:
+        assert torch.equal(head[1].running_mean, torch.zeros(head[1].num_features))
+        assert head.training and head[7].num_batches_tracked == 0
 
 
 def test_resolutions_are_those_of_torchvision():

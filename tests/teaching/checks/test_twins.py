@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import functional as tv
 
-from barlow_edu.teaching.checks.twins import SIZE, _chances, _crop_draws
+from barlow_edu.teaching.checks.twins import SIZES, _chances, _crop_draws
 
 T = 128 / 255
 
@@ -79,9 +79,19 @@ def solarise_by_pillow(x):
 
 
 def solarise_in_a_loop(x):
-    top = 255 if x.dtype == torch.uint8 else 1.0
-    values = [top - v if v > top / 2 else v for v in x.flatten().tolist()]
+    top, least = (255, 128) if x.dtype == torch.uint8 else (1.0, T)
+    values = [top - v if v >= least else v for v in x.flatten().tolist()]
     return torch.tensor(values, dtype=x.dtype).view_as(x)
+
+
+def solarise_above_a_half(x):
+    top = 255 if x.dtype == torch.uint8 else 1.0
+    return torch.where(x > top / 2, top - x, x)
+
+
+def solarise_by_the_largest(x):
+    top, least = (255, 128) if x.max() > 1 else (1, T)
+    return torch.where(x >= least, top - x, x)
 
 
 def on_bytes(wrong):
@@ -96,14 +106,12 @@ def where(keep, new):
 RIGHT_SOLARISE = {
     "where": solarise,
     "pillow": solarise_by_pillow,
-    "loop, half": solarise_in_a_loop,
+    "loop": solarise_in_a_loop,
     "torchvision": lambda x: tv.solarize(x, 128 if x.dtype == torch.uint8 else T),
     "mask": lambda x: (
-        x + (x >= (1 if x.is_floating_point() else 255) / 2) * (255 * (x.dtype == torch.uint8) - 2 * x)
-        if x.dtype == torch.uint8
-        else x + (x > 0.5) * (1 - 2 * x)
+        x + (x >= 128) * (255 - 2 * x) if x.dtype == torch.uint8 else x + (x >= T) * (1 - 2 * x)
     ),
-}  # fmt: skip
+}
 WRONG_SOLARISE = {
     "Nothing changed": where(lambda x: x < 128, lambda x: 255 - x),
     "inverted every value": lambda x: 1 - x,
@@ -118,6 +126,9 @@ WRONG_SOLARISE = {
     "both mistakes": on_bytes(where(lambda x: x < T, lambda x: 1 - x)),
     "floats in": on_bytes(lambda x: solarise(x) / 255),
     "type is not uint8": on_bytes(lambda x: solarise(x).float()),
+    "threshold is 0.5": solarise_above_a_half,
+    "threshold is 127/255": where(lambda x: x < 127 / 255, lambda x: 1 - x),
+    "x.dtype": solarise_by_the_largest,
     "in place": lambda x: x.copy_(solarise(x)),
     "values differ": lambda x: solarise(x) * 0.9,
     "shape": lambda x: solarise(x)[0],
@@ -203,6 +214,9 @@ WRONG_BOX = {
     "too small": lambda *args: box(*args, whole=torch.floor),
     "Pixels are whole": not_rounded,
     "bottom and right": corners,
+    "centred crop": with_place(lambda free, u, size: free // 2),
+    "centred crop. u": with_place(lambda free, u, size: (free / 2).round()),
+    "upper left": with_place(lambda free, u, size: 0),
     "One box a row": lambda *args: box(*args).T,
     "one tensor": lambda *args: tuple(box(*args).unbind(1)),
     "raised": lambda area, aspect, size, u, v: box(math.sqrt(area), aspect, size, u, v),
@@ -224,13 +238,15 @@ def test_no_two_mistakes_give_the_same_boxes():
     """Otherwise a learner could be told of a mistake that is not theirs."""
     area, aspect, u, v = _crop_draws()
     shaped = [f for d, f in WRONG_BOX.items() if d not in ("One box a row", "one tensor", "raised")]
-    results = [f(area, aspect, SIZE, u, v) for f in (box, *shaped)]
+    results = [f(area, aspect, SIZES[0], u, v) for f in (box, *shaped)]
     for i, one in enumerate(results):
         for other in results[:i]:
             assert not torch.equal(one, other)
 
 
 def test_the_hidden_boxes_stay_inside_and_touch_the_far_edge():
-    top, left, h, w = box(*_crop_draws()[:2], SIZE, *_crop_draws()[2:]).unbind(1)
-    assert (top + h <= SIZE).all() and (left + w <= SIZE).all()
-    assert ((top + h == SIZE) & (h < SIZE)).any() and ((left + w == SIZE) & (w < SIZE)).any()
+    top, left, h, w = box(*_crop_draws()[:2], SIZES[0], *_crop_draws()[2:]).unbind(1)
+    assert (top + h <= SIZES[0]).all() and (left + w <= SIZES[0]).all()
+    assert ((top + h == SIZES[0]) & (h < SIZES[0])).any() and (
+        (left + w == SIZES[0]) & (w < SIZES[0])
+    ).any()

@@ -5,8 +5,8 @@ cross-correlation matrix is C = AᵀB / N, (D, D), and the loss is
 
     L = Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij².
 
-``plain_loss`` says just that. ``barlow_twins_loss`` has the same value and the same gradient, in closed form
-(``numerics/correlation.py``), many times faster where D is large, and over several processes.
+``plain_loss`` says just that. ``barlow_twins_loss`` has the same value, with the gradient in closed form
+(``numerics/correlation.py``): many times faster where D is large, and exact over several processes.
 """
 
 from __future__ import annotations
@@ -43,25 +43,24 @@ SENDING = 500  # what it costs to send a number, in multiplications: some hundre
 
 
 class LossTerms(NamedTuple):
-    """The loss, invariance + lambd * redundancy, and its parts. All are differentiable.
+    """The loss and its parts, all of them differentiable: three scalars, and the diagonal of C.
 
-    Scalars: loss; invariance, Σ_i (1 − C_ii)²; redundancy, Σ_{i≠j} C_ij², not yet multiplied by lambd.
-    diagonal: (D,), the correlations C_ii.
+    >>> LossTerms._fields
+    ('loss', 'invariance', 'redundancy', 'diagonal')
     """
 
-    loss: Tensor
-    invariance: Tensor
-    redundancy: Tensor
-    diagonal: Tensor
+    loss: Tensor  # invariance + lambd * redundancy
+    invariance: Tensor  # Σ_i (1 − C_ii)²
+    redundancy: Tensor  # Σ_{i≠j} C_ij², not yet multiplied by lambd
+    diagonal: Tensor  # (D,), the correlations C_ii
 
 
 def standardize(z: Tensor, eps: float = 0.0, group: Group = None) -> Tensor:
     """Shift and scale each column of ``z`` to mean 0 and (biased) variance 1 over the batch: (N, D) -> (N, D).
 
-    The batch is that of all processes in ``group`` (default: torch's default group, if there is one). ``eps`` is
-    added to the variance: 0 is the paper's formula, 1e-5 is what the published code's batch normalisation adds.
-    A column that varies by no more than rounding becomes zero and gets no gradient. Half precision becomes
-    float32. Raises ValueError for the same inputs as :func:`cross_correlation`.
+    The batch is that of all processes in ``group``. ``eps`` is added to the variance: 0 is the paper's formula, 1e-5
+    is what the published code's batch normalisation adds. A column that varies by no more than rounding becomes zero
+    and gets no gradient. Half precision becomes float32. Raises ValueError as :func:`cross_correlation` does.
 
     >>> standardize(torch.tensor([[1.0, 5.0], [3.0, 5.0]])).tolist()
     [[-1.0, 0.0], [1.0, 0.0]]
@@ -100,10 +99,8 @@ def barlow_twins_loss(
 
     With several processes (``group``, default: torch's default group, if there is one) each passes its own N rows
     and gets the loss of all W N rows. The gradient of its own rows comes multiplied by W: DistributedDataParallel
-    divides by W, which leaves the gradient of one process with the whole batch. The gradient of the published
-    code is 1/W of it; ``published_scale`` in ``numerics/distributed.py`` reproduces that.
-
-    Raises ValueError for bad shapes (see :func:`cross_correlation`), lambd < 0, or an unknown form.
+    divides by W, which leaves the gradient of one process with the whole batch. (The published code has 1/W of
+    it: see ``distributed.published_scale``.) Raises ValueError for bad shapes, lambd < 0, or an unknown form.
 
     >>> z = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
     >>> [round(term.item(), 4) for term in barlow_twins_loss(z, z, lambd=0.5)[:3]]
@@ -140,7 +137,6 @@ def loss_floor(batch_size: int, dim: int, lambd: float) -> float:
     Centring leaves C with rank at most r = min(N − 1, D), so ‖C‖²_F ≥ (tr C)² / r: with fewer samples than
     dimensions C cannot be the identity. Minimising over the trace gives, with K = D²/r − D, L ≥ D λ K / (D + λ K)
     for λ ≤ 1 (a Welch bound). For λ > 1 it is cheaper to switch dimensions off, and the bound is D − r.
-
     Raises ValueError if batch_size < 2, dim < 1 or lambd < 0.
 
     >>> loss_floor(256, 128, 0.005), round(loss_floor(256, 8192, 0.005), 1)

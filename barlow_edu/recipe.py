@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL import Image, ImageFilter
@@ -29,8 +30,8 @@ class ViewRecipe:
     blur_sigma: range in pixels of the finished view. solarise_threshold: values in [0, 1] from here on are
     inverted. mean, std: normalisation of the finished view, one number per channel.
 
-    Raises ValueError for a probability outside [0, 1], a range that is not ordered or not above 0, a negative
-    jitter, a std of 0, or an unknown interpolation.
+    Raises ValueError for a probability outside [0, 1], a range out of order or not above 0, a negative jitter, a std
+    of 0, or an unknown interpolation.
 
     >>> ViewRecipe(hue=0.5).blur
     (1.0, 0.1)
@@ -62,18 +63,16 @@ class ViewRecipe:
         for name in ("scale", "ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(
-                    f"{name} must be two numbers above 0, the smaller first, got {low} and {high}."
-                )
+                wanted = "two numbers above 0, the smaller first"
+                raise ValueError(f"{name} must be {wanted}, got {low} and {high}.")
         for name in ("brightness", "contrast", "saturation", "hue"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if not all(s > 0 for s in self.std):
             raise ValueError(f"std must be above 0, got {self.std}.")
         if self.interpolation not in FILTERS:
-            raise ValueError(
-                f"interpolation must be bilinear or bicubic, got {self.interpolation!r}."
-            )
+            choices = " or ".join(FILTERS)
+            raise ValueError(f"interpolation must be {choices}, got {self.interpolation!r}.")
 
 
 PRESETS: dict[str, ViewRecipe] = {
@@ -92,19 +91,8 @@ PRESETS: dict[str, ViewRecipe] = {
 }
 
 
-class PillowBlur:
-    """Gaussian blur by Pillow, its radius drawn from ``sigma`` in pixels."""
-
-    def __init__(self, sigma: tuple[float, float]):
-        self.sigma = sigma
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        low, high = self.sigma
-        return image.filter(ImageFilter.GaussianBlur(low + (high - low) * float(torch.rand(()))))
-
-
 def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable[[Image.Image], Tensor], ...]:
-    """The paper's pipeline, for each of the two views: a PIL image -> float32 (3, size, size), normalised.
+    """The paper's pipeline, a function for each of the two views: PIL image -> float32 (3, size, size), normalised.
 
     The order of operations, the blur by Pillow and the solarisation of bytes are those of the published code.
     All draws come from torch's global generator.
@@ -118,7 +106,7 @@ def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable[[Image.Imag
                 transforms.RandomHorizontalFlip(r.flip),
                 transforms.RandomApply([colour], r.jitter),
                 transforms.RandomGrayscale(r.grey),
-                transforms.RandomApply([PillowBlur(r.blur_sigma)], blur),
+                transforms.RandomApply([partial(_blur, sigma=r.blur_sigma)], blur),
                 transforms.RandomSolarize(round(255 * r.solarise_threshold), solarise),
                 transforms.ToTensor(),
                 transforms.Normalize(r.mean, r.std),
@@ -126,3 +114,9 @@ def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable[[Image.Imag
         )
         for blur, solarise in zip(r.blur, r.solarise, strict=True)
     )
+
+
+def _blur(image: Image.Image, sigma: tuple[float, float]) -> Image.Image:
+    """Gaussian blur by Pillow, its radius drawn from ``sigma`` in pixels."""
+    low, high = sigma
+    return image.filter(ImageFilter.GaussianBlur(low + (high - low) * float(torch.rand(()))))

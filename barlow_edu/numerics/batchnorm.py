@@ -1,7 +1,7 @@
 """Batch norm over several processes, on any device and in any precision.
 
 torch's own SyncBatchNorm refuses tensors on a CPU. The one here is built on plain collectives; GPUs get torch's,
-which has kernels of its own. Both are exact: the statistics are those of all processes' samples together, and
+which has kernels of its own. Both are exact: the statistics are those of the samples of all ranks together, and
 the backward pass sums over all of them. Parameters, buffers and their names are those of nn.BatchNorm.
 """
 
@@ -19,7 +19,7 @@ from barlow_edu.numerics.distributed import active_group, add_up, collect, poole
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
-    """``model`` with every batch norm taking its statistics over all processes; parameters stay the same objects."""
+    """``model``, whose batch norms now take their statistics over all ranks; parameters stay the same objects."""
     if torch.device(device).type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for m in model.modules():
@@ -31,19 +31,19 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device | str = "cpu")
 @contextmanager
 def untracked(model: nn.Module) -> Iterator[None]:
     """Inside, batch norm leaves its running averages as they are; what it computes is the same."""
-    kept = [(m, dict(m._buffers)) for m in model.modules() if isinstance(m, _BatchNorm)]
-    for m, buffers in kept:  # copies take the updates: without any, other kernels would run
+    averages = [(m, dict(m._buffers)) for m in model.modules() if isinstance(m, _BatchNorm)]
+    for m, buffers in averages:  # copies take the updates: without any, other kernels would run
         m._buffers.update({k: None if v is None else v.clone() for k, v in buffers.items()})
     try:
         yield
     finally:
-        for m, buffers in kept:
+        for m, buffers in averages:
             m._buffers.update(buffers)
 
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, ``model`` evaluates, but batch norm uses the batch's statistics, and its running averages stay."""
+    """Inside, ``model`` evaluates, but batch norm uses the batch's statistics and leaves its averages alone."""
     modes = {m: m.training for m in model.modules()}
     model.eval()
     for m in modes:
@@ -58,10 +58,10 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class _Synchronized(_BatchNorm):
-    """nn.BatchNorm whose statistics, while it trains in several processes, are those of all of them."""
+    """nn.BatchNorm whose statistics, while it trains on several ranks, are those of all of them."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise with the statistics of all processes; same shape out as in."""
+        """Standardise with the statistics of all ranks: (N, C, ...) -> (N, C, ...)."""
         group = active_group()
         if group is None or not (self.training or self.running_mean is None):
             return super().forward(x)
@@ -87,31 +87,19 @@ class _Synchronized(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
-class SynchronizedBatchNorm1d(_Synchronized, nn.BatchNorm1d):
-    """For (N, C) and (N, C, L)."""
-
-
-class SynchronizedBatchNorm2d(_Synchronized, nn.BatchNorm2d):
-    """For (N, C, H, W)."""
-
-
-class SynchronizedBatchNorm3d(_Synchronized, nn.BatchNorm3d):
-    """For (N, C, D, H, W)."""
-
-
 _CLASSES = {
-    nn.BatchNorm1d: SynchronizedBatchNorm1d,
-    nn.BatchNorm2d: SynchronizedBatchNorm2d,
-    nn.BatchNorm3d: SynchronizedBatchNorm3d,
+    norm: type(f"Synchronized{norm.__name__}", (_Synchronized, norm), {"__doc__": norm.__doc__})
+    for norm in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 }
+# Under these names pickle finds them.
+SynchronizedBatchNorm1d, SynchronizedBatchNorm2d, SynchronizedBatchNorm3d = _CLASSES.values()
 
 
 class _Normalize(torch.autograd.Function):
-    """x -> normalised x, and the mean and biased variance (C,) of all processes' x."""
+    """x -> normalised x, and the mean and biased variance (C,) of the x of all ranks."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight, bias, eps: float, group):
-        """Standardise with the statistics of all processes; same shape out as in."""
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         variance, mean = torch.var_mean(wide, _but_channels(x), correction=0)
         mean, variance = pooled(*collect(torch.stack([mean, variance]), group).unbind(1))
@@ -119,16 +107,13 @@ class _Normalize(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
         # With statistics given, torch's kernel for evaluation computes just this.
-        return (
-            torch.batch_norm(x, weight, bias, mean, variance, False, 0.0, eps, False),
-            mean,
-            variance,
-        )
+        out = torch.batch_norm(x, weight, bias, mean, variance, False, 0.0, eps, False)
+        return out, mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor, *unused):
-        """dx = w / σ (g − mean(g) − x̂ mean(g x̂)): the kernel gives the first term and both sums over this share."""
+        """dx = w / σ (g − mean(g) − x̂ mean(g x̂)): the kernel gives the first term, and both sums over this shard."""
         x, weight, mean, variance = ctx.saved_tensors
         ones = torch.ones_like(mean) if weight is None else weight
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
@@ -141,8 +126,8 @@ class _Normalize(torch.autograd.Function):
         offset = -sums[0] * inverse * ones - mean * slope
         shape = (1, -1, *[1] * (x.ndim - 2))
         grad_x = grad_x + (x * slope.view(shape) + offset.view(shape)).to(grad_x.dtype)
-        kept = (None, None) if weight is None else (grad_weight, grad_bias)
-        return grad_x, *kept, None, None
+        affine = (None, None) if weight is None else (grad_weight, grad_bias)
+        return grad_x, *affine, None, None
 
 
 def _but_channels(x: Tensor) -> list[int]:

@@ -81,10 +81,9 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z_a, z_b, lambd: float, form: str, group: Group) -> tuple[Tensor, ...]:
-        n, own, views = _batch_size(z_a, group), slice(None), (z_a, z_b)
+        n, own, views = _batch_size(z_a, group), own_rows(len(z_a), group), (z_a, z_b)
         if form == "gram":
             if group is not None:  # from here on every rank holds all N rows
-                own = own_rows(len(z_a), group)
                 views = [collect(z, group).flatten(0, 1) for z in views]
             (a, scale_a), (b, scale_b) = map(_standardize, views)
             redundancy, diagonal, *products = _gram(a, b, own, group)
@@ -152,10 +151,8 @@ def _gram_backward(off, on, a, b, scale_a, scale_b, diagonal, gram_a, gram_b, ow
     grad_a = ((gram_b * factor) @ a).addcmul_(own_b, column)
     grad_b = ((gram_a * factor) @ b).addcmul_(own_a, column)
     # Both are combinations of columns of a and b, so they have mean zero already.
-    return (
-        _standardize_backward(grad_a, own_a, scale_a, group),
-        _standardize_backward(grad_b, own_b, scale_b, group),
-    )
+    grad_a = _standardize_backward(grad_a, own_a, scale_a, group)
+    return grad_a, _standardize_backward(grad_b, own_b, scale_b, group)
 
 
 def _standardize(z: Tensor, eps: float = 0.0, group: Group = None) -> tuple[Tensor, Tensor]:
@@ -167,9 +164,8 @@ def _standardize(z: Tensor, eps: float = 0.0, group: Group = None) -> tuple[Tens
     # Less the batch's first row a constant column is exactly zero, and a large mean costs no digits.
     if group is None:
         # The fused kernel of batch normalisation; it returns scale 0 for variance 0.
-        out, mean, scale = torch.native_batch_norm(
-            z - first, None, None, None, None, True, 0.0, 0.0
-        )
+        nothing = (None, None, None, None)
+        out, mean, scale = torch.native_batch_norm(z - first, *nothing, True, 0.0, 0.0)
     else:
         variance, mean = torch.var_mean(z - first, 0, correction=0)
         firsts, means, variances = collect(torch.stack([first, mean, variance]), group).unbind(1)

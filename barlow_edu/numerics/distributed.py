@@ -55,15 +55,15 @@ def process_group(device: str = "auto") -> Iterator[None]:
     store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    together = True
     try:
-        yield
+        yield  # all ranks have agreed on Ctrl-C and its like
     except Exception:
-        raise  # another process may be gone: no farewell that waits for it
-    except BaseException:  # Ctrl-C and its like, on which all have agreed
-        dist.destroy_process_group()
+        together = False  # another process may be gone: no farewell that waits for it
         raise
-    else:
-        dist.destroy_process_group()
+    finally:
+        if together:
+            dist.destroy_process_group()
 
 
 def active_group(group: Group = None) -> Group:
@@ -186,7 +186,10 @@ def all_gather(x: Tensor, group: Group = None) -> Tensor:
     if group is None:
         return x
     check_equal_shapes(x, group)
-    return _AllGather.apply(x, group)
+    # Zeros stand where the rows of the others belong, and the sum fills them in.
+    below, above = group.rank() * len(x), (group.size() - 1 - group.rank()) * len(x)
+    zeros = [x.new_zeros(n, *x.shape[1:]) for n in (below, above)]
+    return _AllReduce.apply(torch.cat([zeros[0], x, zeros[1]]), group)
 
 
 def check_equal_shapes(x: Tensor, group: dist.ProcessGroup) -> None:
@@ -211,19 +214,6 @@ class _AllReduce(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         return add_up(grad.clone(memory_format=torch.contiguous_format), ctx.group), None
-
-
-class _AllGather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, group) -> Tensor:
-        ctx.group, ctx.rows = group, len(x)
-        return collect(x, group).flatten(0, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        grad = add_up(grad.clone(memory_format=torch.contiguous_format), ctx.group)
-        return grad[own_rows(ctx.rows, ctx.group)], None
 
 
 def published_scale(loss: Tensor, world_size: int) -> Tensor:

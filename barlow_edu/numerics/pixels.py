@@ -1,6 +1,6 @@
-"""The augmentations as batched tensor operations, each with a parameter for every image.
+"""The augmentations as batched tensor operations, and random draws of a parameter for every image.
 
-Each equals torchvision's operation for one image. Images are float32 (n, C, H, W) in [0, 1], C = 1 or 3.
+Each operation equals torchvision's for one image. Images are float32 (n, C, H, W) in [0, 1], C = 1 or 3.
 
 Cropping, resizing, flipping and blurring are linear along each axis. They are done as small matrices,
 ``rows @ image @ columnsᵀ``: one batched matrix product instead of a loop over images.
@@ -23,24 +23,19 @@ CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """What was drawn for N images: every field is a tensor with N rows.
+    """What was drawn for N images: every field is a tensor with N rows."""
 
-    box: (N, 4) integer top, left, height, width of the crop, in pixels. flip, jitter, grey, blur, solarise:
-    (N,) bool. brightness, contrast, saturation: (N,) factors. hue: (N,) turns. order: (N,) index into
-    JITTER_ORDERS. sigma: (N,) pixels.
-    """
-
-    box: Tensor
-    flip: Tensor
+    box: Tensor  # (N, 4) integers: top, left, height, width of the crop, in pixels
+    flip: Tensor  # (N,) bool, as are jitter, grey, blur and solarise
     jitter: Tensor
-    brightness: Tensor
+    brightness: Tensor  # (N,) factors, as are contrast and saturation
     contrast: Tensor
     saturation: Tensor
-    hue: Tensor
-    order: Tensor
+    hue: Tensor  # (N,) turns
+    order: Tensor  # (N,) index into JITTER_ORDERS
     grey: Tensor
     blur: Tensor
-    sigma: Tensor
+    sigma: Tensor  # (N,) pixels
     solarise: Tensor
 
     def to(self, device: torch.device) -> ViewParameters:
@@ -76,30 +71,25 @@ class Draws:
         height, width: of all images, or (n,) of each, in pixels. scale, ratio: ranges of the crop's share of the
         area and of its width / height. Of ten attempts the first that fits into the image counts.
         """
-        height, width = (self._each(side) for side in (height, width))
-        pixels = (height * width).float().view(-1, 1)
-        area = self.uniform(*scale, CROP_ATTEMPTS) * pixels
-        aspect = self.uniform(math.log(ratio[0]), math.log(ratio[1]), CROP_ATTEMPTS).exp()
+        like = {"dtype": torch.float64, "device": self.device}
+        height, width = (torch.as_tensor(x, **like).expand(self.n) for x in (height, width))
+        area = self.uniform(*scale, CROP_ATTEMPTS) * (height * width).float().view(-1, 1)
+        aspect = self.uniform(*map(math.log, ratio), CROP_ATTEMPTS).exp()
         w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
         fits = (w >= 1) & (w <= width.view(-1, 1)) & (h >= 1) & (h <= height.view(-1, 1))
-        first = fits.to(torch.uint8).argmax(1, keepdim=True)
-        any_fits = fits.any(1)
+        first, any_fits = fits.to(torch.uint8).argmax(1, keepdim=True), fits.any(1)
         # No attempt fits: the largest box of an admissible shape, in the centre.
-        fallback = (width / height).clamp(*ratio)
-        fallback_w = torch.minimum(width, (height * fallback).round()).float()
-        fallback_h = torch.minimum(height, (width / fallback).round()).float()
-        w = torch.where(any_fits, w.gather(1, first).squeeze(1), fallback_w)
-        h = torch.where(any_fits, h.gather(1, first).squeeze(1), fallback_h)
+        shape = (width / height).clamp(*ratio)
+        largest_w = torch.minimum(width, (height * shape).round()).float()
+        largest_h = torch.minimum(height, (width / shape).round()).float()
+        w = torch.where(any_fits, w.gather(1, first).squeeze(1), largest_w)
+        h = torch.where(any_fits, h.gather(1, first).squeeze(1), largest_h)
         corner = []
         for side, length in ((height.float(), h), (width.float(), w)):
             drawn = (self.uniform(0, 1) * (side - length + 1)).floor()
             start = torch.where(any_fits, drawn, ((side - length) / 2).floor())
             corner.append(torch.minimum(start, side - 1))
         return torch.stack([*corner, h, w], 1).long()
-
-    def _each(self, side: int | Tensor) -> Tensor:
-        """(n,) float64, of one number or of n."""
-        return torch.as_tensor(side, dtype=torch.float64, device=self.device).expand(self.n)
 
 
 def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, interpolation="bicubic") -> Tensor:
@@ -127,8 +117,8 @@ def jitter(x: Tensor, drawn: ViewParameters) -> Tensor:
     """Colour jitter, in place, of the images (n, C, H, W) that ``drawn.jitter`` selects.
 
     Grey images (C = 1) have brightness and contrast, but no saturation and hue to change. The four operations
-    run in each image's own order. Images are sorted by order. The 24 orders stand in alphabetical order, so
-    images that share their first steps are neighbours: each step runs on as few slices as it can.
+    run in each image's own order. Images are sorted by it, and the 24 orders alphabetically, so that images which
+    share their first steps are neighbours: each step runs on as few slices as it can.
     """
     order, position = torch.where(drawn.jitter, drawn.order, 24).sort()
     ends = torch.bincount(order, minlength=25)[:24].cumsum(0).tolist()

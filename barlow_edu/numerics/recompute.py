@@ -1,12 +1,11 @@
 """Less memory for more arithmetic: activations computed a second time, and a large batch encoded part by part.
 
-Both are exact, and the parts show why adding up gradients of small batches is not. C of 2048 images is not the
-mean of the Cs of 32 times 64 images: every 64 have a mean and a variance of their own, their C has a rank of at most
-63, and the loss is a square of C. So the loss must see all embeddings at once. It can, where the encoder lets it:
-it embeds the images part by part and forgets the activations, the loss of the whole batch gives the
-gradient of every embedding, and then each part is encoded again, this time to pass its gradient on (Gao et al.,
-2021, call it a gradient cache). What the parts must not do is to talk to each other inside the encoder. Batch norm
-does.
+Both are exact. To add up the gradients of small batches would not be: C of 2048 images is not the mean of the Cs of
+32 times 64 images, for every 64 have a mean and a variance of their own, their C has a rank of at most 63, and
+the loss is a square of C. So the loss must see all embeddings at once. The encoder embeds the images part by
+part and forgets the activations; the loss of the whole batch gives the gradient of every embedding; then each
+part is encoded again, this time to pass its gradient on (Gao et al., 2021: a gradient cache). It takes an encoder in
+which the images of a part do not depend on each other. With batch norm they do.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ BLOCKS = (BasicBlock, Bottleneck, EncoderBlock)
 
 
 def save_memory(model: nn.Module, config: Mapping[str, Any]) -> None:
-    """What ``checkpoint_activations`` and ``micro_batch`` ask for, applied to ``model`` in place.
+    """Apply ``checkpoint_activations`` and ``micro_batch`` to ``model``, in place.
 
-    checkpoint_activations: each block of the encoder keeps its input alone and computes the rest again in the
+    checkpoint_activations: each block of the encoder keeps only its input and computes the rest again in the
     backward pass; the result is the same to the last bit. micro_batch: the encoder takes so many images at a time,
     twice; loss, projector and gradients are those of the whole batch. Raises ValueError if that cannot be exact,
-    and for either together with compile.
+    and for either of them together with compile.
     """
     parts = config["micro_batch"]
     if not (config["checkpoint_activations"] or parts):
@@ -55,23 +54,19 @@ def save_memory(model: nn.Module, config: Mapping[str, Any]) -> None:
         for m in blocks or [model.encoder]:
             m.forward = _recomputed(m, m.forward)
     if parts:
-        model.encoder.forward = _in_parts(_recomputed(model.encoder, model.encoder.forward), parts)
+        encode = _recomputed(model.encoder, model.encoder.forward)
+        model.encoder.forward = lambda x: torch.cat([encode(part) for part in x.split(parts)])
 
 
 def _recomputed(module: nn.Module, forward: Callable[[Tensor], Tensor]):
-    """``forward``, of which the backward pass computes again what it needs; running averages notice once."""
+    """``forward``, whose activations the backward pass computes again; running averages are updated only once."""
 
     def run(x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return forward(x)
-        again = (nullcontext, lambda: untracked(module))
-        return checkpoint(forward, x, use_reentrant=False, context_fn=lambda: [c() for c in again])
+        return checkpoint(forward, x, use_reentrant=False, context_fn=first_and_second)
 
-    return run
-
-
-def _in_parts(forward: Callable[[Tensor], Tensor], size: int):
-    def run(x: Tensor) -> Tensor:
-        return torch.cat([forward(part) for part in x.split(size)])
+    def first_and_second():
+        return nullcontext(), untracked(module)
 
     return run

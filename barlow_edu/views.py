@@ -30,11 +30,16 @@ class TwinViews:
     """Two random views of a batch of images.
 
     ``TwinViews("cifar", size=32)(images)`` maps uint8 (N, C, H, W), C = 1 or 3, to two float32 batches
-    (N, C, size, size), normalised, on the same device. ``preset`` is a name in PRESETS; any field of
-    ViewRecipe can be overridden by keyword: ``TwinViews("cifar", hue=0.5)``. Draws come from
-    ``generator`` (a torch.Generator, on any device), or from torch's global one.
+    (N, C, size, size), normalised, on the same device. ``preset`` is a name in PRESETS or a ViewRecipe, and any field
+    of the recipe can be set by keyword: ``TwinViews("cifar", hue=0.5)``. Draws come from ``generator`` (a
+    torch.Generator, on any device), or from torch's global one.
 
     Raises ValueError for an unknown preset or field, a recipe that cannot be, or images of the wrong shape or type.
+
+    >>> images = torch.zeros(4, 3, 48, 48, dtype=torch.uint8)
+    >>> view_1, view_2 = TwinViews("cifar", size=32)(images, torch.Generator().manual_seed(0))
+    >>> view_1.shape
+    torch.Size([4, 3, 32, 32])
     """
 
     def __init__(self, preset: str | ViewRecipe = "garments", size: int = 32, **overrides):
@@ -60,10 +65,10 @@ class TwinViews:
         return self.of_part(images, sizes, slice(None), generator)
 
     def of_part(self, images: Tensor, sizes: Tensor, own: slice, generator=None):
-        """Two views of images (n, C, H, W), which are the rows ``own`` of a batch of N.
+        """Two views of the images (n, C, H, W) of one rank, which are the rows ``own`` of a batch of N.
 
-        sizes: (N, 2), height and width of what is the image within H x W, from the upper left corner; crops stay
-        within it. Draws are made for all N, so that they do not depend on how the batch is shared.
+        sizes: (N, 2), the height and width that the image takes up within H x W, from the upper left corner on;
+        crops stay within it. Draws are made for all N, so that they do not depend on how the batch is sharded.
         """
         height, width = sizes.unbind(1)
         drawn = [vars(self.draw(len(sizes), height, width, w, generator)) for w in (0, 1)]
@@ -97,8 +102,8 @@ class TwinViews:
     def apply(self, images: Tensor, drawn: ViewParameters) -> Tensor:
         """Normalised views of uint8 (N, C, H, W) images with the given parameters.
 
-        ``drawn`` may hold k N rows for N images: then k views an image, (k N, C, size, size), are made,
-        row i from image i mod N.
+        For N images ``drawn`` may hold k N rows. Then every image has k views, (k N, C, size, size) in all, and row i
+        shows image i mod N.
         """
         r, drawn = self.recipe, drawn.to(images.device)
         x = crop(images, drawn.box, drawn.flip, self.size, r.interpolation)

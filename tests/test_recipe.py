@@ -1,0 +1,58 @@
+"""Recipes: the paper's values, what is refused, and the reference pipeline."""
+
+import pytest
+import torch
+from photographs import photographs
+from torchvision.transforms import functional as pil
+
+from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
+
+
+def test_imagenet_is_the_papers_asymmetric_recipe():
+    r = PRESETS["imagenet"]
+    assert (r.blur, r.solarise) == ((1.0, 0.1), (0.0, 0.2))
+    assert (r.scale, r.flip, r.jitter, r.grey) == ((0.08, 1.0), 0.5, 0.8, 0.2)
+    assert (r.brightness, r.contrast, r.saturation, r.hue) == (0.4, 0.4, 0.2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("flip", 50, "flip is a probability, between 0 and 1, got 50"),
+        ("blur", (1.0, -0.1), "blur is a probability, between 0 and 1, got -0.1"),
+        ("scale", (1.0, 0.3), "scale .* the smaller first, got 1.0 and 0.3"),
+        ("ratio", (0, 1), "ratio must be two numbers above 0"),
+        ("blur_sigma", (0.0, 2.0), "blur_sigma must be two numbers above 0"),
+        ("contrast", -0.4, "contrast must be 0 or more, got -0.4"),
+        ("std", (0.2, 0.0, 0.2), "std must be above 0"),
+        ("interpolation", "nearest", "bilinear or bicubic, got 'nearest'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_named(field, value, message):
+    """Some of these would give views of NaN, others quietly another recipe than the one meant."""
+    with pytest.raises(ValueError, match=message):
+        ViewRecipe(**{field: value})
+
+
+def test_the_reference_pipeline_has_the_operations_of_each_view_and_normalises():
+    """Where every probability is 0 or 1 nothing is left to chance."""
+    still = {"scale": (1, 1), "ratio": (1, 1), "jitter": 0, "grey": 0, "blur_sigma": (2, 2)}
+    still |= {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    picture = pil.to_pil_image(photographs(2)[1])
+
+    def views(blur, solarise):
+        recipe = ViewRecipe(**still, flip=1, blur=(blur, 0), solarise=(0, solarise))
+        return [view(picture) * 0.25 + 0.5 for view in reference_transforms(recipe, 32)]
+
+    x = pil.to_tensor(pil.hflip(picture))
+    sharp, bright = x.diff(dim=2).abs().mean(), torch.where(x >= 128 / 255, 1 - x, x)
+    plain, blurred, solarised = views(0, 0), views(1, 0), views(0, 1)
+    for view, expected in [
+        (plain[0], x),
+        (plain[1], x),
+        (blurred[1], x),
+        (solarised[0], x),
+        (solarised[1], bright),
+    ]:
+        torch.testing.assert_close(view, expected, rtol=0, atol=1e-5)
+    assert blurred[0].diff(dim=2).abs().mean() < 0.5 * sharp

@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from barlow_edu.publishing import versions as course
+from barlow_edu.publishing.names import needed
 
 ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).parent / "results" / "walk_90_minutes.md"
@@ -92,7 +92,7 @@ def reading(cells) -> dict[str, float]:
 def seconds_of_cells(path: Path, wanted: set[str]) -> dict[str, float]:
     """Execute the cells with the ids ``wanted`` and what they need; seconds by id."""
     notebook = nbformat.read(path, as_version=4)
-    steps = set(course.needed(notebook, wanted))
+    steps = set(needed(notebook, wanted))
     notebook.cells = [c for c in notebook.cells if c.id in steps]
     begun, took = {}, {}
     client = NotebookClient(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 KINDS = {
@@ -11,67 +12,64 @@ KINDS = {
 }
 
 
-def add_commands(commands: argparse._SubParsersAction) -> argparse._SubParsersAction:
-    """Add ``course`` with its builds to the commands; returns the builds, for more to be added."""
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add ``course`` with its builds to the commands."""
     course = commands.add_parser("course", help="work on the notebooks")
     builds = course.add_subparsers(required=True, metavar="BUILD")
-    execute = builds.add_parser("run", help="restart and run notebooks, storing their outputs")
+
+    def add(name: str, run: Callable, what: str) -> argparse.ArgumentParser:
+        build = builds.add_parser(name, help=what)
+        build.set_defaults(run=run, kind=name)
+        return build
+
+    execute = add("run", _run, "restart and run notebooks, storing their outputs")
     execute.add_argument("notebooks", nargs="+", type=Path)
-    execute.set_defaults(run=_run)
-    told = "a folder of your own with notebooks, data and recorded runs"
-    copy = builds.add_parser("copy", help=told)
+    copy = add("copy", _copy, "a folder of your own with notebooks, data and recorded runs")
     copy.add_argument("out", type=Path, metavar="DIR", help="a new folder")
-    copy.set_defaults(run=_copy)
-    for kind, told in KINDS.items():
-        version = builds.add_parser(kind, help=told)
-        version.add_argument("--out", type=Path, required=True, help="a folder for them")
+    for kind, what in KINDS.items():
+        version = add(kind, _build, what)
         version.add_argument("--notebooks", type=Path, default=None, help="where the notebooks are")
         version.add_argument("--zip", action="store_true", help="also pack them as OUT.zip")
-        version.set_defaults(run=_build, kind=kind)
-    slides = builds.add_parser("slides", help="slides of a notebook, to be opened in a browser")
+        version.add_argument("--out", type=Path, required=True, help="a folder for them")
+    slides = add("slides", _slides, "slides of a notebook, to be opened in a browser")
     slides.add_argument("notebook", metavar="NN", help="its number, or its path")
     slides.add_argument("--out", type=Path, required=True, help="a folder for them")
-    slides.set_defaults(run=_slides)
-    site = builds.add_parser("site", help="a website of the stored outputs, which needs no network")
+    site = add("site", _site, "a website of the stored outputs, which needs no network")
     site.add_argument("--out", type=Path, required=True, help="a folder for it")
-    site.set_defaults(run=_site)
-    return builds
 
 
 def _run(options: argparse.Namespace) -> None:
-    from barlow_edu.publishing import versions as course
+    from barlow_edu.publishing import versions
 
     for path in options.notebooks:
-        for name, minutes in course.execute([path]).items():
+        for name, minutes in versions.execute([path]).items():
             print(f"{name}: {60 * minutes:.0f} s")
 
 
 def _copy(options: argparse.Namespace) -> None:
-    from barlow_edu.publishing import copies as builds
+    from barlow_edu.publishing import copies
 
-    size = builds.copy_course(options.out)
+    size = copies.copy_course(options.out)
     print(f"The course is in {options.out} ({size / 1e6:.0f} MB).")
     print(f"Open it: jupyter lab {options.out / 'notebooks' / '00_start_here.ipynb'}")
 
 
 def _build(options: argparse.Namespace) -> None:
-    from barlow_edu.publishing import copies as builds
-    from barlow_edu.publishing import versions as course
+    from barlow_edu.publishing import copies, versions
 
-    source = options.notebooks or builds.notebooks_dir()
-    written = course.build(options.kind, source, options.out)
-    builds.add_guides(options.kind, source, options.out)
-    print(f"{len(written)} notebooks in {options.out}. Open them: jupyter lab {options.out}")
+    source = options.notebooks or copies.notebooks_dir()
+    written = versions.build(options.kind, source, options.out)
+    number = sum(path.suffix == ".ipynb" for path in written)
+    print(f"{number} notebooks in {options.out}. Open them: jupyter lab {options.out}")
     if options.zip:
-        packed = builds.archive(options.out)
+        packed = copies.archive(options.out, written)
         print(f"{packed} ({packed.stat().st_size / 1e6:.1f} MB) holds the same, to be uploaded.")
 
 
 def _slides(options: argparse.Namespace) -> None:
-    from barlow_edu.publishing import copies as builds
-    from barlow_edu.publishing import slides
+    from barlow_edu.publishing import copies, slides
 
-    notebook = slides.find_notebook(options.notebook, builds.notebooks_dir())
+    notebook = slides.find_notebook(options.notebook, copies.notebooks_dir())
     path, number = slides.write_slides(notebook, options.out)
     print(f"{number} slides in {path}. Open it in a browser; S shows the speaker's notes.")
 

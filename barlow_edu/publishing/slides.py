@@ -22,7 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from barlow_edu.storage.files import replacing
+from barlow_edu.publishing.html import image
+from barlow_edu.publishing.notebook import paths, read, relink, tags
+from barlow_edu.storage.files import write_text
 
 HERE = Path(__file__).resolve().parent
 LEFT_OUT = {"setup", "solution", "instructor", "exercise", "skip"}
@@ -30,32 +32,13 @@ NO_SLIDE = re.compile(r"#+ (Limits|References|Exercise solutions)", re.IGNORECAS
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 UNDER_A_PICTURE = "**What to notice"
 CARD = re.compile(r"\| \| \|.*\*\*Time\*\*", re.DOTALL)  # goals, prerequisites, minutes
-NOTEBOOK_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\.ipynb[^)]*\)")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z*_`$])")
-KEPT_WHOLE = (
-    "#",
-    "|",
-    "* ",
-    "- ",
-    "1. ",
-    "$$",
-    "**Predict",
-    "**What to notice",
-    "**Claim",
-    ">",
-    "<",
-)
+WHOLE = re.compile(
+    r"[#|<>]|[*-] |1\. |\*\*(Predict|What to notice|Claim)|.*\$\$", re.DOTALL
+)  # is not shortened
 LONG, ROOM = 32, 95  # words of a paragraph that is kept whole; words on a slide
 LEAD, FEW = 30, 12  # words above a picture; words that are no slide of their own
 TOO_LONG = "<p>The table is in the notebook, and in the speaker's notes.</p>"
-ASSETS = (
-    "reveal/reveal.css",
-    "katex/katex.min.css",
-    "reveal/reveal.js",
-    "reveal/notes.js",
-    "katex/katex.min.js",
-    "katex/auto-render.min.js",
-)
 
 
 @dataclass
@@ -74,54 +57,46 @@ def write_slides(notebook: Path, out: Path) -> tuple[Path, int]:
 
     Raises FileNotFoundError for no such notebook, ValueError for one without slides.
     """
-    import nbformat
-
-    made = slides(nbformat.read(notebook, as_version=4))
-    if not made:
+    pages = slides(read(notebook))
+    if not pages:
         raise ValueError(f"{notebook} has no cells that make slides.")
     target = Path(out) / f"{Path(notebook).stem}_slides.html"
-    title = re.sub("<[^>]+>", "", made[0].shown[0]).replace("¶", "").strip().splitlines()[0]
+    title = re.sub("<[^>]+>", "", pages[0].shown[0]).replace("¶", "").strip().splitlines()[0]
     page = (HERE / "slides.html").read_text(encoding="utf-8").replace("<!-- title -->", title)
     shutil.copytree(HERE / "vendor", target.parent / "slides_files", dirs_exist_ok=True)
     shutil.copy(HERE / "slides.css", target.parent / "slides_files" / "slides.css")
-    with replacing(target) as temporary:
-        filled = page.replace("<!-- slides -->", "\n".join(_sections(made)))
-        temporary.write_text(filled, encoding="utf-8")
-    return target, len(made)
+    write_text(target, page.replace("<!-- slides -->", "\n".join(_sections(pages))))
+    return target, len(pages)
 
 
 def find_notebook(name: str, folder: Path) -> Path:
     """The notebook of a number ("4", "04") or a path. Raises FileNotFoundError naming those there are."""
     if Path(name).is_file():
         return Path(name)
-    found = [
-        f for f in folder.glob("*.ipynb") if name.isdigit() and f.name[:3] == f"{int(name):02}_"
-    ]
-    if not found:
-        known = ", ".join(sorted(f.name[:2] for f in folder.glob("[0-9][0-9]_*.ipynb")))
-        raise FileNotFoundError(f"No notebook {name!r}. There are {known}.")
-    return found[0]
+    numbered = {f.name[:2]: f for f in paths(folder)}
+    if name.zfill(2) not in numbered:
+        raise FileNotFoundError(f"No notebook {name!r}. There are {', '.join(numbered)}.")
+    return numbered[name.zfill(2)]
 
 
 def slides(notebook) -> list[Slide]:
     """The slides of a notebook, in order, by the rule above."""
-    made: list[Slide] = []
+    pages: list[Slide] = []
     dropped, section = False, ""  # within a section without slides; where we are
     hidden = False  # what is said belongs to the setup cell, which is not shown
     for cell in notebook.cells:
-        tags = set(cell.metadata.get("tags", []))
-        if tags & LEFT_OUT:
-            hidden = "setup" in tags
-            continue
-        if "notes" in tags and made:
-            made[-1].said.append(cell.source)
+        marks = tags(cell)
+        if marks & LEFT_OUT:
+            hidden = "setup" in marks
+        elif "notes" in marks and pages:
+            pages[-1].said.append(cell.source)
         elif cell.cell_type == "code" and not dropped:
             new = _of_code(cell, section)
-            if new[0].picture and made and made[-1].lead:
-                before = made.pop()
+            if new[0].picture and pages and pages[-1].lead:
+                before = pages.pop()
                 new[0].shown.insert(1, f'<div class="lead">{_markdown(before.lead)}</div>')
                 new[0].said = [*before.said, *new[0].said]
-            made += new
+            pages += new
         elif cell.cell_type == "markdown":
             for part in re.split(r"^(?=#{2,3} )", cell.source, flags=re.MULTILINE):
                 if part.startswith("#"):
@@ -129,35 +104,36 @@ def slides(notebook) -> list[Slide]:
                     section = part.splitlines()[0].lstrip("# ")
                 if dropped or not part.strip() or CARD.match(part):
                     continue
-                if hidden and made:
-                    made[-1].said.append(part)
-                    continue
-                made += _of_prose(part, section, "subslide" in tags or part.startswith("###"), made)
-    return made
+                if hidden and pages:
+                    pages[-1].said.append(part)
+                else:
+                    below = "subslide" in marks or part.startswith("###")
+                    pages += _of_prose(part, section, below, pages)
+    return pages
 
 
 def _of_prose(part: str, section: str, below: bool, before: list[Slide]) -> list[Slide]:
     """One slide for a part of a text, or several where it is long. What to notice goes under its picture."""
-    text = NOTEBOOK_LINK.sub(r"\1", FOLDED.sub("", part)).strip()
+    text = relink(FOLDED.sub("", part), lambda to: None if ".ipynb" in to else to).strip()
     blocks = [_beginning(b) for b in _blocks(text) if not CARD.match(b)]
     own_words = bool(blocks) and re.match(re.escape(UNDER_A_PICTURE) + r"\S*\s+\S", blocks[0])
     if own_words and before and before[-1].picture:
         before[-1].shown.append(_markdown(_beginning(blocks.pop(0), always=True)))
         before[-1].said.append(part)
         before[-1].picture = False
-        blocks = [b for b in blocks if b.startswith(KEPT_WHOLE) or "$$" in b]
+        blocks = [b for b in blocks if WHOLE.match(b)]
     if not blocks:
         return []
     heading = blocks[0] if blocks[0].startswith("#") else ""
     kicker = [] if heading else [_kicker(section)]
-    pages = _pages(blocks, heading)
-    made = [Slide([*kicker, _markdown("\n\n".join(page))], below=True) for page in pages]
-    made[0].below = below or not heading
-    made[0].said.append(part)
-    if len(made) == 1 and not heading and not any(b.startswith(KEPT_WHOLE) for b in blocks):
+    parts = _pages(blocks, heading)
+    new = [Slide([*kicker, _markdown("\n\n".join(page))], below=True) for page in parts]
+    new[0].below = below or not heading
+    new[0].said.append(part)
+    if len(new) == 1 and not heading and not any(map(WHOLE.match, blocks)):
         text = "\n\n".join(blocks)
-        made[0].lead = text if len(text.split()) <= LEAD and "$$" not in text else ""
-    return made
+        new[0].lead = text if len(text.split()) <= LEAD and "$$" not in text else ""
+    return new
 
 
 def _pages(blocks: list[str], heading: str) -> list[list[str]]:
@@ -180,10 +156,10 @@ def _of_code(cell, section: str) -> list[Slide]:
     if not pictures:
         code = f"<pre><code>{html.escape(cell.source)}</code></pre>"
         return [Slide([top, code, *results], said, below=True)]
-    made = [Slide([top, picture], below=True, picture=True) for picture in pictures]
-    made[-1].shown += results
-    made[0].said += [f"```python\n{cell.source}\n```", *said]
-    return made
+    new = [Slide([top, picture], below=True, picture=True) for picture in pictures]
+    new[-1].shown += results
+    new[0].said += [f"```python\n{cell.source}\n```", *said]
+    return new
 
 
 def _of_outputs(outputs) -> tuple[list[str], list[str], list[str]]:
@@ -193,8 +169,7 @@ def _of_outputs(outputs) -> tuple[list[str], list[str], list[str]]:
         data = output.get("data", {})
         if "image/png" in data:
             alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-            source = data["image/png"].replace("\n", "")
-            pictures.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">')
+            pictures.append(image(data["image/png"], alt))
         elif "text/markdown" in data:
             text = data["text/markdown"]
             long = _room([text]) > ROOM
@@ -232,15 +207,14 @@ def _blocks(text: str) -> Iterator[str]:
 
 def _beginning(block: str, always: bool = False) -> str:
     """A block as it stands, or the first sentences of a long paragraph (always: of whatever is long)."""
-    kept_whole = not always and (block.startswith(KEPT_WHOLE) or "$$" in block)
-    if kept_whole or len(block.split()) <= LONG:
+    if len(block.split()) <= LONG or WHOLE.match(block) and not always:
         return block
-    kept: list[str] = []
-    for sentence in SENTENCE_END.split(block):
-        if kept and len(" ".join([*kept, sentence]).split()) > LONG:
+    first, *more = SENTENCE_END.split(block)
+    for sentence in more:
+        if len(f"{first} {sentence}".split()) > LONG:
             break
-        kept.append(sentence)
-    return " ".join(kept)
+        first = f"{first} {sentence}"
+    return first
 
 
 def _room(blocks: list[str]) -> float:
@@ -260,10 +234,10 @@ def _markdown(text: str) -> str:
     return str(markdown2html(text))
 
 
-def _sections(made: list[Slide]) -> Iterator[str]:
+def _sections(pages: list[Slide]) -> Iterator[str]:
     """HTML: stacks of slides, each with its notes."""
     stacks: list[list[Slide]] = []
-    for slide in made:
+    for slide in pages:
         if slide.below and stacks:
             stacks[-1].append(slide)
         else:

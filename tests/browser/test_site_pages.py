@@ -239,7 +239,7 @@ def test_solutions_are_folded_and_formulas_are_set(browser, site, address):
     folded = page.locator("details:has-text('Show a solution')")
     assert folded.count() > 0
     assert not any(folded.nth(i).evaluate("(d) => d.open") for i in range(folded.count()))
-    assert page.locator(".be-math").count() == page.locator(".be-math .katex").count() > 0
+    assert page.locator(".math").count() == page.locator(".math .katex").count() > 0
     watched.context.close()
 
 

@@ -7,6 +7,7 @@ hold the very code that nbval runs, and in the student version no other cell nee
 
 import copy
 import re
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -14,18 +15,20 @@ import pytest
 from nbclient import NotebookClient
 
 from barlow_edu.cli import main
+from barlow_edu.publishing import copies
 from barlow_edu.publishing import versions as course
+from barlow_edu.publishing.names import names, needed
+from barlow_edu.publishing.notebook import number, read, solutions, tagged
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 LIGHT = ("03_the_cross_correlation_matrix", "04_the_loss_from_scratch")  # every cell is run
 
 
-def read(path):
-    return nbformat.read(path, as_version=4)
-
-
-def tagged(notebook, tag):
-    return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
+def fill_in(student_notebook, notebook):
+    """The student's notebook with the solutions of ``notebook`` written into its exercises."""
+    for cell in tagged(student_notebook, "exercise"):
+        cell.source = solutions(notebook)[number(cell)]
+    return student_notebook
 
 
 def failing_cells(notebook):
@@ -38,10 +41,6 @@ def failing_cells(notebook):
         for output in cell.get("outputs", [])
         if output.output_type == "error"
     }
-
-
-def number(cell):
-    return cell.metadata["barlow_edu"]["exercise"]
 
 
 def open_tasks(notebook):
@@ -61,9 +60,9 @@ def assert_fails_at_the_exercises(failing, tasks):
 def as_a_learner_runs_it(path):
     """What the exercises need, and each exercise twice: open, then filled in (its id ends in -filled)."""
     version, filled = course.student(read(path)), course.student(read(path))
-    filled = course.fill_in(filled, read(path))
+    filled = fill_in(filled, read(path))
     exercises = {c.id for c in tagged(version, "exercise")}
-    steps = course.needed(filled, exercises)
+    steps = needed(filled, exercises)
     opened, done = ({c.id: c for c in nb.cells} for nb in (version, filled))
     cells = []
     for step in steps:
@@ -78,8 +77,8 @@ def as_a_learner_runs_it(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_every_exercise_has_a_stub_and_a_solution(path):
     notebook = read(path)
-    exercises = [c.metadata["barlow_edu"]["exercise"] for c in tagged(notebook, "exercise")]
-    solutions = [c.metadata["barlow_edu"]["exercise"] for c in tagged(notebook, "solution")]
+    exercises = [number(c) for c in tagged(notebook, "exercise")]
+    solutions = [number(c) for c in tagged(notebook, "solution")]
     assert 2 <= len(exercises) <= 6 and exercises == solutions
     assert all(x.startswith(f"{int(path.stem[:2])}.") for x in exercises)
     for cell in tagged(notebook, "solution"):
@@ -102,7 +101,7 @@ def test_student_version_opens_exercises_and_drops_solutions(path):
 def test_filled_in_student_version_is_the_tested_notebook(path):
     """The solutions in the exercises' places leave the code that nbval runs, without the open stubs."""
     original = read(path)
-    filled = course.fill_in(course.student(read(path)), original)
+    filled = fill_in(course.student(read(path)), original)
     code = [c.source for c in filled.cells if c.cell_type == "code"]
     skipped = tagged(original, "exercise") + tagged(original, "instructor")
     tested = [c.source for c in original.cells if c.cell_type == "code" and c not in skipped]
@@ -129,10 +128,8 @@ def test_no_other_cell_waits_for_an_exercise(path):
 def test_no_name_gets_lost_with_the_solutions(path):
     """What only a solution made (an import, a helper) is used nowhere in the student version."""
     version = course.student(read(path))
-    found = [course.names(c.source) for c in version.cells if c.cell_type == "code"]
-    made = {
-        name for cell in tagged(read(path), "solution") for name in course.names(cell.source)[0]
-    }
+    found = [names(c.source) for c in version.cells if c.cell_type == "code"]
+    made = {name for cell in tagged(read(path), "solution") for name in names(cell.source)[0]}
     lost = made.difference(*(defined for defined, _ in found))
     assert not [lost & used for _, used in found if lost & used]
 
@@ -153,7 +150,7 @@ def test_student_notebook_fails_exactly_at_the_exercises(stem):
     path = next(p for p in NOTEBOOKS if p.stem == stem)
     version = course.student(read(path))
     assert_fails_at_the_exercises(failing_cells(version), open_tasks(read(path)))
-    filled = course.fill_in(course.student(read(path)), read(path))
+    filled = fill_in(course.student(read(path)), read(path))
     assert failing_cells(filled) == {}
 
 
@@ -290,7 +287,7 @@ def test_outputs_that_depend_on_an_exercise_are_cleared():
     ],
 )
 def test_names_that_a_cell_leaves_and_takes(source, defined, used):
-    assert course.names(source) == (set(defined.split()), set(used.split()))
+    assert names(source) == (set(defined.split()), set(used.split()))
 
 
 def test_needed_cells_are_followed_backwards():
@@ -298,7 +295,7 @@ def test_needed_cells_are_followed_backwards():
     cells = [code(s) for s in sources]
     cells.insert(0, code("seed = 0", "setup"))
     notebook = notebook_of(*cells)
-    found = course.needed(notebook, [cells[6].id])
+    found = needed(notebook, [cells[6].id])
     assert [cells.index(c) for c in cells if c.id in found] == [0, 1, 2, 4, 6]
 
 
@@ -322,3 +319,37 @@ def test_missing_notebooks_are_named(tmp_path, capsys):
     command = ["course", "student", "--out", str(tmp_path / "x"), "--notebooks", str(tmp_path)]
     assert main(command) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_an_archive_holds_what_was_written_and_nothing_else(tmp_path, monkeypatch):
+    """In a folder that holds a secret, and a link to another: ``course student --out . --zip``."""
+    (tmp_path / "class").mkdir()
+    (tmp_path / "elsewhere.txt").write_text("not to be handed on")
+    monkeypatch.chdir(tmp_path / "class")
+    Path(".env").write_text("KEY=1")
+    Path("answers.md").symlink_to("../elsewhere.txt")
+    assert main(["course", "student", "--out", ".", "--zip"]) == 0
+    names = zipfile.ZipFile(tmp_path / "class.zip").namelist()
+    assert sorted(names) == sorted(
+        f"class/{n}" for n in [*(p.name for p in NOTEBOOKS), "FORMULA_SHEET.md", "README.md"]
+    )
+
+
+def test_equal_folders_make_equal_archives_and_none_is_overwritten(tmp_path):
+    files = {name: [tmp_path / name / "x" / f for f in "ba"] for name in ("one", "two")}
+    for file in [*files["one"], *files["two"]]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("same")
+    first = copies.archive(tmp_path / "one", files["one"]).read_bytes()
+    second = copies.archive(tmp_path / "two", files["two"][::-1]).read_bytes()
+    assert first.replace(b"one/", b"two/") == second
+    with pytest.raises(FileExistsError, match="one.zip exists"):
+        copies.archive(tmp_path / "one", files["one"])
+
+
+@pytest.mark.parametrize("name", ["README.md", "FORMULA_SHEET.md"])
+def test_a_build_leaves_a_file_of_somebody_as_it_is(tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine")
+    assert main(["course", "student", "--out", str(tmp_path)]) == 2
+    assert f"holds {name} already" in capsys.readouterr().err
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]

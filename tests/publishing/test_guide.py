@@ -182,13 +182,3 @@ def test_answers_reach_neither_students_nor_copies(tmp_path, capsys):
     assert texts and not [p for p in texts if secret in p.read_text(encoding="utf-8")]
     assert (tmp_path / "s" / "FORMULA_SHEET.md").is_file()
     assert not (tmp_path / "s" / "INSTRUCTOR_GUIDE.md").exists()
-
-
-def test_equal_folders_make_equal_archives_and_none_is_overwritten(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name / "x").mkdir(parents=True)
-        (tmp_path / name / "x" / "file.txt").write_text("same")
-    first = builds.archive(tmp_path / "one").read_bytes()
-    assert first.replace(b"one/", b"two/") == builds.archive(tmp_path / "two").read_bytes()
-    with pytest.raises(FileExistsError, match="one.zip exists"):
-        builds.archive(tmp_path / "one")

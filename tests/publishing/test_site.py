@@ -1,9 +1,14 @@
 """What the website is made from. The pages themselves are looked at in ``browser/test_site_pages.py``."""
 
 import importlib.util
+import json
+import shutil
+from html.parser import HTMLParser
+from importlib import import_module
 
 import nbformat.v4 as v4
 import pytest
+import yaml
 
 from barlow_edu.publishing import site
 from barlow_edu.publishing.site import gallery, notebooks, reference
@@ -89,13 +94,84 @@ def test_prose_of_a_docstring_means_what_it_says():
 
 
 def test_every_record_has_a_page(tmp_path):
-    names = {path.name for path in gallery.recorded()}
-    assert {"garments_quick", "cifar10_cpu", "lambda_sweep"} <= names
-    [stem] = [path for path in gallery.recorded() if path.name == "stem_3x3"]
-    title, parts = gallery.page_of(stem)
+    records = gallery.records()
+    assert {"garments_quick", "cifar10_cpu", "lambda_sweep", "ablations/width"} <= set(records)
+    title, parts = gallery.page_of(records["stem_3x3"])
     text = "\n".join(parts)
     assert "minutes on a CPU" in title and "`cifar` stem" in title
     assert "be-film" in text and "kNN" in text and "```yaml" in text and "alt=" in text
+
+
+PLANTED = (
+    "<img src=x onerror=alert(1)>\n\n````\n</div>\n\n~~~{raw} html\n"
+    "<img src=x onerror=alert(1)> ![x](y) | `` ' \""
+)
+
+
+def planted(value, under=""):
+    """What a JSON or YAML file holds, with markup behind every text that a person may have written."""
+    if isinstance(value, dict):
+        return {planted(k) if under == "rows" else k: planted(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [planted(v) for v in value]
+    free = under != "key"  # the column that names a study's points
+    return value + PLANTED if isinstance(value, str) and free else value
+
+
+def rewritten(file):
+    """The file with markup planted everywhere."""
+    load, dump = (json.loads, json.dumps) if file.suffix == ".json" else (yaml.safe_load, yaml.dump)
+    content = load(file.read_text(encoding="utf-8"))
+    file.write_text(dump(planted(content)), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["garments_quick", "lambda_sweep", "relatives", "ablations/width", "stem_7x7"]
+)
+def test_markup_in_a_record_stays_text(name, tmp_path, monkeypatch):
+    """In every note, name, setting and question, and in the folder's name."""
+    settings = pytest.importorskip("myst_parser.config.main").MdParserConfig(
+        enable_extensions={"amsmath", "dollarmath", "deflist"}
+    )
+    renderer = pytest.importorskip("markdown_it.renderer").RendererHTML
+    parser = import_module("myst_parser.parsers.mdit").create_md_parser(settings, renderer)
+    folder = tmp_path / "runs" / "<b onclick=alert(1)>`|"
+    shutil.copytree(gallery.records()[name], folder)
+    for file in [*folder.glob("*.json"), *folder.glob("*.yaml")]:
+        rewritten(file)
+    monkeypatch.setenv("BARLOW_EDU_DATA", str(tmp_path))
+    gallery.write_gallery(tmp_path / "pages")
+    pages = {p.stem: p.read_text(encoding="utf-8") for p in (tmp_path / "pages").iterdir()}
+    assert len(pages) == 2 and "onerror" in "".join(pages.values())
+    for text in pages.values():
+        tokens = list(walked(parser.parse(text)))
+        assert not [t for t in tokens if t.type in ("html_block", "html_inline", "image")]
+        boxes = [t.content for t in tokens if t.info == "{raw} html"]
+        assert {t.info for t in tokens if t.type == "fence"} <= {"{raw} html", "yaml", "{toctree}"}
+        for tag, attributes in elements("".join(boxes)):
+            assert tag != "b" and not {"onerror", "onclick"} & set(attributes)
+
+
+def walked(tokens):
+    for token in tokens:
+        yield token
+        yield from walked(token.children or [])
+
+
+class Elements(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+
+
+def elements(html):
+    """(tag, attributes) of every element of an HTML text."""
+    parser = Elements()
+    parser.feed(html)
+    return parser.seen
 
 
 def test_rows_of_several_seeds_become_means():
@@ -108,8 +184,7 @@ def test_rows_of_several_seeds_become_means():
 
 
 def test_a_record_without_a_question_names_what_it_compares():
-    [path] = [path for path in gallery.recorded() if path.name == "relatives"]
-    title, parts = gallery.page_of(path)
+    title, parts = gallery.page_of(gallery.records()["relatives"])
     assert "Barlow Twins, SimCLR" in title and "15 trainings" in title
     assert any("kNN of the untrained encoder" in part for part in parts)
 
@@ -125,10 +200,11 @@ def test_a_missing_library_is_named(monkeypatch):
 
 def test_another_folder_is_left_alone(tmp_path):
     pytest.importorskip("sphinx_book_theme")
-    (tmp_path / "work.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="something else"):
-        site.build_site(tmp_path)
-    assert (tmp_path / "work.txt").read_text() == "mine"
+    for name in ("work.txt", ".buildinfo"):  # the second is what Sphinx leaves in every site
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(FileExistsError, match="something else"):
+            site.build_site(tmp_path)
+        assert (tmp_path / name).read_text() == "mine"
 
 
 def test_every_module_with_something_public_has_a_page(tmp_path):

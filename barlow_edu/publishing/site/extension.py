@@ -1,15 +1,8 @@
-"""A Sphinx extension: formulas for KaTeX, and docstrings of plain prose.
-
-The formulas are set by ``site.js`` in the browser, with the KaTeX that comes with the site. KaTeX also writes MathML,
-which screen readers speak.
-"""
+"""A Sphinx extension: docstrings of plain prose, as autodoc needs them."""
 
 from __future__ import annotations
 
-import html
 import re
-
-from docutils import nodes
 
 LIST = re.compile(r"^\s*([*-]|\d+\.) ")
 FIELD = re.compile(r"^(\w+): ")
@@ -17,44 +10,23 @@ FIELD = re.compile(r"^(\w+): ")
 
 def setup(app) -> dict[str, bool]:
     """Called by Sphinx."""
-    app.add_html_math_renderer("katex", (inline_math, None), (block_math, None))
     app.connect("autodoc-process-docstring", plain_docstring)
     app.connect("autodoc-skip-member", skip_field)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def inline_math(writer, node) -> None:
-    """A formula within a line."""
-    _formula(writer, node, "span")
-
-
-def block_math(writer, node) -> None:
-    """A formula of its own."""
-    _formula(writer, node, "div")
-
-
-def _formula(writer, node, tag: str) -> None:
-    text = html.escape(node.astext())
-    display = ' tabindex="0" role="group" aria-label="formula"' if tag == "div" else ""
-    writer.body.append(f'<{tag} class="be-math"{display}>{text}</{tag}>')
-    raise nodes.SkipNode
-
-
 def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
-    """Make reStructuredText of prose: tables by spaces stay as they are, lines that begin with a name are a list, and
-    a lone star is a star.
+    """Make reStructuredText of prose: examples and tables by spaces stay as they are, lines that begin with a name
+    are a list, and a lone star is a star.
     """
-    blocks: list[list[str]] = [[]]
-    for line in [*lines, ""]:
-        if line.strip():
-            blocks[-1].append(line)
-        elif blocks[-1]:
-            blocks.append([])
+    blocks = re.split(r"\n(?:\s*\n)+", "\n".join(lines).strip("\n"))
     lines[:] = []
-    for block in filter(None, blocks):
-        if any(line.startswith(" ") for line in block) and not LIST.match(block[0]):
-            indented = next(i for i, line in enumerate(block) if line.startswith(" "))
-            prose, table = block[:indented], block[indented:]
+    for block in (b.split("\n") for b in blocks):
+        indented = [i for i, line in enumerate(block) if line.startswith(" ")]
+        if block[0].startswith(">>>"):
+            lines += [*block, ""]
+        elif indented and not LIST.match(block[0]):
+            prose, table = block[: indented[0]], block[indented[0] :]
             lines += [*map(escaped, prose), "", "::", "", *("    " + x for x in table), ""]
         elif len(block) > 1 and all(map(FIELD.match, block)):
             lines += [*(FIELD.sub(r"* ``\1``: ", escaped(line)) for line in block), ""]
@@ -75,5 +47,5 @@ def escaped(line: str) -> str:
 
 def skip_field(app, what, name, obj, skip, options) -> bool | None:
     """Leave out a NamedTuple's fields and ``forward``, of which only Python and torch say something."""
-    told = getattr(obj, "__doc__", "") or ""
-    return True if name == "forward" or told.startswith("Alias for field number") else None
+    docstring = getattr(obj, "__doc__", "") or ""
+    return True if name == "forward" or docstring.startswith("Alias for field number") else None

@@ -2,243 +2,172 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from barlow_edu.publishing.html import (
+    Markdown,
+    code,
+    fenced,
+    image,
+    raw,
+    table,
+    text,
+    toctree,
+)
 from barlow_edu.runs import Run
+from barlow_edu.storage.files import read_json, write_text
 from barlow_edu.storage.places import data_dir
 from barlow_edu.studies.study import Study
 
-HARDWARE = {
-    "data": "images",
-    "images": "training images",
-    "minutes": "minutes",
-    "device": "device",
-    "processor": "processor",
-    "cores": "cores",
-    "threads": "threads",
-    "precision": "precision",
-    "system": "system",
-    "python": "Python",
-    "torch": "torch",
-    "commit": "commit",
-    "date": "date",
-    "note": "note",
-}
-SCORES = {"knn": "kNN, %", "linear": "linear probe, %", "effective_rank": "effective rank"}
-# Columns of a record of several trainings, where they are there.
-COLUMNS = {
-    "knn": SCORES["knn"],
-    "linear": SCORES["linear"],
-    "effective_rank_h": "effective rank of h",
-    "diagonal_mean": "mean of C's diagonal",
-}
-METHODS = {
-    "barlow_twins": "Barlow Twins",
-    "simclr": "SimCLR",
-    "byol": "BYOL",
-    "vicreg": "VICReg",
-    "simsiam": "SimSiam",
-}
-BASELINES = {
-    "pixels": "kNN of the pixels, %",
-    "untrained": "kNN of the untrained encoder, %",
-    "random encoder": "kNN of the untrained encoder, %",
-    "chance": "chance, %",
-}
+LABELS = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text(encoding="utf-8"))
 
 
-def recorded() -> list[Path]:
-    """Folders of the recorded runs, sweeps and experiments, sorted by name."""
-    marks = ("config.yaml", "experiment.yaml", "comparison.yaml", "environment.json")
-    found = {f.parent for mark in marks for f in (data_dir() / "runs").rglob(mark)}
-    return sorted(f for f in found if not any(p.name.startswith(".") for p in (f, *f.parents[:2])))
-
-
-def pages() -> dict[str, Path]:
-    """Name of its page -> folder, of every record."""
+def records() -> dict[str, Path]:
+    """Name -> folder of the recorded runs and studies, such as ``"ablations/width"``."""
     top = data_dir() / "runs"
-    return {path.relative_to(top).as_posix().replace("/", "-"): path for path in recorded()}
+    folders = sorted(file.parent for file in top.rglob("environment.json"))
+    named = {path.relative_to(top).as_posix(): path for path in folders}
+    return {n: p for n, p in named.items() if not any(x.startswith(".") for x in n.split("/"))}
+
+
+def page_name(record: str) -> str:
+    """The page of a record, without its ending: ``"ablations-width"`` for ``"ablations/width"``."""
+    return re.sub(r"\W+", "-", record)
+
+
+def method_name(key: str) -> str:
+    """A method or a variant as one writes it."""
+    return LABELS["methods"].get(key, key)
 
 
 def write_gallery(folder: Path) -> dict[str, str]:
     """Write a page for every record into ``folder``; returns page name -> a line about it, and writes the index."""
-    folder.mkdir(parents=True)
-    told = {}
-    names = {
-        page: path.relative_to(data_dir() / "runs").as_posix() for page, path in pages().items()
-    }
-    for page, path in pages().items():
-        title, parts = page_of(path)
-        text = "\n\n".join([f"# {names[page]}", title, *parts])
-        (folder / f"{page}.md").write_text(text + "\n", encoding="utf-8")
-        told[page] = title
-    rows = [f"| [{names[page]}]({page}.md) | {told[page]} |" for page in told]
-    table = "\n".join(["| record | what it is |", "|---|---|", *rows])
-    toc = "\n".join(["```{toctree}", ":hidden:", "", *told, "```"])
+    lines, rows = {}, []
+    for record, path in records().items():
+        page, heading = page_name(record), text(record)
+        lines[page], parts = page_of(path)
+        write_text(folder / f"{page}.md", "\n\n".join([f"# {heading}", lines[page], *parts, ""]))
+        rows.append((Markdown(f"[{heading}]({page}.md)"), lines[page]))
     intro = (
         "What a laptop cannot train while one waits is recorded. Every page here is made from the files of one "
         "folder of `data/runs`: its configuration, the machine, the minutes, and what came of it."
     )
-    index = "\n\n".join(["# Recorded runs", intro, table, toc])
-    (folder / "index.md").write_text(index + "\n", encoding="utf-8")
-    return told
+    index = ["# Recorded runs", intro, table(("record", "what it is"), rows), toctree(lines), ""]
+    write_text(folder / "index.md", "\n\n".join(index))
+    return lines
 
 
-def page_of(path: Path) -> tuple[str, list[str]]:
+def page_of(path: Path) -> tuple[Markdown, list[str]]:
     """One line about a record, and the parts of its page in Markdown."""
-    environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+    environment = read_json(path / "environment.json")
     device = {"cpu": "a CPU"}.get(environment["device"], environment["device"])
-    where = f"{environment['data']}, {_minutes(environment['minutes'])} on {device}"
+    where = text(f"{environment['data']}, {_time(environment['minutes'])} on {device}")
     if (path / "study.yaml").exists():
-        study = Study(path)
-        title, middle, config = *_study(study, where), study.settings
+        line, parts, config = _study(Study(path))
     elif (path / "metrics.jsonl").exists():
-        run = Run(path)
-        c = run.config
-        title = (
-            f"`{c['encoder']}` with the `{c['stem']}` stem, views `{c['views']}`, {c['epochs']} epochs: "
-            f"{where}."
-        )
-        middle, config = _run(run), run.config
+        line, parts, config = _run(Run(path))
     else:
-        title, middle, config = f"{path.name}: {where}.", [], {}
-    hardware = {HARDWARE[k]: environment[k] for k in HARDWARE if k in environment}
-    parts = [*middle, "## Where it ran", table(hardware), "## Configuration"]
-    return title, [*parts, f"```yaml\n{yaml.safe_dump(config, sort_keys=False).strip()}\n```"]
+        line, parts, config = text(path.name), [], {}
+    labels = LABELS["environment"]
+    parts += [
+        "## Where it ran",
+        _pairs({labels[k]: environment[k] for k in labels if k in environment}),
+    ]
+    configured = fenced(yaml.safe_dump(config, sort_keys=False).strip(), "yaml")
+    return Markdown(f"{line}: {where}."), [*parts, "## Configuration", configured]
 
 
-def _run(run: Run) -> list[str]:
+def _run(run: Run) -> tuple[str, list[str], Any]:
+    from barlow_edu.teaching.embed import pixels, to_png
     from barlow_edu.teaching.figures import plots
     from barlow_edu.teaching.figures.film import Film
 
-    last = run.metrics[-1]
+    last, name, c = run.metrics[-1], run.path.name, run.config
+    encoder, stem, views = (code(c[key]) for key in ("encoder", "stem", "views"))
+    line = f"{encoder} with the {stem} stem, views {views}, {text(c['epochs'])} epochs"
     parts = [f"Last logged step: {last['step']:,}; loss {last['loss']:.4g}."]
-    alt = f"Training curves of {run.path.name}: the loss with its two parts, and the mean of C's diagonal, by step."
-    parts += ["## Training", raw(figure(plots.curves(run), alt))]
+    alt = f"Training curves of {name}: the loss with its two parts, and the mean of C's diagonal, by step."
+    curves = plots.curves(run)
+    parts += ["## Training", raw(image(to_png(curves, alt), alt, pixels(curves)[0]))]
     if run.snapshots:
-        film = Film(run.snapshots, title=f"C in {run.path.name}")
-        parts += ["## The film of C", raw(picture(film.png, film.alt, 700) + film.player())]
+        film = Film(run.snapshots, title=f"C in {name}")
+        parts += ["## The film of C", raw(image(film.png, film.alt, 700) + film.player())]
     if run.evaluation:
         parts += ["## Evaluation", evaluation(run.evaluation)]
-    return parts
+    return line, parts, c
 
 
-def _study(study: Study, where: str) -> tuple[str, list[str]]:
-    """One line about several trainings, and what came of them: an explorer, or a table."""
-    count, compared = len(study.rows), _compared(study.baselines)
-    if study.bytes:
-        title = f"{count} trainings, each with another `{study.key}`: {where}."
-        if study.key != "lambd":
-            keys = [k for k, value in study.rows[0].items() if not isinstance(value, list)]
-            return title, ["## Results", rows_table(study.rows, keys)]
+def _study(study: Study) -> tuple[str, list[str], Any]:
+    """Several trainings: their question, and an explorer or a table of their rows."""
+    rows, compared = study.rows, _compared(study.baselines)
+    line = f"{len(rows)} trainings, each with another {code(study.key)}"
+    if not study.bytes:
+        names = ", ".join(map(method_name, study.groups))
+        question = str(study.settings.get("question") or f"{names} on one budget")
+        line = text(question + ("" if question.endswith(("?", ")")) else "."))
+        line = f"{line} {len(rows)} trainings"
+        parts = ["## Results", means_table(rows, study.key), *compared]
+    elif study.key == "lambd":
         from barlow_edu.teaching.explorer import LambdaExplorer
 
         explorer = LambdaExplorer(study)
-        shown = picture(explorer.png, explorer.spec["alt"], 700) + explorer.player()
-        return title, ["## Slide through it", raw(shown), *compared]
-    names = ", ".join(METHODS.get(name, name) for name in study.groups)
-    question = study.settings.get("question") or f"{names} on one budget"
-    end = "" if question.endswith(("?", ")")) else "."
-    title = f"{question}{end} {count} trainings: {where}."
-    return title, ["## Results", means_table(study.rows, study.key), *compared]
+        player = image(explorer.png, explorer.spec["alt"], 700) + explorer.player()
+        parts = ["## Slide through it", raw(player), *compared]
+    else:
+        keys = [k for k, value in rows[0].items() if not isinstance(value, list)]
+        head = [LABELS["scores"].get(k, k) for k in keys]
+        parts = ["## Results", table(head, [[_number(k, row[k]) for k in keys] for row in rows])]
+    return line, parts, study.settings
 
 
 def _compared(baselines: Mapping[str, Any]) -> list[str]:
     """kNN accuracies without training, each a number or among several of its kind."""
     numbers = {n: v["knn"] if isinstance(v, dict) else v for n, v in baselines.items()}
-    if not numbers:
-        return []
-    told = {BASELINES.get(name, name): f"{100 * v:.1f}" for name, v in numbers.items()}
-    return ["## Compared with", table(told)]
+    pairs = {LABELS["baselines"].get(n, n): _number("knn", v) for n, v in numbers.items()}
+    return ["## Compared with", _pairs(pairs)] if pairs else []
 
 
-def means_table(rows: list[Mapping[str, Any]], kind: str) -> str:
+def means_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
     """Means over the seeds, one line for each value of ``kind``, with the lowest and the highest."""
-    keys = [k for k in COLUMNS if k in rows[0]]
-    seeds = sorted({row["seed"] for row in rows})
-    lines = [
-        f"Means over {len(seeds)} seeds, the lowest and the highest in brackets.",
-        "",
-        f"| {kind} | {' | '.join(COLUMNS[k] for k in keys)} |",
-        "|---|" + "---|" * len(keys),
-    ]
+    labels = {k: label for k, label in LABELS["columns"].items() if k in rows[0]}
+    seeds, lines = len({row["seed"] for row in rows}), []
     for name in dict.fromkeys(row[kind] for row in rows):
-        cells = [_spread(key, [row[key] for row in rows if row[kind] == name]) for key in keys]
-        lines.append(f"| {METHODS.get(name, name)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([method_name(name)])
+        for key in labels:
+            values = [row[key] for row in rows if row[kind] == name]
+            spread = (sum(values) / len(values), min(values), max(values))
+            lines[-1].append("{} ({} to {})".format(*(_number(key, v) for v in spread)))
+    told = f"Means over {seeds} seeds, the lowest and the highest in brackets."
+    return f"{told}\n\n{table([kind, *labels.values()], lines)}"
 
 
-def _spread(key: str, values: list[float]) -> str:
-    factor, digits = (100, 1) if "%" in COLUMNS[key] else (1, 1 if "rank" in key else 2)
-    mean, low, high = (
-        f"{factor * v:.{digits}f}" for v in (sum(values) / len(values), min(values), max(values))
-    )
-    return f"{mean} ({low} to {high})"
-
-
-def rows_table(rows: list[Mapping[str, Any]], keys: list[str]) -> str:
-    """Rows of a record as a Markdown table."""
-    lines = [f"| {' | '.join(keys)} |", "|" + "---|" * len(keys)]
-    for row in rows:
-        cells = (f"{row[k]:.4g}" if isinstance(row[k], float) else str(row[k]) for k in keys)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def evaluation(found: Mapping[str, Any]) -> str:
+def evaluation(scores: Mapping[str, Any]) -> str:
     """Table of an evaluation, what it was measured on below it."""
-    rows = found["rows"]
-    keys = [k for k in SCORES if any(k in row for row in rows.values())]
-    lines = [
-        f"| features | {' | '.join(SCORES[k] for k in keys)} |",
-        "|" + "---|" * (len(keys) + 1),
-    ]
-    for name, row in rows.items():
-        cells = [_score(key, row[key]) if key in row else "not measured" for key in keys]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"{found['train_images']:,} training and {found['test_images']:,} test images of {found['data']}.",
-    ]
-    return "\n".join(lines)
+    rows = scores["rows"]
+    labels = {k: v for k, v in LABELS["scores"].items() if any(k in row for row in rows.values())}
+    cells = [[name, *(_number(k, row.get(k)) for k in labels)] for name, row in rows.items()]
+    images = f"{scores['train_images']:,} training and {scores['test_images']:,} test images"
+    return f"{table(['features', *labels.values()], cells)}\n\n{images} of {text(scores['data'])}."
 
 
-def _score(key: str, value: float) -> str:
-    return f"{value:.1f}" if "rank" in key else f"{100 * value:.1f}"
+def _number(key: str, value: Any) -> str:
+    """What was measured, as its column writes it: accuracies in per cent."""
+    if value is None:
+        return "not measured"
+    if key in ("knn", "linear"):
+        return f"{100 * value:.1f}"
+    digits = ".1f" if "rank" in key else ".2f" if "diagonal" in key else ".4g"
+    return format(value, digits) if isinstance(value, float) else str(value)
 
 
-def table(values: Mapping[str, Any]) -> str:
-    """Names and values as a Markdown table."""
-    return "\n".join(
-        ["| what | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in values.items())]
-    )
+def _pairs(values: Mapping[str, Any]) -> str:
+    return table(("what", "value"), list(values.items()))
 
 
-def figure(fig, alt: str) -> str:
-    """A figure as HTML."""
-    from barlow_edu.teaching.embed import pixels, to_png
-
-    return picture(to_png(fig, alt), alt, pixels(fig)[0])
-
-
-def picture(png: bytes, alt: str, width: int) -> str:
-    """A PNG as HTML."""
-    import base64
-
-    from barlow_edu.publishing.site.notebooks import image
-
-    return image(base64.b64encode(png).decode(), alt, width)
-
-
-def raw(text: str) -> str:
-    """HTML within Markdown, in a box of its own in which players find their picture."""
-    return f'````{{raw}} html\n<div class="cell_output">\n{text}\n</div>\n````'
-
-
-def _minutes(value: float) -> str:
-    return f"{value:.1f} minutes" if value < 100 else f"{value / 60:.1f} hours"
+def _time(minutes: float) -> str:
+    return f"{minutes:.1f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"

@@ -1,7 +1,13 @@
-// Formulas, set by the KaTeX of this site. Scrolling regions can be reached with the keyboard.
+// Formulas, set by the KaTeX of this site, which also writes the MathML that screen readers speak. Scrolling regions
+// can be reached with the keyboard.
 document.addEventListener("DOMContentLoaded", () => {
-  for (const node of document.querySelectorAll(".be-math")) {
+  for (const node of document.querySelectorAll("div.math, span.math")) {
     const displayMode = node.tagName === "DIV";
+    if (displayMode) {
+      node.tabIndex = 0;
+      node.setAttribute("role", "group");
+      node.setAttribute("aria-label", "formula");
+    }
     katex.render(node.textContent, node, { displayMode, throwOnError: true, strict: "ignore", output: "htmlAndMathml" });
   }
   // What the theme leaves without a name: the arrows of its menu, and the place of the site's name.

@@ -291,12 +291,12 @@ def _check_streams(train: ImageStream, test: ImageStream) -> None:
     for name, stream, mode in (("train", train, "decode_once"), ("test", test, "centre")):
         if stream.mode != mode:
             raise ValueError(f"{name} must be a stream of mode {mode!r}, got {stream.mode!r}.")
-    if len(train.classes) < 2:
-        raise ValueError(
-            "An evaluation needs classes: folders train/CLASS/image and val/CLASS/image."
-        )
     if train.classes != test.classes:
         raise ValueError(
             f"The classes differ: {len(train.classes)} for training, {len(test.classes)} for the test. "
             "A class folder must be there in both splits, even if it is empty."
+        )
+    if len(train.classes) < 2:
+        raise ValueError(
+            "An evaluation needs classes: folders train/CLASS/image and val/CLASS/image."
         )

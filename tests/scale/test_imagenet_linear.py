@@ -229,6 +229,9 @@ def test_streams_of_the_wrong_kind_are_named(tree):
     train.classes = ["a"]
     with pytest.raises(ValueError, match="The classes differ: 1 for training, 3 for the test"):
         LinearEvaluation(TinyEncoder(), train, test)
+    test.classes = ["a"]
+    with pytest.raises(ValueError, match="An evaluation needs classes: folders train/CLASS"):
+        LinearEvaluation(TinyEncoder(), train, test)
 
 
 def test_a_run_on_other_images_asks_for_a_folder(tmp_path, capsys):

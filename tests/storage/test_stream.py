@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -284,6 +285,17 @@ def test_the_fingerprint_tells_other_files_and_other_pipelines(tree, tmp_path):
     assert one == open_stream(configuration(moved)).fingerprint()
 
 
+def test_the_fingerprint_does_without_files_that_cannot_be_read(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (9, 9)).save(tmp_path / name / "1.png")
+    stream = open_stream(configuration(tmp_path))
+    whole = stream.fingerprint()
+    (tmp_path / "b" / "1.png").unlink()
+    (tmp_path / "b" / "1.png").mkdir()
+    assert whole != stream.fingerprint() == stream.fingerprint()
+
+
 # training
 
 
@@ -307,6 +319,17 @@ def test_a_streamed_run_resumes_exactly(tree, tmp_path, pipeline):
     assert whole.metrics[-1]["loss"] == cut.metrics[-1]["loss"]
     environment = json.loads((whole.path / "environment.json").read_text())
     assert environment["images"] == 40 and environment["unreadable"] == 1
+
+
+def test_a_folder_trains_the_same_in_memory_and_streamed(tree, tmp_path):
+    whole = tmp_path / "tree"
+    shutil.copytree(tree, whole)
+    (whole / "train" / "a" / f"{BROKEN:02}.jpg").unlink()
+    runs = [
+        pretrain(configuration(whole, stream=s, epochs=1), tmp_path / f"{s}", progress=False)
+        for s in (False, True)
+    ]
+    assert torch.equal(*map(weights, runs))
 
 
 def test_the_two_pipelines_see_different_views_of_the_same_order(tree, tmp_path):

@@ -149,11 +149,22 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_hidden_files_and_folders_are_no_images(tree):
     put(tree / "train" / "a" / ".1.png")
     put(tree / "train" / "a" / ".thumbnails" / "1.png")
-    put(tree / "train" / ".ipynb_checkpoints" / "1.png")
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN"):
+        put(tree / "train" / name / "1.png")
+        put(tree / "train" / "a" / name / "1.png")
     (tree / "train" / "a" / "notes.txt").write_text("not an image")
     images = be.load_images("folder", tree)
     assert images.classes == ["a", "b"]
     assert len(images) == 2
+
+
+def test_a_class_may_be_a_link_and_two_classes_may_share_a_folder(tree, tmp_path_factory):
+    pool = tmp_path_factory.mktemp("elsewhere")
+    put(pool / "deep" / "1.png")
+    (tree / "train" / "c").symlink_to(pool)
+    (tree / "train" / "d").symlink_to(pool)
+    images = be.load_images("folder", tree)
+    assert images.classes == ["a", "b", "c", "d"] and images.labels.tolist() == [0, 1, 2, 3]
 
 
 def test_folders_inside_a_class_belong_to_it(tree):
@@ -282,6 +293,7 @@ ENTRIES = {
     "link to itself": (lambda p: _link(p.with_suffix(".png"), p.with_suffix(".png").name), 0, 0),
     "link to the class": (lambda p: _link(p, p.parent), 0, 0),
     "link to the root": (lambda p: _link(p, p.parent.parent.parent), 0, 0),
+    "link to everything": (lambda p: _link(p, "/"), 0, 0),
 }
 TREES = st.lists(st.lists(st.sampled_from(sorted(ENTRIES)), max_size=5), min_size=1, max_size=3)
 

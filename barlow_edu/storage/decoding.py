@@ -122,7 +122,9 @@ def decode_images(images: Any, name: str, mode: str, side: int | None) -> tuple:
             f"The images differ in shape ({len(shapes)} shapes, for instance {tuple(shapes[0])} and "
             f"{tuple(shapes[-1])}). Give size=, for instance size=128."
         )
-    pixels = torch.zeros(len(rows), 3, *sizes.amax(0).tolist(), dtype=torch.uint8)
+    # Where shapes differ, the stream's whole canvas: then views are the same to the last bit.
+    height, width = shapes[0] if len(shapes) == 1 else (side, side)
+    pixels = torch.zeros(len(rows), 3, height, width, dtype=torch.uint8)
     for row, i in enumerate(rows):
         h, w = results[i].shape[:2]
         pixels[row, :, :h, :w] = torch.from_numpy(results[i]).permute(2, 0, 1)

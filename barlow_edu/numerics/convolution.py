@@ -1,9 +1,10 @@
 """3 x 3 convolutions that end in a few pixels: the gradient of their weights as one matrix product.
 
 The last stages of a residual net see 4 x 4 pixels or fewer. There oneDNN's bfloat16 kernel for the gradient of the
-weights takes longer than the other two passes together. Copying every 3 x 3 neighbourhood into a row of a matrix
-("im2col") costs little for so few pixels, and then it is one product. The forward pass and the gradient of the
-input stay oneDNN's.
+weights is slow. To copy every 3 x 3 neighbourhood into a row of a matrix ("im2col") costs little for so few
+pixels, and then the gradient is one product. The forward pass and the gradient of the input stay oneDNN's.
+Of a step on 32 x 32 pixels this saves 10 % with resnet18 and 4 % with small_resnet, measured with emulated
+bfloat16 (``benchmarks/convolution.py``); in float32 nothing changes.
 """
 
 from __future__ import annotations

@@ -14,20 +14,14 @@ OPTIMIZERS = ("adamw", "sgd", "lars")
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling (You et al., 2017), as Barlow Twins uses it.
 
-    For groups with ``adapt=True`` the update of a tensor w with gradient g (weight decay added) is scaled by
+    For groups with ``adapt=True`` the gradient g of a tensor w, weight decay added, is scaled by
     trust = eta |w| / |g| (1 where either norm is zero), then accumulated with ``momentum``:
     v = momentum * v + trust * g, w = w - lr * v. The paper excludes biases and batch norm from decay and adaptation
     (section 3): give those a group with ``adapt=False, weight_decay=0``.
     """
 
     def __init__(
-        self,
-        params: Iterable,
-        lr: float,
-        weight_decay: float = 0.0,
-        momentum: float = 0.9,
-        eta: float = 0.001,
-        adapt: bool = True,
+        self, params: Iterable, lr: float, weight_decay=0.0, momentum=0.9, eta=0.001, adapt=True
     ):
         defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, eta=eta, adapt=adapt)
         super().__init__(params, defaults)
@@ -61,7 +55,7 @@ class LARS(torch.optim.Optimizer):
 def parameter_groups(
     model: nn.Module, lr: float, bias_lr: float, weight_decay: float
 ) -> list[dict]:
-    """Two groups: weights, with decay; and everything 1-D (biases, batch norm), without, at ``bias_lr``."""
+    """Two groups: weights, with decay, at ``lr``; and the 1-D rest (biases, batch norm), without, at ``bias_lr``."""
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = [p for p in trained if p.ndim > 1]
     others = [p for p in trained if p.ndim <= 1]
@@ -103,6 +97,9 @@ def warmup_cosine(step: int, total: int, warmup: int, final: float = 0.001) -> f
     """Factor on the learning rate at ``step`` of ``total``: linear warm-up, then a half cosine to ``final``.
 
     The paper warms up for 10 of 1000 epochs and ends at a thousandth (section 3).
+
+    >>> [round(warmup_cosine(step, total=6, warmup=2), 3) for step in range(7)]
+    [0.5, 1.0, 1.0, 0.854, 0.5, 0.147, 0.001]
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -111,7 +108,7 @@ def warmup_cosine(step: int, total: int, warmup: int, final: float = 0.001) -> f
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Give every group ``factor`` times its base rate; returns the first group's rate."""
+    """Give every group ``factor`` times its base rate, and return the rate of the first group."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return optimizer.param_groups[0]["lr"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from barlow_edu.loss import barlow_twins_loss, cheaper_form, cross_correlation, standardize
 from barlow_edu.numerics import distributed
-from barlow_edu.numerics.batchnorm import synchronize_batch_norm, untracked
+from barlow_edu.numerics.batchnorm import synchronize_batch_norm
 from barlow_edu.numerics.distributed import all_gather, all_reduce, world_size
 from barlow_edu.scale import exactness
 from barlow_edu.scale.processes import run_processes
@@ -248,6 +248,17 @@ def test_the_published_scale_is_one_over_the_processes(several, one):
     assert several[0]["published"][0] == pytest.approx(loss)
 
 
+@pytest.mark.parametrize("world_size", [1, 3, 16])
+def test_the_published_scale_leaves_the_loss_and_divides_the_gradient(world_size):
+    z = [x.requires_grad_() for x in embeddings()]
+    loss = barlow_twins_loss(*z, 0.1).loss
+    scaled = distributed.published_scale(loss, world_size)
+    assert torch.equal(scaled, loss)
+    whole, part = (torch.autograd.grad(x, z, retain_graph=True) for x in (loss, scaled))
+    for g, expected in zip(part, whole, strict=True):
+        torch.testing.assert_close(g * world_size, expected)
+
+
 def test_the_cheaper_form_counts_what_is_sent():
     assert [cheaper_form(256, 341), cheaper_form(256, 342)] == ["matrix", "gram"]  # 4 N < 3 D
     assert [cheaper_form(2048, 8192, 8), cheaper_form(8192, 1024, 8)] == ["gram", "matrix"]
@@ -271,27 +282,6 @@ def test_batch_norm_is_that_of_the_whole_batch(several, one, dtype, momentum):
         for r in results:
             for got, expected in zip(r[2] + r[3], grads + buffers, strict=True):
                 torch.testing.assert_close(got, expected, **close)
-
-
-def test_conversion_keeps_parameters_and_names():
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm1d(4)))
-    before = {k: id(v) for k, v in net.named_parameters()}, list(net.state_dict())
-    x = torch.randn(5, 3, 2, 2)
-    expected = net[1](net[0](x))
-    assert synchronize_batch_norm(net) is net
-    assert ({k: id(v) for k, v in net.named_parameters()}, list(net.state_dict())) == before
-    assert torch.equal(net[1](net[0](x)), expected)  # alone it is torch's
-    with pytest.raises(ValueError, match="2D or 3D"):
-        net[2][0](x)
-
-
-def test_untracked_leaves_the_averages_and_changes_nothing_else():
-    norm = nn.BatchNorm1d(3)
-    x = torch.randn(4, 3)
-    with untracked(norm):
-        quiet = norm(x)
-    assert norm.num_batches_tracked == 0 and norm.running_mean.abs().max() == 0
-    assert torch.equal(norm(x), quiet) and norm.num_batches_tracked == 1
 
 
 # --- what is said -------------------------------------------------------------------------------

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import torch
 
 from barlow_edu.config import load_config
-from barlow_edu.data import load_images
+from barlow_edu.data import ImageSet
 from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import KNN_K, KNN_TEMPERATURE, knn_accuracy
 from barlow_edu.loss import loss_floor
-from barlow_edu.storage.files import replacing
-from barlow_edu.training import pretrain
+from barlow_edu.storage.files import write_json
+from barlow_edu.studies.measure import short_run
+from barlow_edu.studies.relatives import held_out
 
 START = dict(
     data="cifar10", views="cifar", augment={"scale": [0.2, 1.0], "solarise": [0.0, 0.0]},
@@ -45,14 +45,13 @@ TRIED = [
 def main() -> None:
     """Run what is missing and keep the table after every setting."""
     options = _options()
-    whole = load_images("cifar10", options.root, "train", options.images + options.validation)
-    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
-    train, held_out = (whole.subset(r) for r in order.split([options.images, options.validation]))
+    plan = {"images": options.images, "held_out": options.validation, "seed": 0}
+    fit, held = held_out({"data": "cifar10", "root": options.root}, plan)
     table = {
         "what": "kNN accuracy of held-out training images; the test split was not used",
-        "data": whole.name,
-        "train_images": len(train),
-        "validation_images": len(held_out),
+        "data": fit.name,
+        "train_images": len(fit),
+        "validation_images": len(held),
         "epochs": options.epochs,
         "k": KNN_K,
         "temperature": KNN_TEMPERATURE,
@@ -65,11 +64,10 @@ def main() -> None:
     done = [row["changed"] for row in table["tried"]]
     for changed in TRIED:
         if changed not in done:
-            row = _try(changed, train, held_out, options.epochs)
+            row = _try(changed, fit, held, options.epochs)
             table["tried"].append(row)
             print(json.dumps(row), flush=True)
-            with replacing(options.out) as temporary:
-                temporary.write_text(json.dumps(table, indent=1) + "\n")
+            write_json(options.out, table)
 
 
 def _options() -> argparse.Namespace:
@@ -82,18 +80,17 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _try(changed: dict, train, held_out, epochs: int) -> dict:
+def _try(changed: dict, fit: ImageSet, held: ImageSet, epochs: int) -> dict:
     """One short run and its score."""
     config = load_config(START | changed, epochs=epochs, name="tuning")
-    with tempfile.TemporaryDirectory() as folder:
-        run = pretrain(config, Path(folder) / "run", data=train, progress=False)
+    with short_run(config, fit) as run:
         encoder, normalize = run.load_model().encoder, run.views().normalize
-        features = [extract_features(encoder, s.images, normalize) for s in (train, held_out)]
+        features = [extract_features(encoder, s.images, normalize) for s in (fit, held)]
         last, minutes = run.metrics[-1], run.environment["minutes"]
     floor = loss_floor(config["batch_size"], config["proj_dim"], config["lambd"])
     return {
         "changed": changed,
-        "knn": knn_accuracy(features[0], train.labels, features[1], held_out.labels),
+        "knn": knn_accuracy(features[0], fit.labels, features[1], held.labels),
         "loss": last["loss"],
         "floor": round(float(floor), 3),
         "cross_corr_diag_mean": last["cross_corr_diag_mean"],

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from barlow_edu.studies.study import Study
 
 HELP = {
     "lambda": "41 values of lambda, as notebook 06 shows them",
@@ -53,20 +57,15 @@ def _ablations(options: argparse.Namespace) -> None:
 
     _one_bar()
     for study in run_experiments("ablations", options.out, options.only, **options.settings):
-        print(f"\n{study.question}  ({study.path})")
-        for name in study.variants:
-            print(f"  {name:30} kNN {_percent(study.score(name))}")
+        print(f"\n{study.question}")
+        _print(study, "knn")
 
 
 def _relatives(options: argparse.Namespace) -> None:
     from barlow_edu.studies.relatives import compare
 
     _one_bar()
-    study = compare(options.out, **options.settings)
-    print(study.path)
-    for name in study.methods:
-        cells = [f"{key} {_percent(study.score(name, key))}" for key in ("knn", "linear")]
-        print(f"  {name:14} {'   '.join(cells)}")
+    _print(compare(options.out, **options.settings), "knn", "linear")
 
 
 def _one_bar() -> None:
@@ -74,5 +73,10 @@ def _one_bar() -> None:
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)
 
 
-def _percent(score) -> str:
-    return f"{100 * score.mean:.1f} ± {100 * score.sd:.1f} %"
+def _print(study: Study, *columns: str) -> None:
+    """Mean and standard deviation of each point, a line each."""
+    print(study.path)
+    for name in study.groups:
+        scores = {column: study.score(name, column) for column in columns}
+        cells = (f"{k} {100 * s.mean:.1f} ± {100 * s.sd:.1f} %" for k, s in scores.items())
+        print(f"  {name:30} {'   '.join(cells)}")

@@ -21,15 +21,14 @@ not hold" if some fail and none holds, "holds in part" if some hold and some fai
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from barlow_edu.storage.files import read_json
 from barlow_edu.studies.ablations import load_experiment
-from barlow_edu.studies.relatives import load_comparison
 from barlow_edu.studies.study import Study, mean_interval
 
 # Columns of the record: name, margin, and how a difference is written.
@@ -147,7 +146,7 @@ def verdict(outcomes: Sequence[str]) -> str:
 
 def record_of(name: str) -> Study:
     """The record behind a prediction: an experiment of "ablations", or the comparison of "relatives"."""
-    return load_comparison() if name == "relatives" else load_experiment(f"ablations/{name}")
+    return load_experiment(_folder(name))
 
 
 def measure(prediction: Prediction, source: Source = record_of) -> Effect | None:
@@ -181,7 +180,7 @@ def ledger(source: Source = record_of) -> list[Entry]:
 
 def claims() -> list[Claim]:
     """The claims that come with the package."""
-    listed = json.loads(Path(__file__).with_name("claims.json").read_text(encoding="utf-8"))
+    listed = read_json(Path(__file__).with_name("claims.json"))
     return [
         Claim(c["claim"], c["who"], c["paper"], [Prediction(*p) for p in c["predictions"]])
         for c in listed

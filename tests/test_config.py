@@ -31,6 +31,14 @@ def test_every_packaged_configuration_loads(name):
     assert {key: config[key] for key in given} == given
 
 
+def test_a_model_follows_its_seed_and_leaves_the_random_state_alone():
+    state = torch.get_rng_state()
+    models = [build_model(load_config(proj_dim=8, seed=seed)) for seed in (0, 0, 1)]
+    assert torch.equal(state, torch.get_rng_state())
+    a, b, c = (model.encoder.stem[0].weight for model in models)
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
 def test_there_are_packaged_configurations():
     assert "garments_quick" in config_names()
 

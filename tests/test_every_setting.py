@@ -27,8 +27,7 @@ CHANGES = {
     "data": ("garments", {"limit": 64}, TRAINED | {"environment"}),
     "root": (5, {}, TRAINED),
     "limit": (32, {}, TRAINED | {"environment", "checkpoints", "calls"}),
-    # In memory an image is cut to its centre square before crops are drawn; streamed it is not.
-    "stream": (True, {"workers": 0}, TRAINED | {"images"}),
+    "stream": (True, {"workers": 0}, {"images"}),  # the same training
     "pipeline": ("per_image", STREAM, TRAINED | {"images"}),
     "canvas": (10, STREAM, TRAINED | {"images"}),
     "workers": (1, STREAM, {"images"}),

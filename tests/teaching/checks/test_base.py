@@ -1,13 +1,24 @@
 """What every exercise checker is made of: open, right, and each kind of not right."""
 
+import contextlib
+import random
 import re
 
+import checker_table
 import numpy as np
 import pytest
 import torch
 
 from barlow_edu.teaching import checks
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
+from barlow_edu.teaching.checks.base import (
+    NotRight,
+    Shaped,
+    attempt,
+    checker,
+    compare,
+    follow,
+    judge,
+)
 
 X = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
 
@@ -191,6 +202,90 @@ def test_inputs_and_options_are_handed_on():
 
 def test_inputs_with_nan_are_not_taken_for_changed():
     attempt(lambda x: x.isnan(), torch.tensor([1.0, float("nan")]))
+
+
+def page_state():
+    return (
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+    )
+
+
+def meddles(x):
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    return x.mean(0) if x.ndim == 2 else 1 / 0
+
+
+@pytest.mark.parametrize("x", [X, X[0]], ids=["returns", "raises"])
+def test_what_a_function_sets_is_set_back(x):
+    before = page_state()
+    with contextlib.suppress(NotRight):
+        attempt(meddles, x.clone())
+    assert page_state() == before
+
+
+@pytest.mark.parametrize("name", ["find_twins", "loss_from_matrix", "redundancy_share"])
+def test_a_checker_changes_nothing_on_the_page_and_expects_nothing_of_it(name):
+    answer = checker_table.answers("RIGHT")[name][0]
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    try:
+        before = page_state()
+        getattr(checks, name)(answer)
+        assert page_state() == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+
+
+# judge and follow
+
+
+def judged(answer):
+    judge(answer, [(2.0, 0.1), (3.0, 0.4)], lambda x, w: w * x, {"no λ": lambda x, w: x}, "f({0})")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x, w: x, "^no λ$"),
+        (
+            lambda x, w: 0.1 * x,
+            r"f\(3.0\) .* by up to 0.9. Your function was right on other inputs",
+        ),
+        (lambda x, w: 0.2, "right on other inputs"),
+        (lambda x, w: 7.0, r"f\(2.0\) .* by up to 6.8.$"),
+    ],
+    ids=["known", "a λ by heart", "a number by heart", "unknown"],
+)
+def test_every_world_is_tried(answer, message):
+    judged(lambda x, w: w * x)
+    with pytest.raises(NotRight, match=message):
+        judged(answer)
+
+
+def test_an_answer_is_followed_through_all_of_its_terms():
+    def right(x, w):
+        return x.square().sum() + w * x.sum()
+
+    follow(right, (X, 0.3), right)
+    with pytest.raises(NotRight, match="lost the way"):
+        follow(lambda x, w: float(right(x, w)), (X, 0.3), right)
+    with pytest.raises(NotRight, match="its gradient is not: a part of it is a plain number"):
+        follow(lambda x, w: x.square().sum() + w * float(x.sum()), (X, 0.3), right)
+
+
+@pytest.mark.parametrize("kind", [Shaped([2, 2]), torch.complex64], ids=str)
+def test_a_kind_of_answer_is_a_mistake_too(kind):
+    with pytest.raises(NotRight, match="^not this kind$"):
+        compare(X * 1j, torch.tensor([2.0, 3.5]), {"not this kind": kind})
 
 
 # compare

@@ -41,6 +41,12 @@ def in_place(z_a, z_b, lambd, lr):
     return z_a, z_b
 
 
+def undetached(z_a, z_b, lambd, lr):
+    z_a, z_b = z_a.clone().requires_grad_(), z_b.clone().requires_grad_()
+    g_a, g_b = torch.autograd.grad(be.barlow_twins_loss(z_a, z_b, lambd).loss, (z_a, z_b))
+    return z_a - lr * g_a, z_b - lr * g_b
+
+
 def only_a(a, b, w, lr):
     return by_backward(a, b, w, lr)[0], b
 
@@ -64,6 +70,11 @@ WRONG_STEP = {
     "does not use the lambd": lambda a, b, w, lr: by_backward(a, b, 0.005, lr),
     "Only the invariance": invariance_only,
     "after A had moved": one_after_the_other,
+    "λ weighs both terms": lambda a, b, w, lr: by_backward(a, b, 1.0, w * lr),
+    "λ is missing": lambda a, b, w, lr: by_backward(a, b, 1.0, lr),
+    "λ was squared": lambda a, b, w, lr: by_backward(a, b, w**2, lr),
+    "no mean over the batch": lambda a, b, w, lr: by_backward(a, b, w, lr / len(a)),
+    "hangs on the graph": undetached,
     "Nothing has moved": lambda a, b, w, lr: (a, b),
     "Return two tensors": lambda a, b, w, lr: by_backward(a, b, w, lr)[0],
     "a single number": lambda a, b, w, lr: be.barlow_twins_loss(a, b, w).loss,

@@ -57,6 +57,10 @@ WRONG_VOTE = {
     "plain scalar product": lambda *x: vote(*x, unit=(0, 0)),
     "bank keep their lengths": lambda *x: vote(*x, unit=(1, 0)),
     "queries keep their lengths": lambda *x: vote(*x, unit=(0, 1)),
+    "normalise along dim 1": lambda b, y, q, k, t: vote(
+        F.normalize(b, dim=0), y, F.normalize(q, dim=0), k, t, unit=(0, 0)
+    ),
+    "right on other inputs": lambda b, y, q, k, t: vote(b, y, q, k, 0.3),
     "Euclidean": euclidean,
     "the same weight": lambda *x: vote(*x, weigh=lambda s, t: torch.ones_like(s)),
     "the similarity itself": lambda *x: vote(*x, weigh=lambda s, t: s),

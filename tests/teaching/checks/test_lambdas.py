@@ -21,6 +21,15 @@ def stretch(lambdas, knn, margin, reach=0):
     return best, low - reach, high + reach
 
 
+def strictly(lambdas, knn, margin):
+    best = low = high = int(knn.argmax())
+    while low > 0 and knn[low - 1] > knn[best] - margin:
+        low -= 1
+    while high < len(knn) - 1 and knn[high + 1] > knn[best] - margin:
+        high += 1
+    return lambdas[[best, low, high]]
+
+
 def by_runs(lambdas, knn, margin):
     """The same with numpy: label the unbroken runs of good values."""
     knn, lambdas = np.asarray(knn), np.asarray(lambdas)
@@ -79,6 +88,9 @@ WRONG = {
         "not means": lambda c, lambd: (
             lambd * off(c) / 42 / ((1 - c.diagonal()).square().mean() + lambd * off(c) / 42)
         ),
+        "below the fraction line": lambda c, lambd: lambd * off(c) / (on(c) + off(c)),
+        "not inside it": lambda c, lambd: lambd**2 * off(c) / (on(c) + lambd**2 * off(c)),
+        "right on other inputs": lambda c, lambd: 0.35 * off(c) / (on(c) + 0.35 * off(c)),
         "in place": lambda c, lambd: c.fill_diagonal_(0).square().sum(),
     },
     "plateau": {
@@ -94,6 +106,7 @@ WRONG = {
         "relative": lambda lambdas, knn, margin: lambdas[
             list(stretch(lambdas, knn, margin * float(knn.max())))
         ],
+        "so >= and not >": strictly,
         "three numbers": lambda lambdas, knn, margin: "0.005",
         "shape": lambda lambdas, knn, margin: [lambdas[3], lambdas[2]],
     },

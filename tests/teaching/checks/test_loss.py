@@ -50,6 +50,13 @@ WRONG_LOSS = {
     "squares are missing on the diagonal": lambda c, w: (1 - c.diagonal()).sum() + w * off(c),
     "You took means. ": lambda c, w: on(c) / len(c) + w * off(c) / (len(c) ** 2 - len(c)),
     "means over all D²": lambda c, w: (on(c) + w * off(c)) / len(c) ** 2,
+    "before the square, not inside it": lambda c, w: on(c) + (w * off_diagonal(c)).square().sum(),
+    "took the trace": lambda c, w: (1 - c.trace()) ** 2 + w * off(c),
+    "mean on the diagonal": lambda c, w: on(c) / len(c) + w * off(c),
+    "mean off the diagonal": lambda c, w: on(c) + w * off(c) / (len(c) ** 2 - len(c)),
+    "right on other inputs": lambda c, w: on(c) + 0.07 * off(c),
+    "in every term": lambda c, w: on(c) + w * float(off(c)),
+    "its gradient is not": lambda c, w: float(on(c)) + w * off(c),
     "autograd lost the way": lambda c, w: by_loops(c, w).item(),
     "in place": spoils_its_input,
     "has shape": lambda c, w: (1 - c.diagonal()).square(),
@@ -83,6 +90,10 @@ WRONG_GRADIENT = {
     "invariance has a gradient too": lambda c, w: 2 * w * off_diagonal(c),
     "target is 1, not 0": lambda c, w: 2 * w * off_diagonal(c) + 2 * torch.diag(c.diagonal()),
     "transpose of the gradient": lambda c, w: by_autograd(c, w).T,
+    "λ was squared": lambda c, w: by_autograd(c, w**2),
+    "gradient of means": lambda c, w: (
+        2 * diagonal_part(c) / len(c) + 2 * w * off_diagonal(c) / (len(c) ** 2 - len(c))
+    ),
     "has shape": lambda c, w: by_autograd(c, w).sum(0),
     "values differ": lambda c, w: by_autograd(c, w) ** 2,
 }
@@ -122,6 +133,11 @@ def as_matrices(z_a, z_b):
     return (a @ a.T @ b @ b.T).sum() / len(a) ** 2 - (a * b).mean(0).square().sum()
 
 
+def along_the_features(z_a, z_b):
+    a, b = (standardised(z.T).T for z in (z_a, z_b))
+    return ((a @ a.T) * (b @ b.T)).sum() / len(a) ** 2 - (a * b).mean(0).square().sum()
+
+
 def total(z_a, z_b):
     return grams(z_a, z_b)[0] / len(z_a) ** 2
 
@@ -141,6 +157,9 @@ WRONG_GRAM = {
     "took away D": lambda a, b: total(a, b) - a.shape[1],
     "view A twice": of_view_a_alone,
     "entry by entry": as_matrices,
+    "squared the trace": lambda a, b: total(a, b) - grams(a, b)[1].sum() ** 2,
+    "mean over the D (D − 1)": lambda a, b: through_c(a, b) / (a.shape[1] ** 2 - a.shape[1]),
+    "along the features (dim 1)": along_the_features,
     "times λ": lambda a, b: 0.005 * through_c(a, b),
     "values differ": lambda a, b: 2 * through_c(a, b),
 }

@@ -87,6 +87,8 @@ WRONG_KIND = {
     "only their units differ": lambda z: kind(z, scale=False),
     "a small spread is not": lambda z: kind(z, spread=0.1),
     "one dimension of eight is dead": lambda z: kind(z, every=False),
+    "not at their mean": lambda z: "constant" if z.std(0).mean() < 0.01 else kind(z),
+    "below D/2 = 6": lambda z: kind(z, ratio=4 / z.shape[1]),
     "Return one of": lambda z: True,
     "raised": lambda z: z.rank(),
 }
@@ -145,6 +147,9 @@ WRONG_CANONICAL = {
     "subtract the means": lambda a, b: product(white(a, centre=False), white(b, centre=False)),
     "View B is not white": lambda a, b: product(white(a), centred(b)),
     "View A is not white": lambda a, b: product(centred(a), white(b)),
+    "with the covariance of view A": lambda a, b: product(
+        white(a), centred(b) @ zca(a.T.cov(correction=0))
+    ),
     "not with its root": lambda a, b: product(white(a, -1), white(b, -1)),
     "diagonal of the whitened": lambda a, b: (white(a).T @ white(b) / len(a)).diagonal(),
     "with itself": lambda a, b: canonical(a, a),

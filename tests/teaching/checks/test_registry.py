@@ -1,5 +1,7 @@
 """What every exercise checker keeps, whichever notebook it belongs to; the answers are those of test_checks_*.py."""
 
+import functools
+import importlib
 import re
 
 import checker_table
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from barlow_edu.teaching import checks
+from barlow_edu.teaching.checks import base
 from barlow_edu.teaching.checks.base import NotRight
 
 NAMES = sorted(set(checks.__all__) - {"NotRight"})
@@ -98,6 +101,38 @@ def test_an_open_exercise_passes_and_says_so(name, capsys):
     for stub in stubs:
         getattr(checks, name)(stub)
         assert "still open" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_mistake_hides_another(name, monkeypatch):
+    """Otherwise a learner could be told of a mistake that is not theirs."""
+    module = importlib.import_module(getattr(checks, name).__module__)
+    tables = []
+
+    def judge(function, worlds, right, mistakes, what="", tolerance=1e-4, look=None):
+        for inputs in worlds:
+            tables.append((inputs, right, mistakes, tolerance))
+            base.attempt(function, *inputs)
+
+    monkeypatch.setattr(module, "judge", judge, raising=False)
+    getattr(checks, name)(RIGHT[name][0])
+    for told in {told for *_, mistakes, _ in tables for told in mistakes}:
+        assert any(is_told(told, *table) for table in tables), told
+
+
+def is_told(told, inputs, right, mistakes, tolerance):
+    """Whether this mistake, as an answer to these inputs, gets its own diagnosis."""
+    if told not in mistakes:
+        return False
+    wrong = mistakes[told](*inputs)
+    if isinstance(wrong, (base.Shaped, torch.dtype)):
+        return True
+    lazily = {t: functools.partial(f, *inputs) for t, f in mistakes.items()}
+    try:
+        base.compare(wrong, right(*inputs), lazily, tolerance=tolerance)
+    except NotRight as diagnosis:
+        return str(diagnosis) == told
+    return False
 
 
 def test_answers_belong_to_checkers_that_exist():

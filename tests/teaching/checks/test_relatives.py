@@ -47,6 +47,11 @@ def not_normalised(a, b, t):
     return F.cross_entropy(without_itself(z @ z.T / t), twins(a))
 
 
+def normalised_columns(a, b, t):
+    z = F.normalize(torch.cat((a, b)), dim=0)
+    return F.cross_entropy(without_itself(z @ z.T / t), twins(a))
+
+
 def without_the_twin(a, b, t):
     s = without_itself(cosines(a, b, t))
     index = twins(a)
@@ -72,6 +77,11 @@ WRONG_CONTRASTIVE = {
     "among the images of B": across,
     "mean runs over all 2 N": view_a_alone,
     "cosines, not products": not_normalised,
+    "mask with −inf": lambda a, b, t: F.cross_entropy(
+        cosines(a, b, t) * (1 - torch.eye(2 * len(a))), twins(a)
+    ),
+    "normalise along dim 1": normalised_columns,
+    "in every term": lambda a, b, t: right(a, b, t) / 2 + float(right(a, b, t)) / 2,
     "temperature is missing": lambda a, b, t: right(a, b, 1.0),
     "multiplied by the temperature": lambda a, b, t: right(a, b, 1 / t),
     "sum over all 2 N": lambda a, b, t: right(a, b, t) * 2 * len(a),
@@ -191,6 +201,7 @@ WRONG_VICREG = {
     "covariance term looks at view B": one_view(1),
     "mean of the views": times(lambda n, d: 1 / 2),
     "between the views": with_covariance(between_views),
+    "at each view by itself": with_covariance(lambda a, b: 2 * between_views(a, b)),
     "not centred": of_each(lambda z: z.T @ z / (len(z) - 1)),
     "These are correlations": of_each(lambda z: torch.corrcoef(z.T)),
     "without their weights": lambda a, b: tuple(

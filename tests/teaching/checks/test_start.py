@@ -37,6 +37,8 @@ WRONG = {
         "cancel": lambda c: off(c).mean(),
         "absolute": lambda c: off(c).abs().mean(),
         "in place": lambda c: c.fill_diagonal_(0).square().mean().sqrt(),
+        "before you take the root": lambda c: off(c).square().sum().sqrt(),
+        "standard deviation": lambda c: off(c).std(),
         "returned nothing": lambda c: None,
         "raised": lambda c: c.no_such_method(),
     },
@@ -52,10 +54,23 @@ WRONG = {
         "not a mean": lambda c, lambd: (
             (1 - c.diagonal()).square().mean() + lambd * off(c).square().mean()
         ),
+        "before both": lambda c, lambd: (
+            lambd * ((1 - c.diagonal()).square().sum() + off(c).square().sum())
+        ),
+        "inside the square": lambda c, lambd: (
+            (1 - c.diagonal()).square().sum() + (lambd * off(c)).square().sum()
+        ),
+        "the trace": lambda c, lambd: (1 - c.trace()) ** 2 + lambd * off(c).square().sum(),
+        "right on other inputs": lambda c, lambd: (
+            (1 - c.diagonal()).square().sum() + 0.1 * off(c).square().sum()
+        ),
         "values differ": lambda c, lambd: 7.0,
     },
     "find_twins": {
         "other way round": lambda a, b: (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmax(0),
+        "normalise along dim 1": lambda a, b: (
+            F.normalize(a, dim=0) @ F.normalize(b, dim=0).T
+        ).argmax(1),
         "Long vectors": lambda a, b: (a @ b.T).argmax(1),
         "least similar": lambda a, b: (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmin(1),
         "found itself": lambda a, b: (a @ a.T).argmax(1) * 0 + torch.arange(len(a)),

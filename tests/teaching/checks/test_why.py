@@ -1,5 +1,7 @@
 """The checkers of notebook 13: right answers pass, and each known mistake gets its own diagnosis."""
 
+import math
+
 import numpy as np
 import torch
 from scipy.linalg import logm
@@ -45,6 +47,12 @@ WRONG_SERIES = {
     "does not alternate": lambda r, order: series(left_over(r), order, lambda k: 1 / k),
     "sign is turned": lambda r, order: -series(left_over(r), order),
     "divided by k. Yours": lambda r, order: series(left_over(r), order, lambda k: (-1) ** (k + 1)),
+    "You divided by k!": lambda r, order: series(
+        left_over(r), order, lambda k: (-1) ** (k + 1) / math.factorial(k)
+    ),
+    "series of exp, with 1/k!": lambda r, order: series(
+        left_over(r), order, lambda k: 1 / math.factorial(k)
+    ),
     "powers of R": lambda r, order: series(r, order),
     "missing at the end": lambda r, order: series(left_over(r), order - 1),
     "one term too many": lambda r, order: series(left_over(r), order + 1),

@@ -13,9 +13,7 @@ from functools import partial
 
 import torch
 from PIL import Image, ImageFilter
-from torch import Tensor
 from torchvision import transforms
-from torchvision.transforms import InterpolationMode
 
 from barlow_edu.numerics.pixels import FILTERS
 
@@ -91,13 +89,13 @@ PRESETS: dict[str, ViewRecipe] = {
 }
 
 
-def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable[[Image.Image], Tensor], ...]:
+def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable, ...]:
     """The paper's pipeline, a function for each of the two views: PIL image -> float32 (3, size, size), normalised.
 
     The order of operations, the blur by Pillow and the solarisation of bytes are those of the published code.
     All draws come from torch's global generator.
     """
-    crop = InterpolationMode[r.interpolation.upper()]
+    crop = transforms.InterpolationMode[r.interpolation.upper()]
     colour = transforms.ColorJitter(r.brightness, r.contrast, r.saturation, r.hue)
     return tuple(
         transforms.Compose(

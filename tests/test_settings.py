@@ -142,7 +142,7 @@ def test_a_key_that_stands_twice_in_a_file_is_named(text):
         read_settings(SETTINGS, text)
 
 
-@pytest.mark.parametrize("name", ["../../x", "a/b", "a\\b", ".hidden", ".", "..", "/tmp/x", "c:x"])
+@pytest.mark.parametrize("name", ["../../x", "a/b", "a\\b", ".hidden", ".", "..", "/a/x", "c:x"])
 def test_a_name_is_that_of_a_folder(name):
     with pytest.raises(ValueError, match="name must be that of a folder.*got"):
         be.load_config(name=name)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from photographs import photographs
+from PIL import ImageFilter
 from torchvision.transforms import functional as pil
 
 from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
@@ -56,3 +57,17 @@ def test_the_reference_pipeline_has_the_operations_of_each_view_and_normalises()
     ]:
         torch.testing.assert_close(view, expected, rtol=0, atol=1e-5)
     assert blurred[0].diff(dim=2).abs().mean() < 0.5 * sharp
+
+
+def test_the_reference_blur_draws_its_width_from_the_whole_range(monkeypatch):
+    widths = []
+    monkeypatch.setattr(
+        ImageFilter, "GaussianBlur", lambda width: widths.append(width) or ImageFilter.BoxBlur(0)
+    )
+    view, _ = reference_transforms(ViewRecipe(blur=(1, 0), blur_sigma=(0.5, 1.5)), 8)
+    picture = pil.to_pil_image(photographs(1)[0])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(100):
+            view(picture)
+    assert 0.5 <= min(widths) < 0.55 and 1.45 < max(widths) <= 1.5

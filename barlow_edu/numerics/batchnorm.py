@@ -88,7 +88,11 @@ class _Synchronized(_BatchNorm):
 
 
 _CLASSES = {
-    norm: type(f"Synchronized{norm.__name__}", (_Synchronized, norm), {"__doc__": norm.__doc__})
+    norm: type(
+        f"Synchronized{norm.__name__}",
+        (_Synchronized, norm),
+        {"__doc__": f"nn.{norm.__name__} with the statistics of all ranks while it trains."},
+    )
     for norm in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 }
 # Under these names pickle finds them.

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-TEST_COMMAND = "uv run pytest"
+TEST_COMMAND = "uv run pytest -n 2"
 
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 CONDA_LEAVES_OUT = {"playwright", "axe-playwright-python"}  # for the browser tests alone
@@ -269,7 +269,7 @@ def test_ci_run_uses_the_uv_that_is_there(tmp_path, stubs):
     stub(stubs, "uv", UV_STUB)
     done, log = run_ci(tmp_path, input=b"never read\n")
     assert done.returncode == 0
-    assert log == ["uv run pytest in CLONE"]
+    assert log == [f"{TEST_COMMAND} in CLONE"]
 
 
 @needs_sh
@@ -278,7 +278,7 @@ def test_ci_run_installs_uv_where_it_is_missing(tmp_path, stubs):
     stub(stubs, "python3", f'echo "python $*" >> "$LOG"; {warn}')
     done, log = run_ci(tmp_path)
     assert done.returncode == 0
-    assert log == ["python -m pip install uv", "python -m uv run pytest"]
+    assert log == ["python -m pip install uv", f"python -m {TEST_COMMAND}"]
 
 
 @needs_sh
@@ -286,7 +286,7 @@ def test_ci_run_works_without_stdin(tmp_path, stubs):
     stub(stubs, "uv", UV_STUB)
     done, log = run_ci(tmp_path, preexec_fn=lambda: os.close(0))
     assert done.returncode == 0
-    assert log == ["uv run pytest in CLONE"]
+    assert log == [f"{TEST_COMMAND} in CLONE"]
 
 
 @needs_sh

@@ -1,7 +1,7 @@
 """The run folder, read: what was run, on what, and what came of it.
 
     config.yaml            the whole configuration
-    environment.json       hardware, versions, commit, date, data label and fingerprint, minutes
+    environment.json       hardware, versions, commit, date, the images' name, fingerprint and root, minutes
     metrics.jsonl          one line a logged step
     snapshots/c_STEP.npy   C on a fixed batch of twins, float16, the first ``snapshot_dims`` dimensions
     encoder.safetensors    weights, projector.safetensors beside it
@@ -23,20 +23,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
-from barlow_edu.config import build_model, build_views
+from barlow_edu.config import SETTINGS, build_model, build_views
 from barlow_edu.models import TwinModel
-from barlow_edu.settings import did_you_mean
+from barlow_edu.settings import did_you_mean, read_settings
 from barlow_edu.storage.files import read_json, write_json, write_yaml
 from barlow_edu.storage.places import data_dir
 from barlow_edu.storage.run_folder import read_metrics, read_weights, write_weights
 from barlow_edu.views import TwinViews
 
-# Settings that every run has had from the first on; those that came later have the value of their default.
+# Every run has had these settings from the first on; those that came later have their default's value.
 ALWAYS = ("data", "root", "limit", "views", "augment", "encoder", "stem", "image_size", "proj_dim")
 ALWAYS += ("proj_hidden", "proj_layers", "lambd", "batch_size", "epochs", "lr", "seed")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Run:
@@ -60,27 +60,29 @@ class Run:
         """The configuration that was run."""
         path = self.path / "config.yaml"
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-        return _mapping(path, config, ALWAYS)
+            content = read_settings(SETTINGS, path.read_text(encoding="utf-8"))
+        except ValueError as error:  # UnicodeDecodeError is one
+            raise ValueError(f"{path} is damaged: {error}.") from error
+        return _complete(path, content, ALWAYS)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Hardware, versions, commit, date, data label and minutes."""
+        """Hardware, versions, commit, date, minutes, and which images."""
         path = self.path / "environment.json"
-        return _mapping(path, read_json(path), ("data",))
+        return _complete(path, read_json(path), ("data",))
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """One dictionary a logged step: step, epoch, loss and its parts, lr, images_per_second."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
-            raise FileNotFoundError(f"{path} is missing: nothing that this run logged is left.")
+            raise FileNotFoundError(f"{path} is missing: what this run has logged is lost.")
         lines = [values for _, values in read_metrics(path)]
-        if None in lines[:-1]:  # the last one is cut short by a crash; resuming drops it
+        if None in lines[:-1]:  # a crash may have cut the last one short: it is passed over
             number = lines.index(None) + 1
-            raise ValueError(f"{path} is damaged in line {number}: resume the run, or remove it.")
+            raise ValueError(
+                f"{path} is damaged in line {number}. Resume the run, or remove the line."
+            )
         return [values for values in lines if values]
 
     @cached_property
@@ -93,7 +95,7 @@ class Run:
     def evaluation(self) -> dict[str, Any]:
         """What ``evaluate`` wrote; empty if it was not run."""
         path = self.path / "evaluation.json"
-        return _mapping(path, read_json(path)) if path.exists() else {}
+        return _complete(path, read_json(path)) if path.exists() else {}
 
     def history(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of one metric, (logged steps,) each. Raises KeyError naming the metrics there are."""
@@ -109,35 +111,34 @@ class Run:
     def load_model(self, weights: bool = True) -> TwinModel:
         """The model, in evaluation mode, with the run's weights or (weights=False) as it was initialised.
 
-        Where the projector's weights were not kept, the model has none: it encodes, and it raises ValueError when
-        it is asked for embeddings. Raises FileNotFoundError if there are no weights at all.
+        Where the projector's weights were not kept, the model encodes, and raises ValueError when it is asked for
+        embeddings. Raises FileNotFoundError if there are no weights at all.
         """
         model = build_model(self.config)
-        if not weights:
-            return model.eval()
-        encoder, projector = (self.path / f"{x}.safetensors" for x in ("encoder", "projector"))
-        if not encoder.exists():
-            raise FileNotFoundError(
-                f"{self.path} holds no encoder.safetensors. Resume the run with "
-                f"pretrain(..., out={str(self.path)!r}, resume=True), or record it again."
-            )
-        _load_weights(model.encoder, encoder)
-        if projector.exists():
-            _load_weights(model.projector, projector)
-        else:
-            model.projector = _Missing(projector)
+        if weights:
+            encoder, projector = (self.path / f"{x}.safetensors" for x in ("encoder", "projector"))
+            if not encoder.exists():
+                raise FileNotFoundError(
+                    f"{self.path} holds no encoder.safetensors. Resume the run with "
+                    f"pretrain(..., out={str(self.path)!r}, resume=True), or record it again."
+                )
+            _load_weights(model.encoder, encoder)
+            if projector.exists():
+                _load_weights(model.projector, projector)
+            else:
+                model.projector = _NotKept(projector)
         return model.eval()
 
 
-class _Missing(nn.Module):
-    """Stands where a projector's weights were not kept."""
+class _NotKept(nn.Module):
+    """Stands where a projector would be."""
 
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
 
     def forward(self, features: Tensor) -> Tensor:
-        raise ValueError(f"{self.path} was not kept: of this run there is the encoder alone.")
+        raise ValueError(f"There is no {self.path}: only the encoder of this run can be used.")
 
 
 def load_run(path: str | Path) -> Run:
@@ -171,33 +172,29 @@ def best_run(data: str) -> Run:
     >>> best_run("garments")
     Run('garments_quick')
     """
+
+    def knn(run: Run) -> float | None:  # None where it was evaluated on other images alone
+        return run.evaluation.get("rows", {}).get("trained encoder", {}).get("knn")
+
     evaluated = [Run(f.parent) for f in (data_dir() / "runs").glob("[!.]*/evaluation.json")]
-    scores = {run: _knn(run) for run in evaluated}
-    scored = [run for run in evaluated if scores[run] is not None]
+    scored = [run for run in evaluated if knn(run) is not None]
     fitting = [run for run in scored if run.environment["data"].split(" (")[0] == data]
     if not fitting:
-        known = ", ".join(sorted({run.environment["data"] for run in scored}))
-        raise FileNotFoundError(
-            f"No recorded run on {data!r}. There are runs on {known or 'none'}."
-        )
-    return max(fitting, key=scores.get)
-
-
-def _knn(run: Run) -> float | None:
-    """The kNN accuracy of a run on its own images; None where it was evaluated on others alone."""
-    return run.evaluation.get("rows", {}).get("trained encoder", {}).get("knn")
+        known = ", ".join(sorted({run.environment["data"] for run in scored})) or "none"
+        raise FileNotFoundError(f"No recorded run on {data!r}. There are runs on {known}.")
+    return max(fitting, key=knn)
 
 
 def record(run: Run, name: str, without_weights: bool = False) -> Run:
     """Keep a finished run as ``data/runs/NAME``: everything but the checkpoint, weights as float16.
 
     Raises FileExistsError if there is a record of that name, and ValueError if the run is not finished or the name
-    is not that of a folder that can be seen.
+    is not that of a folder that one sees.
     """
     target = data_dir() / "runs" / name
     if target.name != name or name.startswith("."):
         raise ValueError(
-            f"The name of a record is that of a folder, without a path and no dot first, got {name!r}."
+            f"The name of a record is that of a folder, without a path or a dot before it, got {name!r}."
         )
     if target.exists():
         raise FileExistsError(f"{target} exists. Remove it first, or choose another name.")
@@ -214,24 +211,24 @@ def record(run: Run, name: str, without_weights: bool = False) -> Run:
 
 
 def _copy(run: Run, target: Path, without_weights: bool) -> None:
-    weights = ("*.safetensors", "*.part", "checkpoint*.pt", ".lock")
-    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*weights))
+    left_out = ("*.safetensors", "*.part", "checkpoint*.pt", ".lock")
+    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*left_out))
     for file in () if without_weights else run.path.glob("*.safetensors"):
-        half = {k: v.half() if v.is_floating_point() else v for k, v in read_weights(file).items()}
+        weights = read_weights(file)
+        half = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
         write_weights(target / file.name, half)
-    # Paths of this machine; the data's name and fingerprint stay.
+    # Folders of this machine stay here; the images' name and fingerprint say which they were.
     write_yaml(target / "config.yaml", run.config | {"root": None})
-    environment = {k: v for k, v in run.environment.items() if k != "root"}
-    write_json(target / "environment.json", environment)
+    about = {k: v for k, v in run.environment.items() if k != "root"}
+    write_json(target / "environment.json", about)
 
 
-def _mapping(path: Path, content: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What a file must hold: values by name. Raises ValueError if it does not, or if one of ``names`` is missing."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} is damaged: it holds no 'name: value' pairs.")
-    missing = [name for name in names if name not in content]
-    if missing:
-        raise ValueError(f"{path} is damaged: {', '.join(missing)} is missing. Add it by hand.")
+def _complete(path: Path, content: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """``content``, which must hold values by their names, and those of ``names`` among them."""
+    missing = [name for name in names if not isinstance(content, Mapping) or name not in content]
+    if missing or not isinstance(content, Mapping):
+        what = ", ".join(missing) or "everything"
+        raise ValueError(f"{path} is damaged: {what} is missing. Add it by hand, or train again.")
     return dict(content)
 
 
@@ -239,23 +236,17 @@ def _read_array(path: Path) -> np.ndarray:
     try:
         return np.load(path).astype(np.float32)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error} Remove it.") from error
+        raise ValueError(f"{path} is damaged: {error}. Remove it.") from error
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
-    """Put the weights of a file into a module. Raises ValueError if they are not the module's."""
-    weights = read_weights(path)
-    odd = [
-        f"{k} is {v.dtype}"
-        for k, v in weights.items()
-        if v.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.int64)
-    ]
+    """Put a file's weights into a module. Raises ValueError if they are not such as its own."""
+    weights, own = read_weights(path), module.state_dict()
+    for name in own.keys() & weights.keys():
+        if own[name].is_floating_point() and weights[name].dtype not in FLOATS:
+            raise ValueError(f"{path} holds {name} as {weights[name].dtype}, not as float numbers.")
     try:
-        if odd:
-            raise RuntimeError(f"{odd[0]}, not a number as trained")
         module.load_state_dict(weights)
     except RuntimeError as error:
         problem = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} does not hold the weights that config.yaml asks for: {problem}."
-        ) from error
+        raise ValueError(f"{path} does not fit to config.yaml beside it: {problem}") from error

@@ -76,13 +76,6 @@ class TrainingState:
         """Whether every weight and running average is a number."""
         return all(bool(torch.isfinite(x).all()) for x in self.model.state_dict().values())
 
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """What a finished run keeps: projector and encoder, each a state dict."""
-        return {
-            "projector": self.model.projector.state_dict(),
-            "encoder": self.model.encoder.state_dict(),
-        }
-
     def save(self, folder: Path) -> None:
         """Write the checkpoint; the one before it is kept. Raises DiskFull, and leaves both unharmed."""
         content = {

@@ -187,33 +187,29 @@ class Loop:
                 self._watch()
             while state.step < plan.total:
                 for batch in self._epoch():
-                    # Draw two views of every image. Modules such as dropout draw from torch's own generators: their
-                    # seed follows from the step, so that a resumed run draws what it would have drawn.
+                    # Draw two views of every image. What the model draws itself, as dropout does, comes from torch's
+                    # own generators. Their seed follows from the step: a resumed run draws what it would have drawn.
+                    view1, view2 = self._twins(batch, config["batch_size"], state.generator)
                     computer.seed(state.module_seed(rank()))
-                    view1, view2 = map(
-                        computer.place, self._twins(batch, config["batch_size"], state.generator)
-                    )
-                    # Embed both views. The loss says how far C, the correlations between the embeddings of the one
-                    # and of the other, is from the identity.
+                    # Embed both. The loss says how far C, the correlations of one view's embeddings with the
+                    # other's, is from the identity.
                     with computer.autocast():
                         loss, metrics = model(view1, view2)
-                    # Take a step. The rate follows from the step, too: nothing of it has to be saved. Up to the log
-                    # nothing here asks for a value, which would wait until the device has computed it.
+                    # Take a step down the gradient. The rate, too, follows from the number of the step. Nothing so
+                    # far has asked for a value: that would wait until the device has computed it.
                     factor = warmup_cosine(state.step, plan.total, plan.warmup, config["final_lr"])
-                    metrics["lr"] = set_learning_rate(state.optimizer, factor)
+                    lr = set_learning_rate(state.optimizer, factor)
                     state.optimizer.zero_grad(set_to_none=True)
                     published_scale(loss, config["reference_processes"]).backward()
                     state.optimizer.step()
                     state.step += 1
-                    state.model.after_step(
-                        state.step, plan.total
-                    )  # where a teacher follows, as in BYOL
-                    # Log, look at C, save. A signal may have come to one process alone: all must agree to stop, or
-                    # the others would wait for it in the next step.
+                    state.model.after_step(state.step, plan.total)  # BYOL's teacher follows
+                    # Log, watch C, save. A signal may have reached one process alone, so all of them agree whether
+                    # to stop: in the next step they would wait for the one that has.
                     bar.update()
                     finished = state.step == plan.total
                     if state.step % config["log_every"] == 0 or finished or state.step == 1:
-                        self._log(metrics, bar)
+                        self._log(metrics, lr, bar)
                     if state.step in plan.snapshots:
                         self._watch()
                     signum = agree(stop.signum or 0)
@@ -224,25 +220,21 @@ class Loop:
                     yield state.step
 
     def _prepare(self) -> tuple[nn.Module, tqdm]:
-        """What the loop needs at every step."""
+        """The model as it is trained, and the progress bar; and what the methods below need."""
         config, state = self.config, self.state
-        self.images = self.images.on(state.computer.device)
-        self.views = build_views(config)
+        self.images, self.views = self.images.on(state.computer.device), build_views(config)
         self.probe = self._twins_to_watch()
-        self.minutes_before, self.began = state.minutes, time.perf_counter()
-        self.clock, self.timed_step = (
-            self.began,
-            state.step,
-        )  # since when, and since which step, the rate is measured
+        self.began = self.clock = time.perf_counter()
+        self.minutes_before, self.logged = state.minutes, state.step
         model = state.model.train()
         model = data_parallel(torch.compile(model) if config["compile"] else model)
         precision = state.computer.describe()["precision"]
         precision += f", {world_size()} processes" if world_size() > 1 else ""
         if rank() == 0:
             log.info("%s, %d steps, %s", self.images, self.plan.total, precision)
+        steps = {"total": self.plan.total, "initial": state.step, "unit": "step"}
         hidden = not self.progress or rank() > 0
-        where = {"total": self.plan.total, "initial": state.step, "unit": "step"}
-        return model, tqdm(desc=config["name"], disable=hidden, **where)
+        return model, tqdm(desc=config["name"], disable=hidden, **steps)
 
     def _epoch(self) -> Iterator[Any]:
         """The batches of this epoch that are still to come; of each this process's shard."""
@@ -251,42 +243,40 @@ class Loop:
         rows = shares(order, size, rank(), world_size())[done:]
         return self.images.batches(rows, itertools.count(self.state.module_seed()))
 
-    def _twins(self, batch: Any, total: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Both views of this process's shard of a batch of ``total``. All processes draw for all of it."""
-        shard = own_rows(total // world_size(), active_group())
-        device = self.state.computer.device
-        return self.images.twins(batch, self.views, generator, device, shard, total)
+    def _twins(self, batch: Any, total: int, generator: torch.Generator) -> list[Tensor]:
+        """Both views of this process's shard of a batch of ``total``.
 
-    def _twins_to_watch(self) -> tuple[Tensor, Tensor]:
+        Every process draws for all of it, so that the views do not depend on how many processes there are.
+        """
+        shard, computer = own_rows(total // world_size(), active_group()), self.state.computer
+        twins = self.images.twins(batch, self.views, generator, computer.device, shard, total)
+        return [computer.place(view) for view in twins]
+
+    def _twins_to_watch(self) -> list[Tensor]:
         """Two views of a fixed batch, from a generator of their own: C is always looked at on these."""
         generator = torch.Generator().manual_seed(self.config["seed"] + 1)
-        count = min(self.config["probe_size"], len(self.images))
-        count -= count % world_size()
+        count = min(self.config["probe_size"], len(self.images)) // world_size() * world_size()
         rows = torch.randperm(len(self.images), generator=generator)[:count]
-        rows = rows[own_rows(count // world_size(), active_group())]
-        return self._twins(self.images.load(rows), count, generator)
+        shard = own_rows(count // world_size(), active_group())
+        return self._twins(self.images.load(rows[shard]), count, generator)
 
     @contextmanager
     def _untimed(self) -> Iterator[None]:
-        """What is done inside does not count as training in the images per second."""
+        """What is done inside does not count in the images per second."""
         began = time.perf_counter()
         yield
         self.clock += time.perf_counter() - began
 
-    def _log(self, metrics: Mapping[str, Tensor | float], bar: tqdm) -> None:
-        step, names = self.state.step, [k for k in metrics if k != "lr"]
-        values = dict(zip(names, torch.stack([metrics[k] for k in names]).tolist(), strict=True))
+    def _log(self, metrics: Mapping[str, Tensor], lr: float, bar: tqdm) -> None:
+        step = self.state.step
+        values = dict(zip(metrics, torch.stack([*metrics.values()]).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             self._give_up(f"The loss is {values['loss']} at step {step}")
-        now, before = time.perf_counter(), self.clock
-        rate = (step - self.timed_step) * self.config["batch_size"] / (now - before)
-        self.clock, self.timed_step = now, step
-        values |= {
-            "lr": metrics["lr"],
-            "epoch": step / self.plan.per_epoch,
-            "images_per_second": rate,
-        }
-        self.writer.metrics(step, values)
+        now = time.perf_counter()
+        rate = (step - self.logged) * self.config["batch_size"] / (now - self.clock)
+        self.clock, self.logged = now, step
+        about = {"lr": lr, "epoch": step / self.plan.per_epoch, "images_per_second": rate}
+        self.writer.metrics(step, values | about)
         shown = {"loss": f"{values['loss']:.4g}"}
         if self.state.model.method == "barlow_twins":
             shown["invariance"] = f"{values['on_diag_loss']:.1f}"
@@ -294,13 +284,13 @@ class Loop:
         bar.set_postfix(shown, images=f"{rate:.0f}/s", refresh=False)
 
     def _watch(self) -> None:
-        """Keep C of the fixed batch, and show it to who wants to see it."""
+        """Keep C of the fixed batch, and show it to the caller."""
         if not self.plan.snapshots:
             return
-        computer, dims = self.state.computer, self.config["snapshot_dims"]
+        dims = self.config["snapshot_dims"]
         with self._untimed():
-            with computer.autocast():
-                c = self.state.model.cross_correlation(*map(computer.place, self.probe))
+            with self.state.computer.autocast():
+                c = self.state.model.cross_correlation(*self.probe)
             c = c[:dims, :dims].float().cpu()
             self.writer.snapshot(self.state.step, c)
             if self.on_snapshot is not None and rank() == 0:

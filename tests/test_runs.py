@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny import CONFIG, tiny_encoder, tiny_images
+from safetensors.torch import load_file, save_file
+from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
 
 import barlow_edu as be
 from barlow_edu.runs import record
 from barlow_edu.storage.files import write_json
-from barlow_edu.storage.run_folder import RunWriter
+from barlow_edu.storage.run_folder import RunWriter, write_weights
 from barlow_edu.training import pretrain
 
 
@@ -51,6 +52,8 @@ def test_the_best_run_on_some_images_is_found_by_what_it_scored(run, records):
         write_json(path / "environment.json", {"data": label})
         write_json(path / "evaluation.json", {"rows": {"trained encoder": {"knn": knn}}})
     record(run, "not_evaluated")
+    other = {"transfer": {"z": {"rows": {"trained encoder": {"knn": 0.99}}}}}
+    write_json(record(run, "on_other_images_alone").path / "evaluation.json", other)
     assert be.best_run("x").path.name == "b"
     assert be.best_run("x-100").path.name == "c"
     with pytest.raises(FileNotFoundError, match=r"No recorded run on 'y'.* x \(copy\)"):
@@ -119,8 +122,9 @@ def test_records_are_not_overwritten_and_must_be_finished(run, records, tmp_path
     record(run, "kept")
     with pytest.raises(FileExistsError, match="kept exists. Remove it first"):
         record(run, "kept")
-    with pytest.raises(ValueError, match="that of a folder, without a path and .*, got '../kept'"):
-        record(run, "../kept")
+    for name in ("../kept", ".hidden", ""):
+        with pytest.raises(ValueError, match=f"without a path or a dot before it, got '{name}'"):
+            record(run, name)
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.yaml").write_text("{}")
     with pytest.raises(ValueError, match="is not finished: it holds no encoder.safetensors"):
@@ -163,25 +167,99 @@ def test_metrics_are_valid_json_lines(run):
         json.loads(line, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
 
 
-@pytest.mark.parametrize("content", ["a: [", "", "just words"])
-def test_a_damaged_configuration_is_named(tmp_path, content):
-    (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(ValueError, match="config.yaml is damaged: "):
-        be.load_run(tmp_path).config  # noqa: B018
+# File, what it holds, what of a run asks for it, and what is said after the file's name.
+DAMAGES = {
+    "not yaml": ("config.yaml", b"a: [", "config", "is damaged: it is not readable"),
+    "empty": ("config.yaml", b"", "config", "is damaged: "),
+    "words": ("config.yaml", b"just words", "config", "is damaged: "),
+    "zeros": ("config.yaml", bytes(99), "config", "is damaged: "),
+    "no limit": (
+        "config.yaml",
+        b"data: garments",
+        "config",
+        "is damaged: root, limit, .* is missing. Add",
+    ),
+    "no json": ("environment.json", b'{"a": ', "environment", "is damaged: "),
+    "null": ("environment.json", b"null", "environment", "is damaged: data is missing. Add it by"),
+    "no data": ("environment.json", b"{}", "environment", "is damaged: data is missing. Add it by"),
+    "a list": ("evaluation.json", b"[1]", "evaluation", "is damaged: everything is missing"),
+    "half": ("evaluation.json", b'{"a": ', "evaluation", "is damaged: "),
+    "empty snapshot": ("snapshots/c_0000004.npy", b"", "snapshots", "is damaged: .* Remove it"),
+    "no snapshot": ("snapshots/c_0000004.npy", b"words", "snapshots", "is damaged: .* Remove it"),
+    "a block of zeros": (
+        "metrics.jsonl",
+        b'{"step": 1}\n' + bytes(4096) + b'\n{"step": 3}\n',
+        "metrics",
+        "is damaged in line 2. Resume",
+    ),
+    "no weights": ("encoder.safetensors", b"words", "model", "is damaged: "),
+    "no projector": ("projector.safetensors", b"", "model", "is damaged: "),
+}
 
 
-def test_damaged_notes_are_named(run, records):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named_with_what_to_do(run, records, damage):
+    file, content, part, told = DAMAGES[damage]
     kept = record(run, "damaged")
-    for name in ("environment", "evaluation"):
-        (kept.path / f"{name}.json").write_text('{"a": ')
-        with pytest.raises(ValueError, match=f"{name}.json is damaged: "):
-            getattr(be.load_run(kept.path), name)
+    (kept.path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"^[^\n]*{file} {told}[^\n]*$"):
+        be.load_run(kept.path).load_model() if part == "model" else getattr(kept, part)
 
 
-@pytest.mark.parametrize("part", ["encoder", "projector"])
-def test_damaged_weights_are_named(run, records, part):
-    kept = record(run, "damaged")
-    path = kept.path / f"{part}.safetensors"
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match=f"{part}.safetensors is damaged: "):
-        kept.load_model()
+def test_missing_metrics_are_told(run, records):
+    kept = record(run, "kept")
+    (kept.path / "metrics.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match="metrics.jsonl is missing: what this run has"):
+        kept.history("loss")
+
+
+def test_weights_of_another_kind_are_refused(run, records):
+    """torch itself copies whole numbers into weights without a word."""
+    path = record(run, "kept").path / "encoder.safetensors"
+    weights = load_file(path)
+    for kind, told in ((torch.int8, "as torch.int8, not as float"), (torch.float8_e5m2, "float8")):
+        save_file({k: v.to(kind) for k, v in weights.items()}, path)
+        with pytest.raises(ValueError, match=rf"encoder.safetensors holds body.* as .*{told}"):
+            be.load_run("kept").load_model()
+    save_file({k: v[:1] if v.ndim else v for k, v in weights.items()}, path)
+    with pytest.raises(ValueError, match="encoder.safetensors does not fit to config.yaml.* size"):
+        be.load_run("kept").load_model()
+
+
+def test_without_its_projector_a_run_encodes_and_embeds_nothing(run, records):
+    """Embeddings of a projector that was never trained would look like results."""
+    kept = record(run, "kept")
+    (kept.path / "projector.safetensors").unlink()
+    model, x = kept.load_model(), run.views().normalize(tiny_images(4).images)
+    torch.testing.assert_close(model.encode(x), run.load_model().encode(x), rtol=0.02, atol=0.02)
+    with pytest.raises(ValueError, match="There is no .*projector.safetensors: only the encoder"):
+        model.embed(x)
+
+
+def test_the_encoder_is_written_last_and_says_that_a_run_is_finished(tmp_path, monkeypatch):
+    def stop(path, weights):
+        if path.name == "encoder.safetensors":
+            raise ZeroDivisionError
+        write_weights(path, weights)
+
+    monkeypatch.setattr("barlow_edu.storage.run_folder.write_weights", stop)
+    with pytest.raises(ZeroDivisionError):
+        pretrain(CONFIG, tmp_path, tiny_images(), progress=False, epochs=1)
+    with pytest.raises(FileNotFoundError, match="holds no encoder.safetensors. Resume the run"):
+        be.load_run(tmp_path).load_model()
+    monkeypatch.undo()
+    run = pretrain(CONFIG, tmp_path, tiny_images(), resume=True, progress=False, epochs=1)
+    assert run.load_model().embed(torch.zeros(2, 3, 16, 16)).shape == (2, 8)
+
+
+def test_a_run_says_on_which_images_it_was_trained(run, records, tmp_path, monkeypatch):
+    """From whichever folder it is read; a record leaves the machine's folder out."""
+    write_tree(tmp_path / "images", 32, 1)
+    monkeypatch.chdir(tmp_path)
+    settings = CONFIG | {"data": "folder", "root": "images", "epochs": 1, "snapshots": 0}
+    trained = pretrain(settings, tmp_path / "run", progress=False)
+    assert trained.environment["root"] == str((tmp_path / "images").resolve())
+    assert trained.environment["fingerprint"].startswith("32 x 3 x 16 x 16, checksum")
+    assert "root" not in record(trained, "kept").environment
+    assert run.environment["fingerprint"] == tiny_images().fingerprint()
+    assert "root" not in run.environment  # images that were handed over have no folder

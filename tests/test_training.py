@@ -1,8 +1,10 @@
 """Pretraining: the run folder, determinism, resuming, and giving up in time."""
 
+import functools
 import json
 import math
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -386,6 +388,11 @@ class Stop(Exception):
     pass
 
 
+def stop_at(step, now, c):
+    if now == step:
+        signal.raise_signal(signal.SIGINT)
+
+
 def interrupt_at(step, error=Stop):
     def on_snapshot(now, c):
         if now >= step:
@@ -457,10 +464,50 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, images):
 
 
 @pytest.mark.parametrize(("key", "value"), [("lr", 0.02), ("seed", 1), ("proj_dim", 9)])
-def test_another_setting_is_refused_when_resuming(tmp_path, images, key, value):
-    train(tmp_path / "run", images)
+def test_another_setting_is_refused_when_resuming(whole, images, key, value):
     with pytest.raises(ValueError, match=f"started with {key}={CONFIG.get(key, 0)}, not {value}"):
-        train(tmp_path / "run", images, resume=True, **{key: value})
+        train(whole[0].path, images, resume=True, **{key: value})
+
+
+def test_what_changes_no_step_may_differ_when_resuming(tmp_path, images, whole):
+    with pytest.raises(Stop):
+        train(tmp_path, images, on_snapshot=interrupt_at(10))
+    other = {"log_every": 1, "snapshots": 11, "checkpoint_every": 2, "name": "renamed"}
+    run = train(tmp_path, images, resume=True, **other)
+    assert equal(weights(run), weights(whole[0]))
+    assert [m["step"] for m in run.metrics] == [1, 2, 4, 6, 7, 8, 9, 10]
+    assert sorted(run.snapshots) == [0, 1, 4, 6, 7, 8, 9, 10] and run.config["log_every"] == 1
+
+
+def test_the_order_of_an_epoch_is_kept_when_resuming_in_its_middle(tmp_path, images, monkeypatch):
+    """Each image is seen once in the epoch, whether it is trained in one go or in three."""
+    seen, twins = [], be.ImageSet.twins
+
+    def note(images, batch, views, generator, *shard):
+        seen.append(batch.tolist())
+        return twins(images, batch, views, generator, *shard)
+
+    monkeypatch.setattr(be.ImageSet, "twins", note)
+    train(tmp_path / "whole", images, snapshots=11)
+    whole, out = seen[1:], tmp_path / "run"  # the first is the batch to watch
+    seen.clear()
+    for step in (6, 8):
+        stop = functools.partial(stop_at, step)
+        with pytest.raises(KeyboardInterrupt, match=f"saved at step {step}"):
+            train(out, images, resume="auto", snapshots=11, on_snapshot=stop)
+    train(out, images, resume=True, snapshots=11)
+    batches = [rows for rows in seen if len(rows) == 16]
+    assert batches == whole and len({tuple(rows) for rows in batches}) == 10
+    for epoch in (batches[:5], batches[5:]):
+        assert len(set(sum(epoch, []))) == 80
+
+
+def test_the_rate_ends_where_it_is_told_to(tmp_path, images):
+    """The last step is one before the end of the cosine, as the first is none of the warm-up."""
+    for final in (0.0, 0.5):
+        rates = train(tmp_path / str(final), images, final_lr=final, log_every=1).history("lr")[1]
+        cosine = [final + (1 - final) * (1 + math.cos(math.pi * i / 8)) / 2 for i in range(8)]
+        np.testing.assert_allclose(rates, [0.005, 0.01, *(0.01 * x for x in cosine)], rtol=1e-4)
 
 
 def test_nothing_to_resume_is_told_and_nothing_is_made(tmp_path, images):
@@ -479,16 +526,40 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, images):
         train(tmp_path, images, resume=True)
 
 
-def test_a_line_cut_in_half_is_dropped(tmp_path, images, whole):
-    """What a crash while writing metrics leaves behind."""
-    out = tmp_path / "run"
+@pytest.mark.parametrize(
+    ("damage", "steps"),
+    [
+        (lambda content: content + b'{"step": 9, "lo', [1, 2, 4, 6, 8, 10]),
+        (lambda content: content + bytes(4096), [1, 2, 4, 6, 8, 10]),
+        (lambda content: bytes(100) + content[100:], [2, 4, 6, 8, 10]),
+        (lambda content: None, [6, 8, 10]),
+    ],
+    ids=["a line cut in half", "zeros at the end", "zeros at the beginning", "no file"],
+)
+def test_damaged_metrics_do_not_stand_in_the_way(tmp_path, images, whole, caplog, damage, steps):
+    """What a crash or a power cut leaves behind: the checkpoint is good, and the run goes on from it."""
     with pytest.raises(Stop):
-        train(out, images, on_snapshot=interrupt_at(10))
-    with open(out / "metrics.jsonl", "a") as file:
-        file.write('{"step": 9, "lo')
-    assert all("loss" in m for m in be.load_run(out).metrics)
-    run = train(out, images, resume=True)
-    assert [m["loss"] for m in run.metrics] == [m["loss"] for m in whole[0].metrics]
+        train(tmp_path, images, on_snapshot=interrupt_at(10))
+    path = tmp_path / "metrics.jsonl"
+    content = damage(path.read_bytes())
+    path.write_bytes(content) if content else path.unlink()
+    run = train(tmp_path, images, resume=True)
+    losses = {m["step"]: m["loss"] for m in whole[0].metrics}
+    assert [(m["step"], m["loss"]) for m in run.metrics] == [(s, losses[s]) for s in steps]
+    assert equal(weights(run), weights(whole[0]))
+    lost = "metrics.jsonl has lost lines: the run goes on from step 5 without them."
+    assert (lost in caplog.text) is (len(steps) < 6)
+
+
+def test_a_folder_that_is_renamed_while_training_is_told(tmp_path, images):
+    def rename(step, c):
+        if step == 4:
+            (tmp_path / "run").rename(tmp_path / "renamed")
+
+    with pytest.raises(FileNotFoundError, match="run is gone: somebody .* Give it its name back"):
+        train(tmp_path / "run", images, on_snapshot=rename)
+    assert not (tmp_path / "run").exists()
+    assert train(tmp_path / "renamed", images, resume=True).metrics[-1]["step"] == 10
 
 
 def test_an_existing_run_is_not_overwritten(whole, images):

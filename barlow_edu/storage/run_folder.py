@@ -1,4 +1,4 @@
-"""The run folder while a run trains: begun or taken up again, held, written to, ended.
+"""The run folder while a run trains: begun or taken up again, held, written to, finished.
 
 In a group of processes all call the same functions, and process 0 alone reads and writes.
 """
@@ -16,18 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from barlow_edu.numerics.distributed import from_first, rank
-from barlow_edu.storage.checkpoints import (
-    NEWEST,
-    PREVIOUS,
-    find_checkpoints,
-    remove_checkpoints,
-)
+from barlow_edu.storage import checkpoints
 from barlow_edu.storage.files import (
     DiskFull,
     append,
@@ -50,26 +44,15 @@ def choose_folder(name: str, out: str | Path | None, resume: bool | str) -> tupl
     if resume not in (True, False, "auto"):
         raise ValueError(f"resume must be True, False or 'auto', got {resume!r}.")
     folder, number = Path(out) if out is not None else Path("runs") / name, 1
-    if resume == "auto":
-        resume = any((folder / checkpoint).exists() for checkpoint in (NEWEST, PREVIOUS))
-    elif out is None and not resume:
-        while (folder / "config.yaml").exists():
-            number += 1
-            folder = Path("runs") / f"{name}-{number}"
-    if resume:
-        find_checkpoints(folder)
-    else:
-        _refuse_a_run(folder)
-    return folder, bool(resume)
-
-
-def how_to_resume(folder: Path) -> str:
-    """For the user, whose run has stopped."""
-    return (
-        "To go on: pretrain(...) as before with "
-        f"out={str(folder)!r} and resume=True, or on the command line "
-        f'python -m barlow_edu pretrain "{folder / "config.yaml"}" --out "{folder}" --resume'
-    )
+    while out is None and resume is False and (folder / "config.yaml").exists():
+        number += 1
+        folder = Path("runs") / f"{name}-{number}"
+    started = any((folder / c).exists() for c in (checkpoints.NEWEST, checkpoints.PREVIOUS))
+    if resume is True or (resume == "auto" and started):
+        checkpoints.find_checkpoints(folder)
+        return folder, True
+    _refuse_a_run(folder)
+    return folder, False
 
 
 @contextlib.contextmanager
@@ -78,25 +61,33 @@ def open_run(
 ) -> Iterator[RunWriter]:
     """Hold a run folder while the block trains: begin it, or take it up where the last good checkpoint left it.
 
-    state: a TrainingState, of which ``config``, ``step``, ``load``, ``save`` and ``weights`` are used. total: the
-    steps of the whole run. about: what is to stand in environment.json; asked at the beginning and at the end. If
-    the block ends well, the weights are written and the run is finished.
+    state: a TrainingState; only its ``config``, ``model``, ``step``, ``load`` and ``save`` are used. total: the steps
+    of the whole run. about(): what is to stand in environment.json, at the beginning and at the end. If the block
+    ends well, the weights are written, and the run is finished.
 
     Raises FolderInUse if another process trains there, FileExistsError if another has begun a run there since,
     ValueError if the run has done more than ``total`` steps, and DiskFull, saying how to go on.
     """
+    writer = RunWriter(folder)
     with contextlib.ExitStack() as stack:
         from_first(lambda: stack.enter_context(only_process(folder)))
         try:
             if resume:
                 state.load(folder)
                 _refuse_to_shorten(folder, state, total)
-            writer = RunWriter(folder)
             from_first(lambda: writer.begin(state, resume, total, about()))
             yield writer
-            from_first(lambda: writer.finish(state.weights(), about()))
+            from_first(lambda: writer.finish(state.model, about()))
         except DiskFull as error:
             raise DiskFull(f"{error} Free some space. {how_to_resume(folder)}") from error
+
+
+def how_to_resume(folder: Path) -> str:
+    """For the user, whose run has stopped."""
+    return (
+        f"To go on: pretrain(...) as before with out={str(folder)!r} and resume=True, or on the command line "
+        f'python -m barlow_edu pretrain "{folder / "config.yaml"}" --out "{folder}" --resume'
+    )
 
 
 def _refuse_a_run(folder: Path) -> None:
@@ -108,103 +99,102 @@ def _refuse_a_run(folder: Path) -> None:
 
 
 def _refuse_to_shorten(folder: Path, state: Any, total: int) -> None:
+    epochs = state.config["epochs"]
     if state.step > total:
-        epochs = state.config["epochs"]
         raise ValueError(
             f"The run in {folder} has done {state.step} steps, and epochs={epochs} are only {total}. Resume with "
             f"epochs={-(-state.step * epochs // total)} or more, or start in another folder."
         )
 
 
-def _in_process_0(write: Callable[..., None]) -> Callable[..., None]:
-    """Only process 0 writes, for all; and only into a folder that is still where it was."""
+def _for_all(write: Callable[..., None]) -> Callable[..., None]:
+    """Process 0 writes for all, and only as long as the folder is where it was."""
 
     @functools.wraps(write)
     def method(self: RunWriter, *arguments: Any) -> None:
-        if rank() > 0:
-            return
-        if not self.path.is_dir():
+        if rank() == 0 and not self.path.is_dir():
             raise FileNotFoundError(
-                f"{self.path} is gone: it was renamed or removed while the run wrote to it. Give it its name back, "
-                "and resume the run."
+                f"{self.path} is gone: somebody has renamed or removed it while the run was writing to it. Give it "
+                "its name back, and resume the run."
             )
-        write(self, *arguments)
+        if rank() == 0:
+            write(self, *arguments)
 
     return method
 
 
 class RunWriter:
-    """Writes a run folder while training goes on. Whatever is written is written whole, or not at all."""
+    """Writes into a run folder. A file is written whole, or it stays as it was."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def begin(self, state: Any, resume: bool, total: int, about: Mapping[str, Any]) -> None:
-        """Make the folder that of ``state``: nothing is left in it of an earlier run, or of steps to come."""
+        """Make the folder that of ``state``; nothing stays of an earlier run, or of steps still to come."""
         if not resume:
             _refuse_a_run(self.path)  # again: one may have been begun since
-            remove_checkpoints(self.path)
+            checkpoints.remove_checkpoints(self.path)
         self.rewind(state.step if resume else -1)
         if (
             state.step < total
-        ):  # what only a finished run has; the encoder first, which says that it is one
+        ):  # the encoder goes first and comes last: it says that the run is finished
             for name in ("encoder.safetensors", "projector.safetensors", "evaluation.json"):
                 (self.path / name).unlink(missing_ok=True)
         if not resume:
             state.save(self.path)  # from now on the run can be resumed, whatever happens
         write_yaml(self.path / "config.yaml", state.config)
-        write_json(self.path / "environment.json", dict(about))
+        write_json(self.path / "environment.json", about)
 
-    def finish(self, weights: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any]) -> None:
-        """Keep the weights, and write (again) where the run took place."""
-        write_json(self.path / "environment.json", dict(about))
-        for name in ("projector", "encoder"):  # in this order: with the encoder the run is finished
-            write_weights(self.path / f"{name}.safetensors", weights[name])
+    def finish(self, model: Any, about: Mapping[str, Any]) -> None:
+        """Keep the weights, and where and how long the run took place."""
+        write_json(self.path / "environment.json", about)
+        write_weights(self.path / "projector.safetensors", model.projector.state_dict())
+        write_weights(self.path / "encoder.safetensors", model.encoder.state_dict())
 
     def rewind(self, step: int) -> None:
         """Drop what came after ``step`` (a resumed run writes it again), and what a crash left damaged."""
         path = self.path / "metrics.jsonl"
-        if path.exists():
-            lines = read_metrics(path)
-            before = [line + "\n" for line, values in lines if values and values["step"] <= step]
-            if "".join(before).encode() != path.read_bytes():
-                write_text(path, "".join(before))
+        lines = read_metrics(path) if path.exists() else []
+        if step > 0 and (None in (values for _, values in lines[:-1]) or not lines):
+            log.warning("%s has lost lines: the run goes on from step %d without them.", path, step)
+        text = "".join(line + "\n" for line, values in lines if values and values["step"] <= step)
+        if path.exists() and path.read_bytes() != text.encode():
+            write_text(path, text)
         for file in (self.path / "snapshots").glob("c_*.npy"):
             if int(file.stem[2:]) > step:
                 file.unlink()
         for file in [*self.path.glob(".*.part"), *self.path.glob("snapshots/.*.part")]:
             file.unlink()
 
-    @_in_process_0
+    @_for_all
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line, whole or not at all."""
+        """Append one line of numbers, six digits of each."""
         rounded = {k: float(f"{v:.6g}") if math.isfinite(v) else v for k, v in values.items()}
         append(self.path / "metrics.jsonl", json.dumps({"step": step, **rounded}) + "\n")
 
-    @_in_process_0
+    @_for_all
     def snapshot(self, step: int, c: Tensor) -> None:
-        """Keep one C, as float16."""
+        """Keep one C, (d, d), as float16."""
         content = io.BytesIO()
         np.save(content, c.cpu().numpy().astype(np.float16))
         with replacing(self.path / "snapshots" / f"c_{step:07d}.npy") as temporary:
             temporary.write_bytes(content.getbuffer())
 
-    @_in_process_0
+    @_for_all
     def checkpoint(self, state: Any) -> None:
-        """Save the state, so that the run can go on from here."""
+        """Save all that is needed to go on from here."""
         state.save(self.path)
 
 
 def read_metrics(path: Path) -> list[tuple[str, dict[str, float] | None]]:
-    """The lines of a metrics.jsonl and what they say; None for one that a crash left damaged."""
+    """The lines of a metrics.jsonl, and what each says: None where a crash has left no whole one."""
     lines = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values = json.loads(line)
-        except ValueError:
-            values = None
-        whole = isinstance(values, dict) and isinstance(values.get("step"), int)
-        lines.append((line, values if whole else None))
+            lines.append((line, values if isinstance(values["step"], int) else None))
+        except (ValueError, TypeError, KeyError):
+            lines.append((line, None))
     return lines
 
 
@@ -216,9 +206,8 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """What a file of weights holds; halved ones in float32 again. Raises ValueError for a damaged file."""
+    """The state dict in a file. Raises ValueError if the file is damaged."""
     try:
-        weights = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    return {k: v.float() if v.dtype == torch.float16 else v for k, v in weights.items()}

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 
 from barlow_edu.config import SETTINGS, build_model, build_views
@@ -61,8 +62,8 @@ class Run:
         path = self.path / "config.yaml"
         try:
             content = read_settings(SETTINGS, path.read_text(encoding="utf-8"))
-        except ValueError as error:  # UnicodeDecodeError is one
-            raise ValueError(f"{path} is damaged: {error}.") from error
+        except (ValueError, yaml.YAMLError) as error:  # UnicodeDecodeError is a ValueError
+            raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
         return _complete(path, content, ALWAYS)
 
     @cached_property

@@ -18,20 +18,8 @@ from tqdm.auto import tqdm
 
 from barlow_edu.config import DEFAULTS, build_model, build_views, images_for, load_config
 from barlow_edu.data import ImageSet
+from barlow_edu.numerics import distributed
 from barlow_edu.numerics.devices import Computer, describe_environment
-from barlow_edu.numerics.distributed import (
-    active_group,
-    agree,
-    alone,
-    check_same,
-    data_parallel,
-    from_first,
-    own_rows,
-    process_group,
-    published_scale,
-    rank,
-    world_size,
-)
 from barlow_edu.optim import set_learning_rate, warmup_cosine
 from barlow_edu.runs import Run
 from barlow_edu.state import TrainingState
@@ -44,7 +32,13 @@ log = logging.getLogger("barlow_edu")
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or the weights are no longer finite; the last good checkpoint is kept."""
+    """The loss or the weights are no longer finite; the last good checkpoint is kept.
+
+    >>> raise TrainingDiverged("The loss is nan at step 20.")
+    Traceback (most recent call last):
+        ...
+    barlow_edu.training.TrainingDiverged: The loss is nan at step 20.
+    """
 
 
 def pretrain(
@@ -76,18 +70,22 @@ def pretrain(
     Raises ValueError for settings that do not fit, FileExistsError if ``out`` holds a run and resume is False,
     FolderInUse if another process trains there, DiskFull if nothing more can be written, and TrainingDiverged if
     the loss stops being finite.
+
+    >>> run = pretrain(data="garments", limit=64, batch_size=32, out="first", progress=False)
+    >>> [metrics["step"] for metrics in run.metrics]
+    [1, 2]
     """
     if isinstance(data, str):
         overrides, data = {**overrides, "data": data}, None
     config = load_config(config, **overrides)
-    with process_group(config["device"]):
-        folder, resume = from_first(lambda: choose_folder(config["name"], out, resume))
+    with distributed.process_group(config["device"]):
+        folder, resume = distributed.from_first(lambda: choose_folder(config["name"], out, resume))
         images = data if data is not None else images_for(config)
         _check_images(images)
-        plan = Plan.of(config, len(images), world_size())
+        plan = Plan.of(config, len(images), distributed.world_size())
         computer = Computer.choose(config)
         state = TrainingState(config, build_model(config), computer, images.fingerprint(), DEFAULTS)
-        check_same(state.images, "images (is a copy on one machine not whole?)")
+        distributed.check_same(state.images, "images (is a copy on one machine not whole?)")
         about = _about(config, images, state, named=data is None)
         with open_run(folder, resume, state, plan.total, about) as writer:
             loop = Loop(config, plan, state, images, writer, progress, on_snapshot)
@@ -110,13 +108,14 @@ def _about(config, images, state: TrainingState, named: bool) -> Callable[[], di
     about = describe_environment(state.computer.device) | state.computer.describe()
     about |= {"data": images.name, "images": len(images), "fingerprint": state.images}
     if named and config["root"] is not None:  # absolute: the run may be read from another folder
-        about |= {"root": str(Path(config["root"]).expanduser().resolve())}
-    if world_size() > 1:
-        about |= {"processes": world_size()}
+        about["root"] = str(Path(config["root"]).expanduser().resolve())
+    if distributed.world_size() > 1:
+        about["processes"] = distributed.world_size()
 
     def now() -> dict[str, Any]:
-        unreadable = {"unreadable": len(images.unreadable)} if images.unreadable else {}
-        return about | {"minutes": round(state.minutes, 2)} | unreadable
+        if images.unreadable:  # a stream finds them as it goes
+            about["unreadable"] = len(images.unreadable)
+        return about | {"minutes": round(state.minutes, 2)}
 
     return now
 
@@ -141,10 +140,8 @@ class Plan:
         count = config["snapshots"]
         times = {round(total * (i / max(1, count - 1)) ** 2) for i in range(count)}
         times |= {total} if count else set()
-        warmup = round(per_epoch * config["warmup_epochs"])
-        return cls(
-            per_epoch, total, warmup, config["checkpoint_every"] or per_epoch, frozenset(times)
-        )
+        warmup, every = round(per_epoch * config["warmup_epochs"]), config["checkpoint_every"]
+        return cls(per_epoch, total, warmup, every or per_epoch, frozenset(times))
 
 
 def _check_batch(config: Mapping[str, Any], images: int, world_size: int) -> None:
@@ -190,7 +187,7 @@ class Loop:
                     # Draw two views of every image. What the model draws itself, as dropout does, comes from torch's
                     # own generators. Their seed follows from the step: a resumed run draws what it would have drawn.
                     view1, view2 = self._twins(batch, config["batch_size"], state.generator)
-                    computer.seed(state.module_seed(rank()))
+                    computer.seed(state.module_seed(self.rank))
                     # Embed both. The loss says how far C, the correlations of one view's embeddings with the
                     # other's, is from the identity.
                     with computer.autocast():
@@ -200,7 +197,7 @@ class Loop:
                     factor = warmup_cosine(state.step, plan.total, plan.warmup, config["final_lr"])
                     lr = set_learning_rate(state.optimizer, factor)
                     state.optimizer.zero_grad(set_to_none=True)
-                    published_scale(loss, config["reference_processes"]).backward()
+                    distributed.published_scale(loss, config["reference_processes"]).backward()
                     state.optimizer.step()
                     state.step += 1
                     state.model.after_step(state.step, plan.total)  # BYOL's teacher follows
@@ -212,7 +209,7 @@ class Loop:
                         self._log(metrics, lr, bar)
                     if state.step in plan.snapshots:
                         self._watch()
-                    signum = agree(stop.signum or 0)
+                    signum = distributed.agree(stop.signum or 0)
                     if finished or signum or state.step % plan.checkpoint_every == 0:
                         self._checkpoint()
                     if signum and not finished:
@@ -222,25 +219,26 @@ class Loop:
     def _prepare(self) -> tuple[nn.Module, tqdm]:
         """The model as it is trained, and the progress bar; and what the methods below need."""
         config, state = self.config, self.state
+        self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.images, self.views = self.images.on(state.computer.device), build_views(config)
         self.probe = self._twins_to_watch()
         self.began = self.clock = time.perf_counter()
         self.minutes_before, self.logged = state.minutes, state.step
         model = state.model.train()
-        model = data_parallel(torch.compile(model) if config["compile"] else model)
+        model = distributed.data_parallel(torch.compile(model) if config["compile"] else model)
         precision = state.computer.describe()["precision"]
-        precision += f", {world_size()} processes" if world_size() > 1 else ""
-        if rank() == 0:
+        precision += f", {self.world_size} processes" if self.world_size > 1 else ""
+        if self.rank == 0:
             log.info("%s, %d steps, %s", self.images, self.plan.total, precision)
         steps = {"total": self.plan.total, "initial": state.step, "unit": "step"}
-        hidden = not self.progress or rank() > 0
+        hidden = not self.progress or self.rank > 0
         return model, tqdm(desc=config["name"], disable=hidden, **steps)
 
     def _epoch(self) -> Iterator[Any]:
         """The batches of this epoch that are still to come; of each this process's shard."""
         size, done = self.config["batch_size"], self.state.step % self.plan.per_epoch
         order = self.state.order(len(self.images), new_epoch=done == 0)
-        rows = shares(order, size, rank(), world_size())[done:]
+        rows = shares(order, size, self.rank, self.world_size)[done:]
         return self.images.batches(rows, itertools.count(self.state.module_seed()))
 
     def _twins(self, batch: Any, total: int, generator: torch.Generator) -> list[Tensor]:
@@ -248,17 +246,21 @@ class Loop:
 
         Every process draws for all of it, so that the views do not depend on how many processes there are.
         """
-        shard, computer = own_rows(total // world_size(), active_group()), self.state.computer
+        computer, shard = self.state.computer, self._shard(total)
         twins = self.images.twins(batch, self.views, generator, computer.device, shard, total)
         return [computer.place(view) for view in twins]
 
     def _twins_to_watch(self) -> list[Tensor]:
         """Two views of a fixed batch, from a generator of their own: C is always looked at on these."""
         generator = torch.Generator().manual_seed(self.config["seed"] + 1)
-        count = min(self.config["probe_size"], len(self.images)) // world_size() * world_size()
-        rows = torch.randperm(len(self.images), generator=generator)[:count]
-        shard = own_rows(count // world_size(), active_group())
-        return self._twins(self.images.load(rows[shard]), count, generator)
+        count = min(self.config["probe_size"], len(self.images))
+        count -= count % self.world_size
+        rows = torch.randperm(len(self.images), generator=generator)[self._shard(count)]
+        return self._twins(self.images.load(rows), count, generator)
+
+    def _shard(self, total: int) -> slice:
+        """Where this process's rows lie in a batch of ``total``, in which the processes come in order."""
+        return distributed.own_rows(total // self.world_size, distributed.active_group())
 
     @contextmanager
     def _untimed(self) -> Iterator[None]:
@@ -293,8 +295,8 @@ class Loop:
                 c = self.state.model.cross_correlation(*self.probe)
             c = c[:dims, :dims].float().cpu()
             self.writer.snapshot(self.state.step, c)
-            if self.on_snapshot is not None and rank() == 0:
-                with alone():
+            if self.on_snapshot is not None and self.rank == 0:
+                with distributed.alone():
                     self.on_snapshot(self.state.step, c)
 
     def _checkpoint(self) -> None:
@@ -306,7 +308,7 @@ class Loop:
 
     def _stop(self, signum: int) -> None:
         text = f"Stopped and saved at step {self.state.step} of {self.plan.total}."
-        if rank() == 0:
+        if self.rank == 0:
             job = requeue() if signum == USR1 else None
             text += f" Job {job} is requeued." if job else f" {how_to_resume(self.writer.path)}"
         raise TrainingInterrupted(text, signum)

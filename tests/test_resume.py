@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -178,11 +179,11 @@ def test_other_weights_metrics_or_snapshots_would_be_seen(tmp_path, whole):
 def test_the_small_residual_net_resumes_in_bfloat16(tmp_path, tiny, joint):
     """The package's own encoder, in the precision and layout of the recorded runs."""
     settings = {**CONFIG, "encoder": "small_resnet", "precision": "bfloat16", "channels_last": True}
-    settings |= {"snapshots": 99, "joint_views": joint, "image_size": 32}
+    settings |= {"snapshots": 99, "joint_views": joint, "image_size": 32, "epochs": 1}
     images = tiny_images(size=32)
     whole = pretrain(settings, tmp_path / "whole", images, progress=False)
-    stop = at(7, signal.raise_signal, signal.SIGINT)
-    with pytest.raises(TrainingInterrupted, match="saved at step 7 of 10"):
+    stop = at(3, signal.raise_signal, signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match="saved at step 3 of 5"):
         pretrain(settings, tmp_path / "run", images, progress=False, on_snapshot=stop)
     run = pretrain(settings, tmp_path / "run", images, progress=False, resume=True)
     assert same(run.path, whole.path) == []
@@ -304,10 +305,26 @@ def flip(position):
     return damage
 
 
-def stopped(out, steps=4):
-    """A run of ten steps with a checkpoint at every step, stopped."""
-    with pytest.raises(TrainingInterrupted):
-        train(out, at(steps, signal.raise_signal, signal.SIGINT), checkpoint_every=1)
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory):
+    """A run of ten steps, undisturbed."""
+    with tiny_encoder():
+        return train(tmp_path_factory.mktemp("runs") / "ten")
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """The same run with a checkpoint at every step, stopped after the fourth."""
+    out = tmp_path_factory.mktemp("runs") / "four"
+    with tiny_encoder(), pytest.raises(TrainingInterrupted):
+        train(out, at(4, signal.raise_signal, signal.SIGINT), checkpoint_every=1)
+    return out
+
+
+@pytest.fixture
+def stopped(four, tmp_path, tiny):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(four, tmp_path / "run")
 
 
 DAMAGES = {"cut": cut, "empty": empty}
@@ -315,17 +332,15 @@ DAMAGES |= {f"a bit at {p}": flip(p) for p in (0, 0.02, 0.5, 0.98, 1)}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, tiny, caplog, damage):
-    whole = train(tmp_path / "whole")
-    out = tmp_path / "run"
-    stopped(out)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped, ten, caplog, damage):
+    out = stopped
     DAMAGES[damage](out / "checkpoint.pt")
     run = train(out, resume=True, checkpoint_every=3)
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == [
         f"{out / 'checkpoint.pt'} is damaged: its checksum is not right. "
         f"Going on from {out / 'checkpoint_previous.pt'}, step 3."
     ]
-    assert _equal(run.load_model().state_dict(), whole.load_model().state_dict())
+    assert _equal(run.load_model().state_dict(), ten.load_model().state_dict())
     # the damaged one is out of the way: it did not push out the good one
     assert (out / "checkpoint_damaged.pt").exists()
     assert [checkpoints._read(p, "cpu")["step"] for p in checkpoints.find_checkpoints(out)] == [
@@ -334,21 +349,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, tiny
     ]
 
 
-def test_with_both_damaged_both_are_named(tmp_path, tiny):
-    stopped(tmp_path)
-    cut(tmp_path / "checkpoint.pt")
-    cut(tmp_path / "checkpoint_previous.pt")
+def test_with_both_damaged_both_are_named(stopped):
+    cut(stopped / "checkpoint.pt")
+    cut(stopped / "checkpoint_previous.pt")
     with pytest.raises(
         ValueError, match=r"checkpoint.pt is damaged.*checkpoint_previous.pt is dam"
     ):
-        train(tmp_path, resume=True)
+        train(stopped, resume=True)
 
 
-def test_a_checkpoint_is_read_by_torch_load_and_by_zip(tmp_path, tiny):
-    run = train(tmp_path)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert _equal(state["model"], dict(run.load_model().state_dict()))
-    assert zipfile.ZipFile(tmp_path / "checkpoint.pt").testzip() is None
+def test_a_checkpoint_is_read_by_torch_load_and_by_zip(ten, tiny):
+    state = torch.load(ten.path / "checkpoint.pt", weights_only=True)
+    assert _equal(state["model"], dict(ten.load_model().state_dict()))
+    assert zipfile.ZipFile(ten.path / "checkpoint.pt").testzip() is None
 
 
 def test_a_checkpoint_holds_tensors_and_no_code(tmp_path, tiny):
@@ -361,12 +374,11 @@ def test_a_checkpoint_holds_tensors_and_no_code(tmp_path, tiny):
         train(tmp_path, resume=True)
 
 
-def test_other_images_are_refused_when_resuming(tmp_path, tiny):
-    stopped(tmp_path)
+def test_other_images_are_refused_when_resuming(stopped):
     with pytest.raises(ValueError, match="started on other images: 85 x 3 x 16 x 16, checksum"):
-        pretrain(CONFIG, tmp_path, tiny_images(seed=1), resume=True, progress=False)
+        pretrain(CONFIG, stopped, tiny_images(seed=1), resume=True, progress=False)
     with pytest.raises(ValueError, match="not 84 x 3 x 16 x 16"):
-        pretrain(CONFIG, tmp_path, tiny_images(84), resume=True, progress=False)
+        pretrain(CONFIG, stopped, tiny_images(84), resume=True, progress=False)
 
 
 def test_resuming_puts_the_old_weights_away(tmp_path, tiny):
@@ -492,16 +504,15 @@ def test_a_file_system_without_locks_is_told(tmp_path, tiny, monkeypatch, caplog
 # what is left over
 
 
-def test_a_start_that_was_killed_early_can_be_resumed_or_begun_again(tmp_path, tiny):
+def test_a_start_that_was_killed_early_can_be_resumed_or_begun_again(tmp_path, tiny, ten):
     """Before the first step there is a checkpoint already; before that one, no run."""
     with pytest.raises(ZeroDivisionError):
         train(tmp_path / "a", at(0, lambda: 1 / 0))
-    whole = train(tmp_path / "whole")
-    assert same(train(tmp_path / "a", resume=True).path, whole.path) == []
+    assert same(train(tmp_path / "a", resume=True).path, ten.path) == []
     for name in ("metrics.jsonl", ".metrics.jsonl.1.part", "checkpoint_previous.pt"):
         (tmp_path / "b").mkdir(exist_ok=True)
         (tmp_path / "b" / name).write_text('{"step": 3, "loss": 1.0}\n')
-    assert same(train(tmp_path / "b").path, whole.path) == []
+    assert same(train(tmp_path / "b").path, ten.path) == []
     assert not list((tmp_path / "b").rglob("*.part"))
 
 

@@ -169,7 +169,7 @@ def test_metrics_are_valid_json_lines(run):
 
 # File, what it holds, what of a run asks for it, and what is said after the file's name.
 DAMAGES = {
-    "not yaml": ("config.yaml", b"a: [", "config", "is damaged: it is not readable"),
+    "not yaml": ("config.yaml", b"a: [", "config", "is damaged: while parsing"),
     "empty": ("config.yaml", b"", "config", "is damaged: "),
     "words": ("config.yaml", b"just words", "config", "is damaged: "),
     "zeros": ("config.yaml", bytes(99), "config", "is damaged: "),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import barlow_edu as be
+
 PACKAGE = Path(__file__).parents[2] / "barlow_edu"
 FLOORS = """numerics optim settings | loss recipe storage | models views data | methods state | config | runs
     | training evaluation scale | studies | teaching | publishing doctor | cli | __main__"""
@@ -97,3 +99,15 @@ def test_the_house_is_small():
     lines = {m: source.count("\n") for m, source in modules(PACKAGE).items()}
     core = sum(lines.get(m, 0) for m in CORE)
     assert (len(entries) <= 32, sum(lines.values()) <= 15_700, core <= 1_900) == (True,) * 3
+
+
+def test_editors_see_the_names_that_there_are():
+    """The stub beside ``__init__.py`` imports every public name, and every module, from where it stands."""
+    targets = {n: f"barlow_edu.{home}.{n}" for home, names in be._HOMES.items() for n in names}
+    targets |= {name: f"barlow_edu.{module}" for name, module in be._MODULES.items()}
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    seen = {a.asname: f"{node.module}.{a.name}" for node in imports for a in node.names}
+    missing = {n: t for n, t in targets.items() if seen.get(n) != t}
+    assert (missing, sorted(seen.keys() - targets.keys())) == ({}, [])
+    assert (PACKAGE / "py.typed").is_file()

@@ -1,10 +1,10 @@
-"""The reference of the package: a page for every module, from its docstrings."""
+"""The reference of the package, from its docstrings: a page for every room, which is a module or a folder."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -17,7 +17,7 @@ LEAVE_OUT = ("__init__", "__main__")
 CHECKS = "teaching.checks"  # its modules share a page
 TOP = """
 Names that stand in `barlow_edu` itself, as in `import barlow_edu as be`, and the modules that they come from. The
-page of a module has what else lives there.
+page of a module, or of its folder, has what else lives there.
 """
 INTRO_TO_CHECKS = """
 What `from barlow_edu import checks` has: one function for every exercise, to be called with your answer. It raises
@@ -26,20 +26,27 @@ nothing: it prints what is right, or what went wrong and where.
 
 
 def write_api(folder: Path) -> list[str]:
-    """Write a page for every module that has anything public; returns their names, such as "numerics.pixels"."""
-    sentences = {"checks": "The checkers of the exercises."}
-    for path in PACKAGE.rglob("*.py"):
+    """Write a page for every room of the package that has anything public; returns the names of the modules."""
+    sentences: dict[str, str] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         kinds = (ast.FunctionDef, ast.ClassDef)
-        public = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")]
+        public = any(isinstance(n, kinds) and not n.name.startswith("_") for n in tree.body)
         if public and name not in LEAVE_OUT and not name.startswith(CHECKS):
             sentences[name] = first_sentence(ast.get_docstring(tree) or "")
-            write_text(folder / f"{name}.md", f"# {name}\n\n{_automodule(name)}\n")
-    sentences = dict(sorted(sentences.items()))
-    write_text(folder / "checks.md", _checks())
-    write_text(folder / "index.md", _index(sentences))
-    return list(sentences)
+    pages = {room: f"# {room}\n" for room in map(_room, sentences)}
+    for name in sorted(sentences):
+        heading = f"## {name}\n\n" if "." in name else ""
+        pages[_room(name)] += f"\n{heading}{_automodule(name)}\n"
+    for room, content in {**pages, "checks": _checks()}.items():
+        write_text(folder / f"{room}.md", content)
+    write_text(folder / "index.md", _index(sentences, [*pages, "checks"]))
+    return sorted(sentences)
+
+
+def _room(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def linked(name: str) -> str:
@@ -71,16 +78,18 @@ def _checks() -> str:
     return "\n\n".join([*parts, ""])
 
 
-def _index(sentences: Mapping[str, str]) -> str:
+def _index(sentences: Mapping[str, str], pages: Iterable[str]) -> str:
     """The first page: the names of the package, and the modules, each with its sentence."""
     names = []
     for home, some in barlow_edu._HOMES.items():
         links = [linked(f"barlow_edu.{n}").replace("`barlow_edu.", "`", 1) for n in some]
-        names.append([Markdown(f"[{home}]({home}.md)"), Markdown(", ".join(links))])
-    rows = [
-        [Markdown(f"[{n}]({n}.md)"), Markdown(s.replace("|", "&#124;"))]
-        for n, s in sentences.items()
-    ]
+        names.append([_page(home), Markdown(", ".join(links))])
+    rows = [[_page(name), Markdown(s.replace("|", "&#124;"))] for name, s in sentences.items()]
+    rows.append([_page("checks"), "The checkers of the exercises."])
     parts = ["# Reference of the package", TOP.strip(), table(("from", "names"), names)]
     parts += ["## All modules", table(("module", "what lives there"), rows)]
-    return "\n\n".join([*parts, toctree(sentences), ""])
+    return "\n\n".join([*parts, toctree(pages), ""])
+
+
+def _page(module: str) -> Markdown:
+    return Markdown(f"[{module}]({_room(module)}.md)")

@@ -6,6 +6,7 @@ hold the very code that nbval runs, and in the student version no other cell nee
 """
 
 import copy
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -95,6 +96,40 @@ def test_student_version_opens_exercises_and_drops_solutions(path):
         assert cell.outputs == [] and cell.execution_count is None
     hidden = {s.source for s in tagged(original, "solution")}
     assert not any(c.source in hidden for c in version.cells)
+
+
+def left_lines(original, version):
+    """Lines of solutions that a student version holds and that it does not tell before the exercise.
+
+    What stands before it is meant to be read: hints, and what was taught. A reward stands in the exercise itself.
+    """
+    texts = {c.id: c.source + json.dumps(c.get("outputs", [])) for c in version.cells}
+    places, solved = list(texts), solutions(original)
+    left = []
+    for cell in tagged(version, "exercise"):
+        at = places.index(cell.id)
+        before, after = (" ".join(map(texts.get, p)) for p in (places[:at], places[at + 1 :]))
+        [stub] = [c.source for c in original.cells if c.id == cell.id]
+        reward = solved[number(cell)].partition("\nchecks.")[2]
+        lines = [line.strip() for line in solved[number(cell)].splitlines()]
+        new = [x for x in lines if len(x) > 7 and x not in stub and x not in before]
+        left += [x for x in new if x in after or (x in cell.source and x not in reward)]
+    return left
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_line_of_a_solution_is_left(path):
+    assert left_lines(read(path), course.student(read(path))) == []
+
+
+def test_a_line_of_a_solution_that_is_left_is_seen():
+    stub, solution = "def f(x):\n    return ...  # your turn\n\n\nchecks.f(f)", "return x.square()"
+    filled = f"def f(x):\n    {solution}\n\n\nchecks.f(f)"
+    cells = [code(stub, "exercise", "1.1"), code(filled, "solution", "1.1"), code(f"# {solution}")]
+    book = notebook_of(*cells)
+    assert left_lines(copy.deepcopy(book), course.student(copy.deepcopy(book))) == [solution]
+    book.cells.insert(0, nbformat.v4.new_markdown_cell(f"Hint 3: `{solution}`"))
+    assert left_lines(copy.deepcopy(book), course.student(copy.deepcopy(book))) == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -77,6 +77,5 @@ def _slides(options: argparse.Namespace) -> None:
 def _site(options: argparse.Namespace) -> None:
     from barlow_edu.publishing.site import build_site
 
-    site = build_site(options.out)
-    print(f"{len(site.pages)} pages, {site.bytes / 1e6:.1f} MB, built in {site.seconds:.0f} s.")
-    print(f"Open {site.path / 'index.html'} in a browser.")
+    pages = build_site(options.out)
+    print(f"{len(pages)} pages. Open {options.out / 'index.html'} in a browser.")

@@ -43,7 +43,11 @@ def copy_course(out: Path) -> int:
 
     Raises FileExistsError if ``out`` holds anything already: a learner's work is never overwritten.
     """
-    out = _empty(out)
+    out = Path(out).expanduser().resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(
+            f"{out} exists and is not an empty folder. Nothing was copied; choose another name."
+        )
     source, data = notebooks_dir(), data_dir()
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
     leave = shutil.ignore_patterns(*NOT_COPIED)
@@ -94,17 +98,6 @@ def archive(folder: Path, files: Iterable[Path]) -> Path:
             entry.external_attr = 0o644 << 16
             archived.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
     return target
-
-
-def _empty(out: Path) -> Path:
-    """The folder as an absolute path; FileExistsError if something is there."""
-    out = Path(out).expanduser().resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} exists and is not an empty folder. Nothing was copied; choose another name."
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out
 
 
 def _readme(kind: str) -> str:

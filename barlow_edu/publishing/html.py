@@ -10,6 +10,12 @@ import base64
 import html
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+# Longer texts of the site, and what it calls the keys of recorded files.
+TEXTS = yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text(encoding="utf-8"))
 
 
 class Markdown(str):

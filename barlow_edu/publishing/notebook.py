@@ -75,3 +75,14 @@ def relink(text: str, new: Callable[[str], str | None]) -> str:
         return f"[{old[1]}]({target})" if target else old[1]
 
     return LINK.sub(link, text)
+
+
+def relink_all(notebook, new: Callable[[str], str | None]) -> None:
+    """``relink`` in every Markdown cell, and in every output that is Markdown."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = relink(cell.source, new)
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {})
+            if "text/markdown" in shown:
+                shown["text/markdown"] = relink(shown["text/markdown"], new)

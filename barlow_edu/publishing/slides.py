@@ -236,18 +236,11 @@ def _markdown(text: str) -> str:
 
 def _sections(pages: list[Slide]) -> Iterator[str]:
     """HTML: stacks of slides, each with its notes."""
-    stacks: list[list[Slide]] = []
+    stacks: list[str] = []
     for slide in pages:
-        if slide.below and stacks:
-            stacks[-1].append(slide)
-        else:
-            stacks.append([slide])
-    for stack in stacks:
-        inside = "\n".join(f"<section>{''.join(s.shown)}{_notes(s)}</section>" for s in stack)
-        yield f"<section>{inside}</section>"
-
-
-def _notes(slide: Slide) -> str:
-    if not slide.said:
-        return ""
-    return f'<aside class="notes">{_markdown(chr(10).join(slide.said))}</aside>'
+        if not (slide.below and stacks):
+            stacks.append("")
+        notes = _markdown("\n".join(slide.said))
+        aside = f'<aside class="notes">{notes}</aside>' if slide.said else ""
+        stacks[-1] += f"<section>{''.join(slide.shown)}{aside}</section>\n"
+    return (f"<section>{stack}</section>" for stack in stacks)

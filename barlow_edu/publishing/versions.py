@@ -73,7 +73,7 @@ def build(kind: str, notebooks: Path, out: Path) -> list[Path]:
     version = {"student": student, "instructor": instructor}[kind]
     for source in sources:
         notebook = version(nb.read(source))
-        drop_links_outside(notebook)
+        nb.relink_all(notebook, lambda to: None if to.startswith("../") else to)  # is left behind
         nb.write(notebook, Path(out) / source.name)
     for name, content in beside.items():
         (Path(out) / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,21 +114,6 @@ def instructor(notebook):
     for cell in notebook.cells:
         cell.metadata.get("jupyter", {}).pop("source_hidden", None)
     return notebook
-
-
-def drop_links_outside(notebook) -> None:
-    """Leave the words of links to files beside the folder of notebooks, which a build does not hold."""
-
-    def inside(target: str) -> str | None:
-        return None if target.startswith("../") else target
-
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = nb.relink(cell.source, inside)
-        for output in cell.get("outputs", []):
-            shown = output.get("data", {})
-            if "text/markdown" in shown:
-                shown["text/markdown"] = nb.relink(shown["text/markdown"], inside)
 
 
 def teaching_notes(notebooks: Iterable) -> str:

@@ -5,7 +5,6 @@ In that one visit a page is judged, asked by axe-core and photographed; what nee
 
 import re
 import urllib.parse
-from pathlib import Path
 
 import pytest
 from watched import Watched, served
@@ -26,13 +25,19 @@ TO_LOOK_AT = {
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    return build_site(tmp_path_factory.mktemp("site") / "html")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("site") / "html"
 
 
 @pytest.fixture(scope="session")
-def address(site):
-    with served(site.path) as url:
+def site(folder):
+    """The site's pages, built in the folder."""
+    return build_site(folder)
+
+
+@pytest.fixture(scope="session")
+def address(site, folder):
+    with served(folder) as url:
         yield url
 
 
@@ -53,7 +58,7 @@ def test_every_page_opens_whole(browser, site, address, picture, size, scheme):
     if size == "desktop":
         axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     watched, problems = Watched(browser, size, scheme), {}
-    for name in site.pages:
+    for name in site:
         various = name in TO_LOOK_AT or name.startswith("notebooks/")
         if (size, scheme) == ("desktop", "dark") and not various:
             continue
@@ -111,9 +116,9 @@ def test_axe_sees_a_button_without_a_name(browser, site, address):
     watched.context.close()
 
 
-def test_planted_faults_are_seen(browser, site, address):
-    page = Path(site.path) / "planted.html"
-    text = (Path(site.path) / "glossary.html").read_text(encoding="utf-8")
+def test_planted_faults_are_seen(browser, site, address, folder):
+    page = folder / "planted.html"
+    text = (folder / "glossary.html").read_text(encoding="utf-8")
     watched, seen = Watched(browser, "desktop"), {}
     assert watched.judge(f"{address}/glossary.html") == []
     try:
@@ -222,8 +227,8 @@ def dead_links(folder, pages):
     return found
 
 
-def test_every_link_leads_somewhere(site):
-    assert dead_links(Path(site.path), site.pages) == {}
+def test_every_link_leads_somewhere(site, folder):
+    assert dead_links(folder, site) == {}
 
 
 def test_a_dead_link_is_seen(tmp_path):
@@ -263,7 +268,7 @@ def test_search_finds_a_word(browser, address):
 
 def test_solutions_are_folded_and_formulas_are_set(browser, site, address):
     watched = Watched(browser, "desktop")
-    [name] = [n for n in site.pages if n.startswith("notebooks/04_")]
+    [name] = [n for n in site if n.startswith("notebooks/04_")]
     assert watched.open(f"{address}/{name}") == []
     page = watched.page
     folded = page.locator("details:has-text('Show a solution')")
@@ -273,8 +278,8 @@ def test_solutions_are_folded_and_formulas_are_set(browser, site, address):
     watched.context.close()
 
 
-def test_pages_open_from_a_folder(browser, site):
+def test_pages_open_from_a_folder(browser, site, folder):
     watched = Watched(browser, "desktop")
     for name in ("index", "runs/lambda_sweep", "notebooks/00_start_here"):
-        assert watched.open((Path(site.path) / f"{name}.html").as_uri()) == []
+        assert watched.open((folder / f"{name}.html").as_uri()) == []
     watched.context.close()

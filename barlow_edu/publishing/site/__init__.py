@@ -11,38 +11,28 @@ import importlib.util
 import io
 import shutil
 import tempfile
-import time
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
 from barlow_edu.publishing import copies
-from barlow_edu.publishing.site import gallery, notebooks, pages, reference
+from barlow_edu.publishing.site import gallery, notebooks, reference
+from barlow_edu.publishing.site import pages as other_pages
 
 NEEDED = ("sphinx", "myst-nb", "sphinx-book-theme")
 HERE = Path(__file__).parent
 MARK = ".barlow_edu_site"  # in a folder that this module wrote, and may therefore replace
 
 
-class Site(NamedTuple):
-    """Where a site is, its pages, the bytes of all its files and the seconds that it took."""
+def build_site(out: str | Path, source: Path | None = None) -> list[str]:
+    """Write the site into the folder ``out``; returns its pages, as paths in ``out``.
 
-    path: Path
-    pages: list[str]
-    bytes: int
-    seconds: float
-
-
-def build_site(out: str | Path, source: Path | None = None) -> Site:
-    """Write the site into the folder ``out``; ``source``: the notebooks, default those of the course.
-
-    A site that was written there before is replaced. Raises RuntimeError, saying what to install, without Sphinx
-    and its companions, and with Sphinx's own words if there is any warning; FileExistsError if ``out`` holds
-    something else than a site of this course.
+    ``source``: the notebooks, default those of the course. A site that was written there before is replaced. Raises
+    RuntimeError, saying what to install, without Sphinx and its companions, and with Sphinx's own words if there is
+    any warning; FileExistsError if ``out`` holds something else than a site of this course.
     """
-    out, begin = Path(out), time.perf_counter()
+    out = Path(out)
     check_installed()
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise FileExistsError(f"{out} holds something else than a site. Choose another folder.")
@@ -52,9 +42,8 @@ def build_site(out: str | Path, source: Path | None = None) -> Site:
         (Path(folder) / "html" / MARK).touch()
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(Path(folder) / "html", out)
-    sizes = {p.relative_to(out).as_posix(): p.stat().st_size for p in out.rglob("*") if p.is_file()}
-    html = [n for n in sorted(sizes) if n.endswith(".html") and not n.startswith("_static/")]
-    return Site(out, html, sum(sizes.values()), time.perf_counter() - begin)
+    pages = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.html"))
+    return [name for name in pages if not name.startswith("_static/")]
 
 
 def check_installed() -> None:
@@ -72,11 +61,11 @@ def write_source(folder: Path, source: Path) -> None:
     names = notebooks.write_notebooks(source, folder / "notebooks")
     runs = gallery.write_gallery(folder / "runs")
     reference.write_api(folder / "api")
-    guides = pages.write_guides(source, folder / "notebooks")
-    pages.write_ledger(folder, runs)
-    pages.write_glossary(folder, names)
-    pages.write_settings(folder)
-    pages.write_home(folder, source, guides)
+    guides = other_pages.write_guides(source, folder / "notebooks")
+    other_pages.write_ledger(folder, runs)
+    other_pages.write_glossary(folder, names)
+    other_pages.write_settings(folder)
+    other_pages.write_home(folder, source, guides)
 
 
 def run_sphinx(source: Path, out: Path) -> None:

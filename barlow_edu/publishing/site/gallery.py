@@ -9,22 +9,11 @@ from typing import Any
 
 import yaml
 
-from barlow_edu.publishing.html import (
-    Markdown,
-    code,
-    fenced,
-    image,
-    raw,
-    table,
-    text,
-    toctree,
-)
+from barlow_edu.publishing import html
 from barlow_edu.runs import Run
 from barlow_edu.storage.files import read_json, write_text
 from barlow_edu.storage.places import data_dir
 from barlow_edu.studies.study import Study
-
-LABELS = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text(encoding="utf-8"))
 
 
 def records() -> dict[str, Path]:
@@ -42,44 +31,46 @@ def page_name(record: str) -> str:
 
 def method_name(key: str) -> str:
     """A method or a variant as one writes it."""
-    return LABELS["methods"].get(key, key)
+    return html.TEXTS["methods"].get(key, key)
 
 
 def write_gallery(folder: Path) -> dict[str, str]:
     """Write a page for every record into ``folder``; returns page name -> a line about it, and writes the index."""
     lines, rows = {}, []
     for record, path in records().items():
-        page, heading = page_name(record), text(record)
+        page, heading = page_name(record), html.text(record)
         lines[page], parts = page_of(path)
         write_text(folder / f"{page}.md", "\n\n".join([f"# {heading}", lines[page], *parts, ""]))
-        rows.append((Markdown(f"[{heading}]({page}.md)"), lines[page]))
-    intro = (
-        "What a laptop cannot train while one waits is recorded. Every page here is made from the files of one "
-        "folder of `data/runs`: its configuration, the machine, the minutes, and what came of it."
-    )
-    index = ["# Recorded runs", intro, table(("record", "what it is"), rows), toctree(lines), ""]
+        rows.append((html.Markdown(f"[{heading}]({page}.md)"), lines[page]))
+    index = [
+        "# Recorded runs",
+        html.TEXTS["records"],
+        html.table(("record", "what it is"), rows),
+        html.toctree(lines),
+        "",
+    ]
     write_text(folder / "index.md", "\n\n".join(index))
     return lines
 
 
-def page_of(path: Path) -> tuple[Markdown, list[str]]:
+def page_of(path: Path) -> tuple[html.Markdown, list[str]]:
     """One line about a record, and the parts of its page in Markdown."""
     environment = read_json(path / "environment.json")
     device = {"cpu": "a CPU"}.get(environment["device"], environment["device"])
-    where = text(f"{environment['data']}, {_time(environment['minutes'])} on {device}")
+    where = html.text(f"{environment['data']}, {_time(environment['minutes'])} on {device}")
     if (path / "study.yaml").exists():
         line, parts, config = _study(Study(path))
     elif (path / "metrics.jsonl").exists():
         line, parts, config = _run(Run(path))
     else:
-        line, parts, config = text(path.name), [], {}
-    labels = LABELS["environment"]
+        line, parts, config = html.text(path.name), [], {}
+    labels = html.TEXTS["environment"]
     parts += [
         "## Where it ran",
         _pairs({labels[k]: environment[k] for k in labels if k in environment}),
     ]
-    configured = fenced(yaml.safe_dump(config, sort_keys=False).strip(), "yaml")
-    return Markdown(f"{line}: {where}."), [*parts, "## Configuration", configured]
+    configured = html.fenced(yaml.safe_dump(config, sort_keys=False).strip(), "yaml")
+    return html.Markdown(f"{line}: {where}."), [*parts, "## Configuration", configured]
 
 
 def _run(run: Run) -> tuple[str, list[str], Any]:
@@ -88,15 +79,15 @@ def _run(run: Run) -> tuple[str, list[str], Any]:
     from barlow_edu.teaching.figures.film import Film
 
     last, name, c = run.metrics[-1], run.path.name, run.config
-    encoder, stem, views = (code(c[key]) for key in ("encoder", "stem", "views"))
-    line = f"{encoder} with the {stem} stem, views {views}, {text(c['epochs'])} epochs"
+    encoder, stem, views = (html.code(c[key]) for key in ("encoder", "stem", "views"))
+    line = f"{encoder} with the {stem} stem, views {views}, {html.text(c['epochs'])} epochs"
     parts = [f"Last logged step: {last['step']:,}; loss {last['loss']:.4g}."]
     alt = f"Training curves of {name}: the loss with its two parts, and the mean of C's diagonal, by step."
     curves = plots.curves(run)
-    parts += ["## Training", raw(image(to_png(curves, alt), alt, pixels(curves)[0]))]
+    parts += ["## Training", html.raw(html.image(to_png(curves, alt), alt, pixels(curves)[0]))]
     if run.snapshots:
         film = Film(run.snapshots, title=f"C in {name}")
-        parts += ["## The film of C", raw(image(film.png, film.alt, 700) + film.player())]
+        parts += ["## The film of C", html.raw(html.image(film.png, film.alt, 700) + film.player())]
     if run.evaluation:
         parts += ["## Evaluation", evaluation(run.evaluation)]
     return line, parts, c
@@ -105,36 +96,39 @@ def _run(run: Run) -> tuple[str, list[str], Any]:
 def _study(study: Study) -> tuple[str, list[str], Any]:
     """Several trainings: their question, and an explorer or a table of their rows."""
     rows, compared = study.rows, _compared(study.baselines)
-    line = f"{len(rows)} trainings, each with another {code(study.key)}"
+    line = f"{len(rows)} trainings, each with another {html.code(study.key)}"
     if not study.bytes:
         names = ", ".join(map(method_name, study.groups))
         question = str(study.settings.get("question") or f"{names} on one budget")
-        line = text(question + ("" if question.endswith(("?", ")")) else "."))
+        line = html.text(question + ("" if question.endswith(("?", ")")) else "."))
         line = f"{line} {len(rows)} trainings"
         parts = ["## Results", means_table(rows, study.key), *compared]
     elif study.key == "lambd":
         from barlow_edu.teaching.explorer import LambdaExplorer
 
         explorer = LambdaExplorer(study)
-        player = image(explorer.png, explorer.spec["alt"], 700) + explorer.player()
-        parts = ["## Slide through it", raw(player), *compared]
+        player = html.image(explorer.png, explorer.spec["alt"], 700) + explorer.player()
+        parts = ["## Slide through it", html.raw(player), *compared]
     else:
         keys = [k for k, value in rows[0].items() if not isinstance(value, list)]
-        head = [LABELS["scores"].get(k, k) for k in keys]
-        parts = ["## Results", table(head, [[_number(k, row[k]) for k in keys] for row in rows])]
+        head = [html.TEXTS["scores"].get(k, k) for k in keys]
+        parts = [
+            "## Results",
+            html.table(head, [[_number(k, row[k]) for k in keys] for row in rows]),
+        ]
     return line, parts, study.settings
 
 
 def _compared(baselines: Mapping[str, Any]) -> list[str]:
     """kNN accuracies without training, each a number or among several of its kind."""
     numbers = {n: v["knn"] if isinstance(v, dict) else v for n, v in baselines.items()}
-    pairs = {LABELS["baselines"].get(n, n): _number("knn", v) for n, v in numbers.items()}
+    pairs = {html.TEXTS["baselines"].get(n, n): _number("knn", v) for n, v in numbers.items()}
     return ["## Compared with", _pairs(pairs)] if pairs else []
 
 
 def means_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
     """Means over the seeds, one line for each value of ``kind``, with the lowest and the highest."""
-    labels = {k: label for k, label in LABELS["columns"].items() if k in rows[0]}
+    labels = {k: label for k, label in html.TEXTS["columns"].items() if k in rows[0]}
     seeds, lines = len({row["seed"] for row in rows}), []
     for name in dict.fromkeys(row[kind] for row in rows):
         lines.append([method_name(name)])
@@ -143,16 +137,18 @@ def means_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
             spread = (sum(values) / len(values), min(values), max(values))
             lines[-1].append("{} ({} to {})".format(*(_number(key, v) for v in spread)))
     told = f"Means over {seeds} seeds, the lowest and the highest in brackets."
-    return f"{told}\n\n{table([kind, *labels.values()], lines)}"
+    return f"{told}\n\n{html.table([kind, *labels.values()], lines)}"
 
 
 def evaluation(scores: Mapping[str, Any]) -> str:
     """Table of an evaluation, what it was measured on below it."""
     rows = scores["rows"]
-    labels = {k: v for k, v in LABELS["scores"].items() if any(k in row for row in rows.values())}
+    labels = {
+        k: v for k, v in html.TEXTS["scores"].items() if any(k in row for row in rows.values())
+    }
     cells = [[name, *(_number(k, row.get(k)) for k in labels)] for name, row in rows.items()]
     images = f"{scores['train_images']:,} training and {scores['test_images']:,} test images"
-    return f"{table(['features', *labels.values()], cells)}\n\n{images} of {text(scores['data'])}."
+    return f"{html.table(['features', *labels.values()], cells)}\n\n{images} of {html.text(scores['data'])}."
 
 
 def _number(key: str, value: Any) -> str:
@@ -166,7 +162,7 @@ def _number(key: str, value: Any) -> str:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    return table(("what", "value"), list(values.items()))
+    return html.table(("what", "value"), list(values.items()))
 
 
 def _time(minutes: float) -> str:

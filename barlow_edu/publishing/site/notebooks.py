@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from barlow_edu.publishing.html import image
-from barlow_edu.publishing.notebook import paths, read, relink, tags, write
+from barlow_edu.publishing.notebook import paths, read, relink_all, tags, write
 from barlow_edu.publishing.site import gallery
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -34,27 +35,22 @@ def write_notebooks(source: Path, folder: Path) -> list[str]:
 def page(notebook, known: set[str]):
     """The notebook as its page shows it; ``known``: file names that links may lead to."""
     notebook.cells = [c for c in notebook.cells if "instructor" not in tags(c)]
+    relink_all(notebook, partial(on_site, known))
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = links(cell.source, known)
-            continue
         if "solution" in tags(cell):
             cell.metadata["tags"] = [*cell.metadata["tags"], "hide-cell"]
             cell.metadata["mystnb"] = {"code_prompt_show": "Show a solution"}
-        cell.outputs = joined([one for output in cell.outputs for one in outputs(output, known)])
+        if cell.cell_type == "code":
+            cell.outputs = joined([one for output in cell.outputs for one in outputs(output)])
     return notebook
 
 
-def links(text: str, known: Collection[str]) -> str:
-    """Markdown whose links lead to pages of the site, or elsewhere; of all others the words stay."""
-
-    def keep(target: str) -> str | None:
-        if record := re.fullmatch(r"\.\./data/runs/(.+?)/?", target):
-            target = f"../runs/{gallery.page_name(record[1])}.md"
-        there = target.partition("#")[0] in known
-        return target if there or re.match(r"https?:|#|mailto:", target) else None
-
-    return relink(text, keep)
+def on_site(known: Collection[str], target: str) -> str | None:
+    """Where a link of a notebook leads on the site: to one of the pages ``known``, elsewhere, or nowhere (None)."""
+    if record := re.fullmatch(r"\.\./data/runs/(.+?)/?", target):
+        target = f"../runs/{gallery.page_name(record[1])}.md"
+    there = target.partition("#")[0] in known
+    return target if there or re.match(r"https?:|#|mailto:", target) else None
 
 
 def records() -> set[str]:
@@ -62,7 +58,7 @@ def records() -> set[str]:
     return {f"../runs/{gallery.page_name(name)}.md" for name in gallery.records()}
 
 
-def outputs(output, known: Collection[str] = ()) -> list:
+def outputs(output) -> list:
     """What a page shows for one stored output: nothing, the output, or HTML in its place."""
     data = output.get("data", {})
     plain = data.get("text/plain", "")
@@ -75,8 +71,8 @@ def outputs(output, known: Collection[str] = ()) -> list:
         picture = image(data["image/png"], look.get("alt", ""), look.get("width"))
         output["data"], output["metadata"] = {"text/html": picture, "text/plain": plain}, {}
     elif "text/markdown" in data:  # which Sphinx does not search for the names of pages
-        text = links(data["text/markdown"], known)
-        data["text/markdown"] = re.sub(r"(\.\./runs/[\w-]+|\w+)\.(md|ipynb)\)", r"\1.html)", text)
+        pages = r"(\.\./runs/[\w-]+|\w+)\.(md|ipynb)\)"
+        data["text/markdown"] = re.sub(pages, r"\1.html)", data["text/markdown"])
     return [output]
 
 

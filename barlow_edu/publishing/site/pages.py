@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from barlow_edu import __version__
 from barlow_edu.config import settings_table
-from barlow_edu.publishing.html import Markdown, image, raw, table, text, toctree
-from barlow_edu.publishing.notebook import paths, read, title
+from barlow_edu.publishing.html import TEXTS, Markdown, image, raw, table, text, toctree
+from barlow_edu.publishing.notebook import paths, read, relink, title
 from barlow_edu.publishing.site import gallery, reference
-from barlow_edu.publishing.site import notebooks as pages_of_notebooks
+from barlow_edu.publishing.site.notebooks import on_site, records
 from barlow_edu.publishing.versions import teaching_notes
 from barlow_edu.runs import load_run
 from barlow_edu.storage.files import write_text
 from barlow_edu.storage.places import data_dir
 
 HERE = Path(__file__).parent
-TITLE = "Learn Barlow Twins by building it"
-FIGURE = "c_becomes_identity.png"
-ALT = (
-    "The cross-correlation matrix at four moments of a recorded run: blotches all over, then a diagonal that grows "
-    "while the rest fades to white"
-)
 GUIDES = {"INSTRUCTOR_GUIDE.md": "instructor_guide", "FORMULA_SHEET.md": "formula_sheet"}
 
 
@@ -38,23 +33,20 @@ def write_home(folder: Path, source: Path, guides: Sequence[str]) -> None:
         "To teach": [f"notebooks/{guide}" for guide in guides],
     }
     ran = load_run("garments_quick").environment
-    home = (
-        (HERE / "home.md")
-        .read_text(encoding="utf-8")
-        .format(
-            title=TITLE,
-            picture=raw(image((data_dir() / "figures" / FIGURE).read_bytes(), ALT, 700)),
-            minutes=ran["minutes"],
-            cores=text(ran["cores"]),
-            first=f"[{title(next(iter(books.values())))}](notebooks/{next(iter(books))}.ipynb)",
-            guides=", ".join(
-                f"[{_heading(folder / 'notebooks' / g)}](notebooks/{g}.md)" for g in guides
-            ),
-            version=__version__,
-            notebooks=table(("notebook", "its claim"), [_row(*book) for book in books.items()]),
-            contents="\n\n".join(toctree(pages, name) for name, pages in chapters.items() if pages),
-        )
-    )
+    picture = (data_dir() / "figures" / "c_becomes_identity.png").read_bytes()
+    links = [f"[{_heading(folder / 'notebooks' / g)}](notebooks/{g}.md)" for g in guides]
+    first, opening = next(iter(books.items()))
+    fill = {
+        "picture": raw(image(picture, TEXTS["picture"], 700)),
+        "minutes": ran["minutes"],
+        "cores": text(ran["cores"]),
+        "first": f"[{title(opening)}](notebooks/{first}.ipynb)",
+        "guides": ", ".join(links),
+        "version": __version__,
+        "notebooks": table(("notebook", "its claim"), [_row(*book) for book in books.items()]),
+        "contents": "\n\n".join(toctree(pages, name) for name, pages in chapters.items() if pages),
+    }
+    home = (HERE / "home.md").read_text(encoding="utf-8").format(**fill)
     write_text(folder / "index.md", home)
 
 
@@ -78,34 +70,25 @@ def write_guides(source: Path, folder: Path) -> list[str]:
         if (source / file).exists()
     }
     texts["teaching_notes"] = teaching_notes(map(read, books))
-    known = {path.name for path in books} | pages_of_notebooks.records()
+    known = {path.name for path in books} | records()
     known |= {f"{name}.md" for name in texts}
     for name, content in texts.items():
         for file, page in GUIDES.items():
             content = content.replace(f"({file})", f"({page}.md)")
-        write_text(folder / f"{name}.md", pages_of_notebooks.links(content, known))
+        write_text(folder / f"{name}.md", relink(content, partial(on_site, known)))
     return list(texts)
 
 
 def write_settings(folder: Path) -> None:
     """Write the page of all settings, from the table by which a configuration is checked."""
-    intro = (
-        "What a configuration may say: in a YAML file, as `--set NAME=VALUE` of the command line, or as "
-        "`be.pretrain({...})`. What it leaves out has the default."
-    )
-    write_text(folder / "settings.md", f"# Settings\n\n{intro}\n\n{settings_table()}\n")
+    write_text(folder / "settings.md", f"# Settings\n\n{TEXTS['settings']}\n\n{settings_table()}\n")
 
 
 def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
     """Write the claims ledger: every claim of ``claims.json`` with what the recorded trainings say."""
     from barlow_edu.studies import ledger
 
-    parts = [
-        "# Claims ledger",
-        "What is said about Barlow Twins, put as predictions about recorded trainings, and the verdict that follows "
-        "from them by a fixed rule: nothing is decided by hand. Differences are means over seeds with their 95 % "
-        "interval. A claim without a record says so.",
-    ]
+    parts = ["# Claims ledger", TEXTS["claims"]]
     for i, entry in enumerate(ledger.ledger(), 1):
         claim = entry.claim
         parts += [f"## {i}. {claim.text}", f"**Verdict here: {entry.verdict}.**"]

@@ -164,13 +164,8 @@ def _record(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from barlow_edu.evaluation import (
-        FEW_LABELS,
-        FINE_TUNING,
-        evaluate,
-        evaluation_table,
-        load_sets,
-    )
+    from barlow_edu.evaluation import FEW_LABELS, FINE_TUNING, evaluate, load_sets
+    from barlow_edu.evaluation.results import evaluation_table
     from barlow_edu.runs import load_run
 
     run = load_run(options.run_folder)

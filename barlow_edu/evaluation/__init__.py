@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -15,10 +15,10 @@ from barlow_edu.config import build_model, images_for
 from barlow_edu.data import ImageSet, load_images
 from barlow_edu.evaluation import probes, spectra
 from barlow_edu.evaluation.features import extract_features, hidden, pixel_features
-from barlow_edu.evaluation.supervised import BUDGETS, fine_tune, supervised_encoder
+from barlow_edu.evaluation.results import add_to_run
+from barlow_edu.evaluation.supervised import BUDGETS, supervised_encoder, tune_both
 from barlow_edu.numerics.devices import choose_device
 from barlow_edu.runs import Run, load_run
-from barlow_edu.storage.files import write_json
 
 FEW_LABELS = (1, 5, 10, 100)
 FINE_TUNING = (10, 100, "all")
@@ -51,21 +51,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """What a run's encoder knows, beside pixels and the same encoder untrained, by one protocol.
 
-    Features are taken before the projector, without augmentation. train, test: image sets; default, those
-    of the run's configuration; other ones test the transfer. linear: the linear probe, its regularisation
-    chosen on a part of the training images. few: labels a class, for linear probes with few labels.
-    fine_tuning: labels a class, or "all": the whole encoder trained on, beside one from scratch.
-    supervised: also the same encoder trained with all labels, for as many epochs (True: as the run had).
-    seeds: how often what is drawn at random is drawn; numbers are then means, with standard deviations
-    (``SEED_CHANGES`` says what a seed changes where). progress: show a bar (None: on a terminal; elsewhere
-    the log says what is being done). device: default, that of the run's configuration.
+    Features are taken before the projector, without augmentation. train, test: image sets; default, those of the
+    run's configuration; other ones test the transfer. linear: the linear probe, its regularisation chosen on a part
+    of the training images. few: labels a class, for linear probes with few labels. fine_tuning: labels a class, or
+    "all": the whole encoder trained on, beside one from scratch. supervised: also the same encoder trained with all
+    labels, for as many epochs (True: as the run had). seeds: how often what is drawn at random is drawn; numbers are
+    then means, with standard deviations (``SEED_CHANGES`` says what a seed changes where). progress: show a bar
+    (None: on a terminal; elsewhere the log says what is being done). device: default, that of the configuration.
 
-    Returns {"data", "k", "temperature", "train_images", "test_images", "protocol", "rows", ...}; rows maps
-    "pixels", "random encoder", "trained encoder" (and "supervised encoder") to {"knn", "linear",
-    "regularization", "effective_rank", "rankme", "alpha", "few", "sd"}, as far as asked for. save=True adds
-    each row to the run's evaluation.json once it is there: results on other images than the run's stand
-    there under "transfer". Raises ValueError if the run was trained on other images than its configuration
-    loads, for splits whose classes differ or are fewer than two, and for seeds or labels that cannot be.
+    Returns {"data", "k", "temperature", "train_images", "test_images", "protocol", "rows", ...}; rows maps "pixels",
+    "random encoder", "trained encoder" (and "supervised encoder") to {"knn", "linear", "regularization",
+    "effective_rank", "rankme", "alpha", "few", "sd"}, as far as asked for. save=True adds each row to the run's
+    evaluation.json once it is there: results on other images than the run's stand there under "transfer". Raises
+    ValueError if the run was trained on other images than its configuration loads, for splits whose classes differ
+    or are fewer than two, and for seeds or labels that cannot be.
 
     >>> import torch
     >>> noise = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8)
@@ -104,16 +103,11 @@ def evaluate(
                 varies = encoders[name] in (untrained, with_labels)
                 results["rows"][name] = protocol.row(encoders[name], varies, *sets, say)
             else:
-                count = None if name == "all" else int(name)
-                scores = results.setdefault(
-                    "fine_tuning", {"budget": {k: asdict(b) for k, b in BUDGETS.items()}}
-                ).setdefault(name, {})
-                for start, budget in BUDGETS.items():
-                    encoder = run.load_model(weights=start == "pretrained").encoder.to(device)
-                    settings = (run.views(), count, protocol.seeds, budget, progress)
-                    scores[start] = fine_tune(encoder, train, test, *settings).rounded()
+                settings = (None if name == "all" else int(name), protocol.seeds, device, progress)
+                tuned = results.setdefault("fine_tuning", {"budget": BUDGETS})
+                tuned[name] = tune_both(run, train, test, *settings)
             if save:  # now: what comes later may fail
-                write_json(run.path / "evaluation.json", _merged(run, results))
+                add_to_run(run, results)
     return results
 
 
@@ -162,7 +156,9 @@ class Protocol:
             if varies or not answers:
                 say("features, neighbours and spectrum")
                 encoder = encoder_of(seed)
-                x, x_test = (_features(encoder, s.images, normalize) for s in (train, test))
+                ours = partial(extract_features, encoder, normalize=normalize)
+                features_of = pixel_features if encoder is None else ours
+                x, x_test = features_of(train.images), features_of(test.images)
                 sets = (x, train.labels, x_test, test.labels)
                 knn = probes.knn_accuracy(*sets, self.k, self.temperature)
                 fixed = {"knn": knn, **_spectrum(x_test[:SPECTRUM_IMAGES])}
@@ -178,22 +174,12 @@ class Protocol:
         return _means(answers)
 
 
-def _features(encoder: nn.Module | None, images: Tensor, normalize: Callable) -> Tensor:
-    return (
-        pixel_features(images) if encoder is None else extract_features(encoder, images, normalize)
-    )
-
-
 def _spectrum(x: Tensor) -> dict[str, float | None]:
+    ranks = {"effective_rank": spectra.effective_rank(x), "rankme": spectra.rankme(x)}
     try:
-        alpha = spectra.spectrum_decay(x).alpha
+        return ranks | {"alpha": spectra.spectrum_decay(x).alpha}
     except ValueError:  # too few images, or a collapse: no power law
-        alpha = None
-    return {
-        "effective_rank": spectra.effective_rank(x),
-        "rankme": spectra.rankme(x),
-        "alpha": alpha,
-    }
+        return ranks | {"alpha": None}
 
 
 def _means(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -257,66 +243,3 @@ def _check(train: ImageSet, test: ImageSet, seeds: int, supervised: bool | int, 
         raise ValueError(f"supervised must be True or at least 1 epoch, got {supervised}.")
     for n in labels:
         probes.labelled_subset(train.labels, n)
-
-
-def _merged(run: Run, new: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's evaluation.json with ``new`` added; an evaluation of other images or sizes is replaced."""
-    old = Run(run.path).evaluation
-    if new["data"] != new["trained_on"]:
-        return old | {"transfer": old.get("transfer", {}) | {new["data"]: dict(new)}}
-    same = ("data", "k", "temperature", "train_images", "test_images")
-    if any(old.get(key) != new[key] for key in same):
-        return {**new, **{key: old[key] for key in ("transfer",) if key in old}}
-    rows = dict(old["rows"])
-    for name, row in new["rows"].items():
-        rows[name] = {k: v for k, v in rows.get(name, {}).items() if k != "sd"} | row
-    tuned = old.get("fine_tuning", {}) | new.get("fine_tuning", {})
-    return {**old, **new, "rows": rows} | ({"fine_tuning": tuned} if tuned else {})
-
-
-def evaluation_table(results: Mapping[str, Any]) -> str:
-    """What ``evaluate`` returned, as aligned columns; further parts below, as far as they are there."""
-    rows, data, seeds = results["rows"], results["data"], results["protocol"]["seeds"]
-    trained_on = results.get("trained_on", data)
-    lines = [
-        f"{data}: {results['train_images']:,} training and {results['test_images']:,} test images, "
-        f"kNN with k = {results['k']}, temperature {results['temperature']}"
-    ]
-    lines += [f"The run was trained on other images: {trained_on}"] if trained_on != data else []
-    wide = 15 if any("sd" in row for row in rows.values()) else 11
-    lines.append(_line("", ("kNN", "linear", "eff. rank", "RankMe", "alpha"), wide))
-    for name, row in rows.items():
-        cells = [_percent(row.get(key), row.get("sd", {}).get(key)) for key in ("knn", "linear")]
-        numbers = ((row.get("effective_rank"), 1), (row.get("rankme"), 1), (row.get("alpha"), 2))
-        cells += ["-" if x is None else f"{x:.{digits}f}" for x, digits in numbers]
-        lines.append(_line(name, cells, wide))
-    lines += _scores("Linear probe", {n: row["few"] for n, row in rows.items() if "few" in row})
-    tuned = {n: s for n, s in results.get("fine_tuning", {}).items() if n != "budget"}
-    starts = ("pretrained", "random init") if tuned else ()
-    table = {start: {n: scores[start] for n, scores in tuned.items()} for start in starts}
-    lines += _scores("All weights trained with labels", table)
-    if len(seeds) > 1:
-        over = f"Mean ± standard deviation over {len(seeds)} seeds, where a seed changes something."
-        lines += ["", over]
-    return "\n".join(lines)
-
-
-def _scores(title: str, table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    counts = list(next(iter(table.values()), ()))
-    lines = ["", f"{title}, labels a class:", _line("", counts)] if counts else []
-    for name, scores in table.items():
-        cells = [
-            (scores[n]["mean"], scores[n]["sd"]) if n in scores else (None, None) for n in counts
-        ]
-        lines.append(_line(name, [_percent(*cell) for cell in cells]))
-    return lines
-
-
-def _line(name: str, cells: Sequence[str], wide: int = 15) -> str:
-    return f"{name:18}" + "".join(f"{cell:>{wide}}" for cell in cells)
-
-
-def _percent(mean: float | None, sd: float | None) -> str:
-    if mean is None:
-        return "-"
-    return f"{100 * mean:.1f}{f' ± {100 * sd:.1f}' if sd else ''} %"

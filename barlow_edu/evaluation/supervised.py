@@ -43,7 +43,7 @@ class Budget:
 
 
 FROM_SCRATCH = Budget(lr=5e-3)  # an untrained encoder wants larger steps
-BUDGETS = {"pretrained": Budget(), "random init": FROM_SCRATCH}
+BUDGETS = {"pretrained": asdict(Budget()), "random init": asdict(FROM_SCRATCH)}
 
 
 def train_classifier(
@@ -134,6 +134,24 @@ def fine_tune(
         return classifier_accuracy(classifier, test, views.normalize)
 
     return Score.of([accuracy(seed) for seed in seeds])
+
+
+def tune_both(
+    run: Run,
+    train: ImageSet,
+    test: ImageSet,
+    per_class: int | None,
+    seeds: Sequence[int],
+    device: torch.device,
+    progress: bool | None = False,
+) -> dict[str, dict[str, float]]:
+    """:func:`fine_tune` of the run's encoder, and of the same one untrained, each with its budget."""
+    scores = {}
+    for start, budget in BUDGETS.items():
+        encoder = run.load_model(weights=start == "pretrained").encoder.to(device)
+        settings = (run.views(), per_class, seeds, Budget(**budget), progress)
+        scores[start] = fine_tune(encoder, train, test, *settings).rounded()
+    return scores
 
 
 def supervised_encoder(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import io
-import json
+import logging
 import math
 import pickle
 import zlib
@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from barlow_edu.numerics.devices import Computer
-from barlow_edu.storage.files import replacing, sync
+from barlow_edu.storage.files import replacing, sync, write_json
 from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import balanced
 from barlow_edu.views import TwinViews
 
 CHECKPOINT = "linear.pt"
 FORMAT = 1
+log = logging.getLogger("barlow_edu")
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,11 @@ class LinearProtocol:
         if not 0 < self.percent <= 100:
             raise ValueError(f"percent must be above 0 and at most 100, got {self.percent}.")
         if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(
-                "epochs and batch_size must be at least 1, got "
-                f"epochs={self.epochs}, batch_size={self.batch_size}."
-            )
+            sizes = f"epochs={self.epochs}, batch_size={self.batch_size}"
+            raise ValueError(f"epochs and batch_size must be at least 1, got {sizes}.")
         if not self.lr > 0 or self.encoder_lr < 0:
-            raise ValueError(
-                "lr must be above 0 and encoder_lr at least 0, got "
-                f"lr={self.lr}, encoder_lr={self.encoder_lr}."
-            )
+            rates = f"lr={self.lr}, encoder_lr={self.encoder_lr}"
+            raise ValueError(f"lr must be above 0 and encoder_lr at least 0, got {rates}.")
 
 
 # Linear: the published code's defaults (its README has had lr 0.1 for an earlier release). Semi-supervised: its
@@ -106,7 +103,7 @@ class LinearEvaluation:
         _check_streams(train, test)
         self.train, self.test, self.out = train, test, None if out is None else Path(out)
         self.protocol = protocol or LinearProtocol()
-        device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+        device = next((p.device for p in encoder.parameters()), "cpu")
         settings = {"device": str(device), "precision": "auto", "channels_last": "auto"}
         self.computer = Computer.choose(settings)
         self.tuned = self.protocol.encoder_lr > 0
@@ -114,10 +111,8 @@ class LinearEvaluation:
         self.weights = None if self.out is None else _checksum(encoder)
         # One view: a random crop, bilinear as torchvision's default, and a flip.
         plain = {"jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarise": (0.0, 0.0)}
-        scale = (self.protocol.crop, 1.0)
-        self.views = TwinViews(
-            "imagenet", train.size, scale=scale, interpolation="bilinear", **plain
-        )
+        plain |= {"scale": (self.protocol.crop, 1.0), "interpolation": "bilinear"}
+        self.views = TwinViews("imagenet", train.size, **plain)
         self.rows = labelled_rows(train.labels, self.protocol.percent, self.protocol.seed)
         self.generator = torch.Generator().manual_seed(self.protocol.seed)
         self.head = self._head()
@@ -128,27 +123,32 @@ class LinearEvaluation:
         """Train, test after every epoch, and return the last epoch's result.
 
         {"top1", "top5", "history", "protocol", "train_images", "test_images", "unreadable"}, accuracies in [0, 1].
-        The last epoch counts, not the best: the test images choose nothing. Raises ValueError if the folder
-        holds another evaluation.
+        The last epoch counts, not the best: the test images choose nothing. progress: show bars (None: on a
+        terminal; the log has a line an epoch). Raises ValueError if the folder holds another evaluation.
         """
         self._load()
-        hidden = None if progress is None else not progress
-        while self.epoch < self.protocol.epochs:
-            told = f"epoch {self.epoch + 1} of {self.protocol.epochs}"
+        hidden, epochs = None if progress is None else not progress, self.protocol.epochs
+        while self.epoch < epochs:
             self._set_rate()
-            for batch in tqdm(self._batches(), told, self._steps(), disable=hidden):
+            steps = math.ceil(len(self.rows) / self.protocol.batch_size)
+            name = f"epoch {self.epoch + 1} of {epochs}"
+            for batch in tqdm(self._batches(), name, steps, disable=hidden):
                 self._step(*batch)
-            self.history.append(self.accuracy())
+            self.history.append(self.accuracy(progress))
             self.epoch += 1
             self._save()
+            if progress is None:
+                log.info("%s: top-1 %.1f %%", name, 100 * self.history[-1]["top1"])
         return self._result()
 
-    def accuracy(self) -> dict[str, float]:
+    def accuracy(self, progress: bool | None = False) -> dict[str, float]:
         """Top-1 and top-5 accuracy on the centre crops of all readable test images."""
         self.encoder.eval()
         hits, count = torch.zeros(2), 0
         batches = torch.arange(len(self.test)).split(self.protocol.batch_size)
-        for asked, batch in zip(batches, self.test.batches(batches), strict=True):
+        hidden = None if progress is None else not progress
+        shown = tqdm(batches, "test", leave=False, disable=hidden)
+        for asked, batch in zip(shown, self.test.batches(batches), strict=True):
             readable = batch.rows == asked
             x = self.views.normalize(batch.images[readable].to(self.computer.device))
             labels = self.test.labels[asked[readable]]
@@ -186,9 +186,6 @@ class LinearEvaluation:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
-    def _steps(self) -> int:
-        return math.ceil(len(self.rows) / self.protocol.batch_size)
-
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch: normalised crops and labels, every image once."""
         order = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
@@ -212,42 +209,35 @@ class LinearEvaluation:
         self.optimizer.step()
 
     def _result(self) -> dict[str, Any]:
-        unreadable = len(self.train.unreadable) + len(self.test.unreadable)
         result = dict(self.history[-1]) | {"history": self.history}
         result |= {"protocol": asdict(self.protocol), "train_images": len(self.rows)}
+        unreadable = len(self.train.unreadable) + len(self.test.unreadable)
         result |= {"test_images": len(self.test), "unreadable": unreadable}
         if self.out is not None:
-            with replacing(self.out / "linear.json") as temporary:
-                temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            write_json(self.out / "linear.json", result)
         return result
 
-    def _what(self) -> dict[str, Any]:
+    def _subject(self) -> dict[str, Any]:
         """What is evaluated, and how: a folder holds one evaluation."""
-        return {
-            "protocol": asdict(self.protocol),
-            "data": self.train.fingerprint(),
-            "test": self.test.fingerprint(),
-            "weights": self.weights,
-        }
+        data, test = self.train.fingerprint(), self.test.fingerprint()
+        protocol = asdict(self.protocol)
+        return {"protocol": protocol, "data": data, "test": test, "weights": self.weights}
 
-    def _state(self) -> dict[str, Any]:
-        encoder = self.encoder.state_dict() if self.tuned else None
-        return self._what() | {
+    def _save(self) -> None:
+        if self.out is None:
+            return
+        state = {
             "format": FORMAT,
             "epoch": self.epoch,
             "history": self.history,
             "unreadable": [self.train.unreadable, self.test.unreadable],
             "head": self.head.state_dict(),
-            "encoder": encoder,
+            "encoder": self.encoder.state_dict() if self.tuned else None,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
-
-    def _save(self) -> None:
-        if self.out is None:
-            return
         buffer = io.BytesIO()
-        torch.save(self._state(), buffer)
+        torch.save(self._subject() | state, buffer)
         with replacing(self.out / CHECKPOINT) as temporary:
             temporary.write_bytes(buffer.getbuffer())
             sync(temporary)
@@ -258,32 +248,31 @@ class LinearEvaluation:
             return
         content = io.BytesIO(path.read_bytes())
         try:
-            found = torch.load(content, map_location=self.computer.device, weights_only=True)
+            state = torch.load(content, map_location=self.computer.device, weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
             raise ValueError(f"{path} is damaged. Remove it to begin again.") from error
-        for key, value in self._what().items():
-            if found.get(key) != value:
+        for key, value in self._subject().items():
+            if state.get(key) != value:
                 raise ValueError(
-                    f"{path} is of another evaluation: {key} is {found.get(key)}, not {value}. Choose another "
+                    f"{path} is of another evaluation: {key} is {state.get(key)}, not {value}. Choose another "
                     "folder, or remove it."
                 )
-        self.epoch, self.history = found["epoch"], found["history"]
-        for stream, names in zip((self.train, self.test), found["unreadable"], strict=True):
+        self.epoch, self.history = state["epoch"], state["history"]
+        for stream, names in zip((self.train, self.test), state["unreadable"], strict=True):
             stream.unreadable.update(names)
-        self.head.load_state_dict(found["head"])
-        if found["encoder"] is not None:
-            self.encoder.load_state_dict(found["encoder"])
-        self.optimizer.load_state_dict(found["optimizer"])
-        self.generator.set_state(found["generator"].cpu())
+        self.head.load_state_dict(state["head"])
+        if self.tuned:
+            self.encoder.load_state_dict(state["encoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
 
 
 def _checksum(encoder: nn.Module) -> str:
     """Of the encoder's weights and averages as they were handed over."""
     check = 0
     for value in encoder.state_dict().values():
-        check = zlib.crc32(
-            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy(), check
-        )
+        raw = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        check = zlib.crc32(raw.numpy(), check)
     return f"checksum {check:08x}"
 
 

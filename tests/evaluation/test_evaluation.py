@@ -10,8 +10,9 @@ from tiny import CONFIG, tiny_encoder, tiny_images
 
 import barlow_edu as be
 from barlow_edu.data import ImageSet
-from barlow_edu.evaluation import evaluation_table, load_sets
+from barlow_edu.evaluation import load_sets
 from barlow_edu.evaluation.probes import choose_regularization
+from barlow_edu.evaluation.results import evaluation_table
 from barlow_edu.evaluation.supervised import Budget, supervised_encoder
 from barlow_edu.training import pretrain
 
@@ -101,7 +102,7 @@ def test_splits_with_other_classes_are_refused(run, sets):
 def whole(run, sets):
     short = Budget(steps=30, epochs=1, batch_size=32, lr=0.01)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(be.evaluation, "BUDGETS", dict.fromkeys(be.evaluation.BUDGETS, short))
+        patch.setattr(be.finetuning, "BUDGETS", dict.fromkeys(be.finetuning.BUDGETS, vars(short)))
         options = {"few": (1, 3), "fine_tuning": (2, "all"), "supervised": 1}
         return be.evaluate(run, *sets, k=5, seeds=2, **options)
 
@@ -202,10 +203,9 @@ def test_what_cannot_be_asked_is_told_before_the_work(run, sets, options, messag
         be.evaluate(run, *sets, **options)
 
 
-@pytest.mark.parametrize("classes", [["0"], []])
-def test_images_of_one_class_need_labels(run, classes):
+def test_images_of_one_class_need_labels(run):
     images = tiny_images(40)
-    one = ImageSet(images.images, torch.zeros(40, dtype=torch.long), classes, "heap")
+    one = ImageSet(images.images, torch.zeros(40, dtype=torch.long), ["all"], "heap")
     with pytest.raises(ValueError, match="labelled images of at least two classes, and heap has 1"):
         be.evaluate(run, one, one)
 

@@ -60,6 +60,25 @@ def test_an_evaluation_stands_beside_pixels_and_a_random_encoder(run, sets):
     assert not (run.path / "evaluation.json").exists()
 
 
+def test_the_spectrum_is_that_of_the_first_test_images(run, sets, monkeypatch):
+    monkeypatch.setattr(be.evaluation, "SPECTRUM_IMAGES", 30)
+    row = be.evaluate(run, *sets, linear=False)["rows"]["pixels"]
+    expected = be.effective_rank(be.pixel_features(sets[1].images[:30]))
+    assert row["effective_rank"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_every_seed_splits_the_training_images_in_its_own_way(run, sets, monkeypatch):
+    seeds = []
+
+    def choose(features, labels, seed):
+        seeds.append(seed)
+        return 0.1
+
+    monkeypatch.setattr(be.probes, "choose_regularization", choose)
+    be.evaluate(run, *sets, seeds=2)
+    assert seeds == [0, 1] * 3
+
+
 def test_an_evaluation_is_kept_where_that_is_wanted(run, sets):
     found = be.evaluate(run, *sets, linear=False, save=True)
     assert json.loads((run.path / "evaluation.json").read_text()) == found

@@ -113,6 +113,10 @@ def test_the_supervised_encoder_starts_where_the_run_did(tmp_path, in_float32):
     start = run.load_model(weights=False).encoder
     budget = Budget(0, 3, CONFIG["batch_size"], CONFIG["lr"])
     expected = be.train_classifier(start, tiny_images(), run.views(), budget)
+    another = be.config.build_model(run.config | {"seed": run.config["seed"] + 1}).encoder
+    another = be.train_classifier(another, tiny_images(), run.views(), budget, seed=1)
+    second, _ = supervised_encoder(run, tiny_images(), test, epochs=3, seed=1)
+    assert all(map(torch.equal, second.parameters(), another[0].parameters()))
     assert all(map(torch.equal, trained.parameters(), expected[0].parameters()))
     accuracy = classifier_accuracy(expected, test, run.views().normalize)
     assert record["accuracy"] == pytest.approx(accuracy, abs=1e-4)

@@ -226,8 +226,8 @@ def test_streams_of_the_wrong_kind_are_named(tree):
         ValueError, match="train must be a stream of mode 'decode_once', got 'centre'"
     ):
         LinearEvaluation(TinyEncoder(), test, test)
-    train.classes = ["a"]
-    with pytest.raises(ValueError, match="The classes differ: 1 for training, 3 for the test"):
+    train.classes = ["a", "b"]
+    with pytest.raises(ValueError, match="The classes differ: 2 for training, 3 for the test"):
         LinearEvaluation(TinyEncoder(), train, test)
     test.classes = ["a"]
     with pytest.raises(ValueError, match="An evaluation needs classes: folders train/CLASS"):

@@ -197,9 +197,7 @@ def _means(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def load_sets(
-    run: Run, data: str | None = None, root: str | None = None
-) -> tuple[ImageSet, ImageSet]:
+def load_sets(run: Run, data: str = "", root: str = "") -> tuple[ImageSet, ImageSet]:
     """Training and test images to evaluate a run on: its own, or those of another name or folder.
 
     Raises ValueError if no others are asked for and the run was trained on other images than its configuration
@@ -207,17 +205,17 @@ def load_sets(
     """
     known, config = run.environment, run.config | {"stream": False, "pipeline": "decode_once"}
     config |= {"root": root or known.get("root", config["root"])}
-    if data not in (None, config["data"]):
-        config |= {"data": data, "root": root, "limit": None}
+    if data and data != config["data"]:
+        config |= {"data": data, "root": root or None, "limit": None}
     size = config["image_size"] if config["data"] == "folder" else None
     train = load_images(config["data"], config["root"], "train", config["limit"], size)
     test = load_images(config["data"], config["root"], "test", None, size)
     # Older runs have no fingerprint, and that of a run that streamed is of files.
     mark, namesake = known.get("fingerprint", ""), train.name == known["data"]
     if namesake and " x " in mark and mark != images_for(config).fingerprint():
-        where = config["root"] or "another version"
-        train, test = (replace(s, name=f"{s.name} in {where}") for s in (train, test))
-    if train.name != known["data"] and data is None and root is None:
+        name = f"{train.name} in {config['root'] or 'another version'}"
+        train, test = replace(train, name=name), replace(test, name=name)
+    if train.name != known["data"] and not (data or root):
         raise ValueError(
             f"{run} was trained on {known['data']!r}, but its configuration loads {train.name!r}. Give train= and "
             "test= (on the command line --data and --root)."

@@ -250,10 +250,10 @@ class Plan:
         """Hours of the whole run at the rate stated."""
         return self.steps * self.seconds_per_step / 3600
 
-    @property
-    def memory(self) -> dict[str, int]:
-        """Bytes in one process, by what they are for; both forms of the loss, and the peak of it all."""
-        return {
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers: bytes in GB (10⁹), operations, hours, cost."""
+        (rate, source), gpu_hours = self.rate, self.hours * self.gpus
+        memory = {  # bytes in one process, by what they are for
             "parameters": self.network.fixed,
             "gradients": self.gradients,
             "optimizer": optimizer_bytes(self.config["optimizer"], self.network.parameters),
@@ -263,10 +263,6 @@ class Plan:
             "loss_gram": self.loss_peak("gram", self.rows),
             "peak": self.peak(self.rows),
         }
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain numbers: bytes in GB (10⁹), operations, hours, cost."""
-        (rate, source), gpu_hours = self.rate, self.hours * self.gpus
         return {
             "name": self.config["name"],
             "gpus": self.gpus,
@@ -274,7 +270,7 @@ class Plan:
             "images_per_gpu": self.rows,
             "parameters": self.network.parameters,
             "form": self.form,
-            "memory_gb": {key: round(size / 1e9, 3) for key, size in self.memory.items()},
+            "memory_gb": {key: round(size / 1e9, 3) for key, size in memory.items()},
             "gpu_memory_gb": self.gpu_memory,
             "fits": self.rows <= self.largest_rows,
             "largest_batch": self.largest_rows * self.gpus,
@@ -385,7 +381,7 @@ def _check(config, gpus, gpu_memory, tflops, images_per_second, price) -> None:
     for name, value in rates.items():
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}.")
-    if price is not None and not price >= 0:
+    if not (price is None or price >= 0):
         raise ValueError(f"price_per_gpu_hour must be 0 or more, got {price}.")
 
 

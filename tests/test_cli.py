@@ -158,6 +158,13 @@ def test_resume_goes_on_and_a_second_start_does_not(capsys, config, tmp_path):
     assert more[0] == 0 and "after 6 steps" in more[1]
 
 
+def test_auto_resume_begins_and_goes_on(capsys, config, tmp_path):
+    for epochs, steps in ((1, 3), (2, 6)):
+        more = ("--auto-resume", "--set", f"epochs={epochs}")
+        status, out, _ = run(capsys, "pretrain", config, "--out", tmp_path / "run", *more)
+        assert status == 0 and f"after {steps} steps" in out
+
+
 def test_record_keeps_a_run(capsys, trained, tmp_path, monkeypatch):
     monkeypatch.setenv("BARLOW_EDU_DATA", str(tmp_path))
     status, out, _ = run(capsys, "record", trained, "kept", "--no-weights")

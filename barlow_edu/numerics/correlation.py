@@ -237,8 +237,8 @@ def check_embeddings(*views: Tensor, group: Group = None) -> None:
 def to_bytes(c: np.ndarray | Tensor) -> np.ndarray:
     """Correlations as uint8: −1 becomes 0, 0 becomes 127, 1 becomes 254. What leaves [−1, 1] is cut off.
 
-    >>> to_bytes(np.array([-1.0, 0.0, 0.5, 1.2])).tolist()
-    [0, 127, 190, 254]
+    >>> to_bytes(np.array([-1.0, -0.3, 0.0, 1.2])).tolist()
+    [0, 89, 127, 254]
     """
     return np.rint(np.clip(np.asarray(c, dtype=np.float64), -1, 1) * 127 + 127).astype(np.uint8)
 

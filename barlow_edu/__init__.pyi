@@ -6,6 +6,7 @@ from barlow_edu import data as data
 from barlow_edu import doctor as doctor
 from barlow_edu import evaluation as evaluation
 from barlow_edu import loss as loss
+from barlow_edu import models as encoders
 from barlow_edu import models as models
 from barlow_edu import optim as optim
 from barlow_edu import runs as runs
@@ -19,6 +20,7 @@ from barlow_edu.evaluation import evaluate as evaluate
 from barlow_edu.evaluation import features as features
 from barlow_edu.evaluation import probes as probes
 from barlow_edu.evaluation import spectra as spectra
+from barlow_edu.evaluation import supervised as finetuning
 from barlow_edu.evaluation.features import extract_features as extract_features
 from barlow_edu.evaluation.features import layer_features as layer_features
 from barlow_edu.evaluation.features import pixel_features as pixel_features
@@ -51,14 +53,19 @@ from barlow_edu.models import BarlowTwinsModel as BarlowTwinsModel
 from barlow_edu.models import Projector as Projector
 from barlow_edu.models import build_encoder as build_encoder
 from barlow_edu.numerics import distributed as distributed
+from barlow_edu.publishing import versions as course
 from barlow_edu.recipe import ViewRecipe as ViewRecipe
 from barlow_edu.runs import Run as Run
 from barlow_edu.runs import best_run as best_run
 from barlow_edu.runs import load_run as load_run
 from barlow_edu.scale import exactness as exactness
+from barlow_edu.scale import imagenet_linear as linear
 from barlow_edu.scale import official as official
 from barlow_edu.scale import planner as planner
+from barlow_edu.storage import stream as streaming
 from barlow_edu.storage.interrupts import TrainingInterrupted as TrainingInterrupted
+from barlow_edu.studies import ablations as experiments
+from barlow_edu.studies import lambda_sweep as sweeps
 from barlow_edu.studies import recipes as recipes
 from barlow_edu.teaching import checks as checks
 from barlow_edu.teaching.figures import plots as plots

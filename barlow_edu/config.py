@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,49 @@ def settings_help() -> str:
     return "\n".join([*lines, "", "example:", f"  {example}"])
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How many steps there are, and at which of them something happens."""
+
+    per_epoch: int
+    total: int
+    warmup: int
+    checkpoint_every: int
+    snapshots: frozenset[int]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], images: int, world_size: int = 1) -> Schedule:
+        """The schedule of a configuration on so many images. Raises ValueError if the batch does not fit."""
+        _check_batch(config, images, world_size)
+        per_epoch = images // config["batch_size"]
+        total = per_epoch * config["epochs"]
+        # Most happens early: snapshot times grow as a square, and the last step is always there.
+        count = config["snapshots"]
+        times = {round(total * (i / max(1, count - 1)) ** 2) for i in range(count)}
+        times |= {total} if count else set()
+        warmup, every = round(per_epoch * config["warmup_epochs"]), config["checkpoint_every"]
+        return cls(per_epoch, total, warmup, every or per_epoch, frozenset(times))
+
+
+def _check_batch(config: Mapping[str, Any], images: int, world_size: int) -> None:
+    size = config["batch_size"]
+    if world_size > 1 and (config["method"] != "barlow_twins" or config.get("ablate")):
+        raise ValueError(
+            f"Several processes train Barlow Twins as one; the loss of {config['method']} with these settings would "
+            "be that of each shard. Start one process, or set method=barlow_twins and no ablate."
+        )
+    if size % world_size:
+        near = (size // world_size * world_size, (size // world_size + 1) * world_size)
+        raise ValueError(
+            f"batch_size={size} is that of all {world_size} processes together and must be a multiple of their "
+            f"number. Take {' or '.join(str(n) for n in near if n)}."
+        )
+    if size > images:
+        raise ValueError(
+            f"batch_size={size} is more than the {images} images there are. Take a smaller batch or more images."
+        )
+
+
 def build_model(config: Mapping[str, Any]) -> TwinModel:
     """The model of the method that a run's configuration asks for, initialised from its seed."""
     with torch.random.fork_rng(devices=[]):
@@ -223,11 +266,21 @@ def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | Non
     return ImageStream(tree.files, tree.labels, tree.classes, size, *settings)
 
 
-def images_for(config: Mapping[str, Any]) -> ImageSet | ImageStream:
-    """The training images of a configuration: in memory where they fit, streamed where not or if so told.
+def images_for(config: Mapping[str, Any], images: Any = None) -> ImageSet | ImageStream:
+    """The training images of a configuration: in memory where they fit, else (or if it says so) streamed.
 
-    Raises ValueError for a pipeline that only a stream has, if stream is False.
+    images: those to take instead. Raises ValueError for what is no image set, for a stream that cannot be trained
+    on, and for a pipeline that only a stream has, if stream is False.
     """
+    if images is not None:
+        if not hasattr(images, "check_trainable"):
+            raise ValueError(
+                "data must be an ImageSet, an ImageStream or the name of an image set, got a "
+                f"{type(images).__name__}. Of a uint8 tensor (N, 3, H, W) make an ImageSet(images, labels, classes, "
+                "name)."
+            )
+        images.check_trainable()
+        return images
     if config["pipeline"] == "per_image" and config["stream"] is False:
         raise ValueError(
             "pipeline=per_image works on files, but stream=False. Set stream=auto or True, or "

@@ -88,10 +88,8 @@ def _vit(dim: int, heads: int, stem: str, image_size: int) -> tuple[nn.Module, i
 ENCODERS: dict[str, Callable[[str, int], tuple[nn.Module, int]]] = {
     "small_resnet": lambda stem, size: (SmallResNet(24), 192),
     "small_resnet_wide": lambda stem, size: (SmallResNet(48), 384),
-    "narrow_resnet": lambda stem, size: (
-        SmallResNet(12, stem=stem),
-        96,
-    ),  # to compare stems on a CPU
+    # To compare stems on a CPU.
+    "narrow_resnet": lambda stem, size: (SmallResNet(12, stem=stem), 96),
     "resnet18": lambda stem, size: _resnet(resnet18, stem),
     "resnet34": lambda stem, size: _resnet(resnet34, stem),
     "resnet50": lambda stem, size: _resnet(resnet50, stem),
@@ -132,12 +130,7 @@ class Projector(nn.Sequential):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        dim: int,
-        hidden: int | None = None,
-        layers: int = 3,
-        last_norm: bool = True,
+        self, inputs: int, dim: int, hidden: int | None = None, layers: int = 3, last_norm=True
     ):
         widths = [inputs] + [hidden or dim] * (layers - 1) + [dim]
         parts: list[nn.Module] = []
@@ -248,7 +241,7 @@ class BarlowTwinsModel(TwinModel):
 
 
 def correlation_metrics(terms: LossTerms) -> dict[str, Tensor]:
-    """What is told of C, detached."""
+    """The two sums of the loss and the mean of C's diagonal, detached."""
     return {
         "on_diag_loss": terms.invariance.detach(),
         "off_diag_loss": terms.redundancy.detach(),

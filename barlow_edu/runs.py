@@ -47,7 +47,7 @@ class Run:
 
     >>> run = load_run("garments_quick")
     >>> run.config["batch_size"], sorted(run.snapshots)[:3]
-    (256, [0, 2, 7])
+    (128, [0, 2, 7])
     """
 
     def __init__(self, path: str | Path):

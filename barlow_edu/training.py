@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from barlow_edu.config import DEFAULTS, build_model, build_views, images_for, load_config
+from barlow_edu.config import DEFAULTS, Schedule, build_model, build_views, images_for, load_config
 from barlow_edu.data import ImageSet
 from barlow_edu.numerics import distributed
-from barlow_edu.numerics.devices import Computer, describe_environment
+from barlow_edu.numerics.devices import Computer
 from barlow_edu.optim import set_learning_rate, warmup_cosine
 from barlow_edu.runs import Run
 from barlow_edu.state import TrainingState
 from barlow_edu.storage.checkpoints import NEWEST
 from barlow_edu.storage.interrupts import USR1, StopRequest, TrainingInterrupted, requeue
-from barlow_edu.storage.run_folder import RunWriter, choose_folder, how_to_resume, open_run
+from barlow_edu.storage.run_folder import RunWriter, about_run, choose_folder, open_run, resume_hint
 from barlow_edu.storage.stream import ImageStream, shares
 
 log = logging.getLogger("barlow_edu")
@@ -80,95 +80,25 @@ def pretrain(
     config = load_config(config, **overrides)
     with distributed.process_group(config["device"]):
         folder, resume = distributed.from_first(lambda: choose_folder(config["name"], out, resume))
-        images = data if data is not None else images_for(config)
-        _check_images(images)
-        plan = Plan.of(config, len(images), distributed.world_size())
+        images = images_for(config, data)
+        schedule = Schedule.of(config, len(images), distributed.world_size())
         computer = Computer.choose(config)
         state = TrainingState(config, build_model(config), computer, images.fingerprint(), DEFAULTS)
         distributed.check_same(state.images, "images (is a copy on one machine not whole?)")
-        about = _about(config, images, state, named=data is None)
-        with open_run(folder, resume, state, plan.total, about) as writer:
-            loop = Loop(config, plan, state, images, writer, progress, on_snapshot)
+        about = about_run(state, images, root=config["root"] if data is None else None)
+        with open_run(folder, resume, state, schedule.total, about) as writer:
+            loop = Loop(config, schedule, state, images, writer, progress, on_snapshot)
             for _ in loop.steps():
                 pass
     return Run(folder)
 
 
-def _check_images(images: Any) -> None:
-    if not hasattr(images, "check_trainable"):
-        raise ValueError(
-            f"data must be an ImageSet, an ImageStream or the name of an image set, got a {type(images).__name__}. "
-            "Of a uint8 tensor (N, 3, H, W) make ImageSet(images, labels, classes, name)."
-        )
-    images.check_trainable()
-
-
-def _about(config, images, state: TrainingState, named: bool) -> Callable[[], dict[str, Any]]:
-    """What environment.json says, now and when it is asked again: where the run took place, on which images."""
-    about = describe_environment(state.computer.device) | state.computer.describe()
-    about |= {"data": images.name, "images": len(images), "fingerprint": state.images}
-    if named and config["root"] is not None:  # absolute: the run may be read from another folder
-        about["root"] = str(Path(config["root"]).expanduser().resolve())
-    if distributed.world_size() > 1:
-        about["processes"] = distributed.world_size()
-
-    def now() -> dict[str, Any]:
-        if images.unreadable:  # a stream finds them as it goes
-            about["unreadable"] = len(images.unreadable)
-        return about | {"minutes": round(state.minutes, 2)}
-
-    return now
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many steps there are, and at which of them something happens."""
-
-    per_epoch: int
-    total: int
-    warmup: int
-    checkpoint_every: int
-    snapshots: frozenset[int]
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any], images: int, world_size: int = 1) -> Plan:
-        """The plan of a configuration on so many images. Raises ValueError if the batch does not fit."""
-        _check_batch(config, images, world_size)
-        per_epoch = images // config["batch_size"]
-        total = per_epoch * config["epochs"]
-        # Most happens early: snapshot times grow as a square, and the last step is always there.
-        count = config["snapshots"]
-        times = {round(total * (i / max(1, count - 1)) ** 2) for i in range(count)}
-        times |= {total} if count else set()
-        warmup, every = round(per_epoch * config["warmup_epochs"]), config["checkpoint_every"]
-        return cls(per_epoch, total, warmup, every or per_epoch, frozenset(times))
-
-
-def _check_batch(config: Mapping[str, Any], images: int, world_size: int) -> None:
-    size = config["batch_size"]
-    if world_size > 1 and (config["method"] != "barlow_twins" or config.get("ablate")):
-        raise ValueError(
-            f"Several processes train Barlow Twins as one; the loss of {config['method']} with these settings would "
-            "be that of each shard. Start one process, or set method=barlow_twins and no ablate."
-        )
-    if size % world_size:
-        near = (size // world_size * world_size, (size // world_size + 1) * world_size)
-        raise ValueError(
-            f"batch_size={size} is that of all {world_size} processes together and must be a multiple of their "
-            f"number. Take {' or '.join(str(n) for n in near if n)}."
-        )
-    if size > images:
-        raise ValueError(
-            f"batch_size={size} is more than the {images} images there are. Take a smaller batch or more images."
-        )
-
-
 @dataclass
 class Loop:
-    """The training loop: a plan, carried out on a state, and written down."""
+    """The training loop: a schedule, carried out on a state, and written down."""
 
     config: Mapping[str, Any]
-    plan: Plan
+    schedule: Schedule
     state: TrainingState
     images: ImageSet | ImageStream
     writer: RunWriter
@@ -177,12 +107,17 @@ class Loop:
 
     def steps(self) -> Iterator[int]:
         """Train from the state's step to the plan's last. Yields the number of each step when it is done."""
-        config, plan, state, computer = self.config, self.plan, self.state, self.state.computer
+        config, schedule, state, computer = (
+            self.config,
+            self.schedule,
+            self.state,
+            self.state.computer,
+        )
         model, bar = self._prepare()
         with bar, computer.repeatable(), StopRequest() as stop:
             if state.step == 0:
                 self._watch()
-            while state.step < plan.total:
+            while state.step < schedule.total:
                 for batch in self._epoch():
                     # Draw two views of every image. What the model draws itself, as dropout does, comes from torch's
                     # own generators. Their seed follows from the step: a resumed run draws what it would have drawn.
@@ -194,23 +129,25 @@ class Loop:
                         loss, metrics = model(view1, view2)
                     # Take a step down the gradient. The rate, too, follows from the number of the step. Nothing so
                     # far has asked for a value: that would wait until the device has computed it.
-                    factor = warmup_cosine(state.step, plan.total, plan.warmup, config["final_lr"])
+                    factor = warmup_cosine(
+                        state.step, schedule.total, schedule.warmup, config["final_lr"]
+                    )
                     lr = set_learning_rate(state.optimizer, factor)
                     state.optimizer.zero_grad(set_to_none=True)
                     distributed.published_scale(loss, config["reference_processes"]).backward()
                     state.optimizer.step()
                     state.step += 1
-                    state.model.after_step(state.step, plan.total)  # BYOL's teacher follows
+                    state.model.after_step(state.step, schedule.total)  # BYOL's teacher follows
                     # Log, watch C, save. A signal may have reached one process alone, so all of them agree whether
                     # to stop: in the next step they would wait for the one that has.
                     bar.update()
-                    finished = state.step == plan.total
+                    finished = state.step == schedule.total
                     if state.step % config["log_every"] == 0 or finished or state.step == 1:
                         self._log(metrics, lr, bar)
-                    if state.step in plan.snapshots:
+                    if state.step in schedule.snapshots:
                         self._watch()
                     signum = distributed.agree(stop.signum or 0)
-                    if finished or signum or state.step % plan.checkpoint_every == 0:
+                    if finished or signum or state.step % schedule.checkpoint_every == 0:
                         self._checkpoint()
                     if signum and not finished:
                         self._stop(signum)
@@ -229,14 +166,14 @@ class Loop:
         precision = state.computer.describe()["precision"]
         precision += f", {self.world_size} processes" if self.world_size > 1 else ""
         if self.rank == 0:
-            log.info("%s, %d steps, %s", self.images, self.plan.total, precision)
-        steps = {"total": self.plan.total, "initial": state.step, "unit": "step"}
+            log.info("%s, %d steps, %s", self.images, self.schedule.total, precision)
+        steps = {"total": self.schedule.total, "initial": state.step, "unit": "step"}
         hidden = not self.progress or self.rank > 0
         return model, tqdm(desc=config["name"], disable=hidden, **steps)
 
     def _epoch(self) -> Iterator[Any]:
         """The batches of this epoch that are still to come; of each this process's shard."""
-        size, done = self.config["batch_size"], self.state.step % self.plan.per_epoch
+        size, done = self.config["batch_size"], self.state.step % self.schedule.per_epoch
         order = self.state.order(len(self.images), new_epoch=done == 0)
         rows = shares(order, size, self.rank, self.world_size)[done:]
         return self.images.batches(rows, itertools.count(self.state.module_seed()))
@@ -277,7 +214,7 @@ class Loop:
         now = time.perf_counter()
         rate = (step - self.logged) * self.config["batch_size"] / (now - self.clock)
         self.clock, self.logged = now, step
-        about = {"lr": lr, "epoch": step / self.plan.per_epoch, "images_per_second": rate}
+        about = {"lr": lr, "epoch": step / self.schedule.per_epoch, "images_per_second": rate}
         self.writer.metrics(step, values | about)
         shown = {"loss": f"{values['loss']:.4g}"}
         if self.state.model.method == "barlow_twins":
@@ -287,7 +224,7 @@ class Loop:
 
     def _watch(self) -> None:
         """Keep C of the fixed batch, and show it to the caller."""
-        if not self.plan.snapshots:
+        if not self.schedule.snapshots:
             return
         dims = self.config["snapshot_dims"]
         with self._untimed():
@@ -307,10 +244,10 @@ class Loop:
             self.writer.checkpoint(self.state)
 
     def _stop(self, signum: int) -> None:
-        text = f"Stopped and saved at step {self.state.step} of {self.plan.total}."
+        text = f"Stopped and saved at step {self.state.step} of {self.schedule.total}."
         if self.rank == 0:
             job = requeue() if signum == USR1 else None
-            text += f" Job {job} is requeued." if job else f" {how_to_resume(self.writer.path)}"
+            text += f" Job {job} is requeued." if job else f" {resume_hint(self.writer.path)}"
         raise TrainingInterrupted(text, signum)
 
     def _give_up(self, what: str) -> None:

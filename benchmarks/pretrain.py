@@ -32,13 +32,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from barlow_edu.config import build_model, load_config
+from barlow_edu.config import Schedule, build_model, load_config
 from barlow_edu.data import load_images
 from barlow_edu.models import build_encoder
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.state import TrainingState
 from barlow_edu.storage.run_folder import RunWriter
-from barlow_edu.training import Loop, Plan
+from barlow_edu.training import Loop
 
 BAR = 3.0
 WORKERS = (0, 1, 2)
@@ -62,7 +62,7 @@ class Ours:
         config = load_config(None, data="garments", views="cifar", **settings, **never, **options)
         self.computer, self.folder = Computer.choose(config), tempfile.TemporaryDirectory()
         state = TrainingState(config, build_model(config), self.computer, images.fingerprint())
-        plan, writer = Plan.of(config, len(images)), RunWriter(self.folder.name)
+        plan, writer = Schedule.of(config, len(images)), RunWriter(self.folder.name)
         self.loop = Loop(config, plan, state, images, writer)
 
     def steps(self, workers: int) -> Iterator[int]:

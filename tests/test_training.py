@@ -16,11 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
 from barlow_edu import training
-from barlow_edu.config import load_config
+from barlow_edu.config import Schedule, load_config
 from barlow_edu.models import ENCODERS
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.storage import checkpoints
-from barlow_edu.training import Plan, TrainingDiverged, pretrain
+from barlow_edu.training import TrainingDiverged, pretrain
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -654,7 +654,7 @@ def test_an_image_set_can_be_named(tmp_path):
 
 
 def test_a_plan_looks_more_often_early():
-    plan = Plan.of(load_config(CONFIG, epochs=100, snapshots=24), 85)
+    plan = Schedule.of(load_config(CONFIG, epochs=100, snapshots=24), 85)
     steps = sorted(plan.snapshots)
     assert (steps[0], steps[-1], plan.total) == (0, 500, 500)
     assert (np.diff(steps, 2) >= -1).all()  # the gaps grow

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from barlow_edu.numerics.distributed import from_first, rank
+from barlow_edu.numerics.devices import describe_environment
+from barlow_edu.numerics.distributed import from_first, rank, world_size
 from barlow_edu.storage import checkpoints
 from barlow_edu.storage.files import (
     DiskFull,
@@ -55,6 +56,26 @@ def choose_folder(name: str, out: str | Path | None, resume: bool | str) -> tupl
     return folder, False
 
 
+def about_run(state: Any, images: Any, root: str | None) -> Callable[[], dict[str, Any]]:
+    """What environment.json says, asked again when the run ends: where it took place, and on which images.
+
+    state: a TrainingState; images: an ImageSet or an ImageStream; root: the folder that they came from.
+    """
+    about = describe_environment(state.computer.device) | state.computer.describe()
+    about |= {"data": images.name, "images": len(images), "fingerprint": state.images}
+    if root is not None:  # absolute: the run may be read from another folder
+        about["root"] = str(Path(root).expanduser().resolve())
+    if world_size() > 1:
+        about["processes"] = world_size()
+
+    def now() -> dict[str, Any]:
+        if images.unreadable:  # a stream notices them as it goes
+            about["unreadable"] = len(images.unreadable)
+        return about | {"minutes": round(state.minutes, 2)}
+
+    return now
+
+
 @contextlib.contextmanager
 def open_run(
     folder: Path, resume: bool, state: Any, total: int, about: Callable[[], Mapping[str, Any]]
@@ -79,10 +100,10 @@ def open_run(
             yield writer
             from_first(lambda: writer.finish(state.model, about()))
         except DiskFull as error:
-            raise DiskFull(f"{error} Free some space. {how_to_resume(folder)}") from error
+            raise DiskFull(f"{error} Free some space. {resume_hint(folder)}") from error
 
 
-def how_to_resume(folder: Path) -> str:
+def resume_hint(folder: Path) -> str:
     """For the user, whose run has stopped."""
     return (
         f"To go on: pretrain(...) as before with out={str(folder)!r} and resume=True, or on the command line "

@@ -13,7 +13,7 @@ from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
 from together import KILLED, STEPS, TOGETHER, TOLD
 from torch import nn
 
-from barlow_edu.config import build_model, load_config
+from barlow_edu.config import Schedule, build_model, load_config
 from barlow_edu.models import BarlowTwinsModel
 from barlow_edu.numerics import distributed
 from barlow_edu.numerics.devices import Computer
@@ -23,7 +23,7 @@ from barlow_edu.scale.processes import run_processes
 from barlow_edu.state import TrainingState
 from barlow_edu.storage.checkpoints import read_checkpoint
 from barlow_edu.storage.interrupts import TrainingInterrupted
-from barlow_edu.training import Plan, pretrain
+from barlow_edu.training import pretrain
 
 HERE = Path(__file__).parents[1] / "helpers"
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
@@ -135,13 +135,13 @@ def test_processes_share_a_run_and_its_errors(tmp_path, tiny):
 def test_a_batch_that_cannot_be_shared_names_its_neighbours(tiny):
     config = load_config(CONFIG, batch_size=3)
     with pytest.raises(ValueError, match="all 8 processes together .* Take 8.$"):
-        Plan.of(config, 80, 8)
-    assert Plan.of(load_config(CONFIG), 85, 4) == Plan.of(load_config(CONFIG), 85)
+        Schedule.of(config, 80, 8)
+    assert Schedule.of(load_config(CONFIG), 85, 4) == Schedule.of(load_config(CONFIG), 85)
 
 
 def test_other_methods_are_refused_in_several_processes(tiny):
     with pytest.raises(ValueError, match="the loss of simclr .* would be that of each shard"):
-        Plan.of(load_config(CONFIG, method="simclr"), 80, 2)
+        Schedule.of(load_config(CONFIG, method="simclr"), 80, 2)
 
 
 # --- SLURM --------------------------------------------------------------------------------------

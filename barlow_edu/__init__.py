@@ -5,7 +5,7 @@ Names are loaded when they are first used, so that ``python -m barlow_edu doctor
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "config": ("load_config",),

@@ -50,8 +50,10 @@ def test_every_training_is_done_once_and_shared_ones_are_taken_over(trained, tmp
     assert len(trained) == 6
 
 
-def test_some_experiments_and_other_seeds(trained, tmp_path):
-    [width] = run_experiments("tiny", tmp_path, ["width"], seeds=[7], progress=False)
+def test_some_experiments_other_seeds_and_settings(trained, tmp_path):
+    options = {"seeds": [7], "lambd": 0.25, "progress": False}
+    [width] = run_experiments("tiny", tmp_path, ["width"], **options)
+    assert trained == [(0.25, None, 7), (0.25, 32, 7)] and width.config["lambd"] == 0.25
     assert width.column("seed").tolist() == [7, 7] and width.path.name == "width"
     assert load_experiment(tmp_path / "width").rows == width.rows
 

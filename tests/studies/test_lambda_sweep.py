@@ -130,6 +130,20 @@ def test_another_setting_and_several_seeds(tiny_world, tiny_settings, tmp_path):
     assert study.rows[0]["invariance"] != study.rows[1]["invariance"]
 
 
+def test_as_many_trainings_at_a_time_as_are_asked_for(tmp_path, monkeypatch):
+    asked = []
+
+    def fill(study, train, matrices, jobs):
+        asked.append(jobs)
+        study.write()
+        yield "trained"
+
+    monkeypatch.setattr(sweeps.Study, "fill", fill)
+    monkeypatch.setattr(sweeps, "baselines", lambda config, judges: {})
+    sweep(tmp_path, {}, jobs=2)
+    assert asked == [2]
+
+
 def test_the_command_makes_a_sweep(tiny_world, tiny_settings, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweeps, "LAMBDAS", (0.01,))
     settings = [f"{key}={value}" for key, value in tiny_settings.items()]

@@ -229,7 +229,7 @@ def test_streams_of_the_wrong_kind_are_named(tree):
     train.classes = ["a", "b"]
     with pytest.raises(ValueError, match="The classes differ: 2 for training, 3 for the test"):
         LinearEvaluation(TinyEncoder(), train, test)
-    test.classes = ["a"]
+    train.classes = test.classes = ["a"]
     with pytest.raises(ValueError, match="An evaluation needs classes: folders train/CLASS"):
         LinearEvaluation(TinyEncoder(), train, test)
 

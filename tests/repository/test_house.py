@@ -109,5 +109,7 @@ def test_editors_see_the_names_that_there_are():
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     seen = {a.asname: f"{node.module}.{a.name}" for node in imports for a in node.names}
     missing = {n: t for n, t in targets.items() if seen.get(n) != t}
+    [exported] = [ast.literal_eval(n.value) for n in stub.body if isinstance(n, ast.Assign)]
+    assert exported == sorted(targets)
     assert (missing, sorted(seen.keys() - targets.keys())) == ({}, [])
     assert (PACKAGE / "py.typed").is_file()

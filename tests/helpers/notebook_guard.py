@@ -129,6 +129,15 @@ def outputs_are_compared(notebook):
     return [f"nbval ignores cells {ignored}: {len(ignored)} of {len(code)}, 5 % or more"]
 
 
+def runs_have_new_folders(notebook):
+    """A folder that holds a run is refused, so a cell with a fixed one could not be run a second time."""
+    return [
+        f"cell {i} trains in a fixed folder: take tempfile.mkdtemp(dir=FOLDER)"
+        for i, cell in cells(notebook, "code")
+        if re.search(r"pretrain\([^()#]*(Path\()?FOLDER(\.name\))? / ", cell.source)
+    ]
+
+
 def has_exercise(notebook):
     found = any("Exercise" in cell.source for _, cell in cells(notebook, "markdown"))
     return [] if found else ["no markdown cell has the word Exercise"]
@@ -290,6 +299,7 @@ RULES = [
     no_widget_state,
     small_file,
     outputs_are_compared,
+    runs_have_new_folders,
     has_exercise,
     exercises_are_whole,
     has_its_anatomy,

@@ -218,6 +218,12 @@ BAD = [
     ("outputs_are_compared", "[5]", with_cells(code("f()\n  ##NBVAL_SKIP"))),
     ("outputs_are_compared", "[5]", with_cells(code(tags=["nbval-ignore-output"]))),
     ("outputs_are_compared", "[5]", with_cells(code(tags=["nbval-skip"]))),
+    ("runs_have_new_folders", "cell 5", with_cells(code('be.pretrain(c, FOLDER / "a")'))),
+    (
+        "runs_have_new_folders",
+        "cell 5",
+        with_cells(code("be.pretrain(c, out=Path(FOLDER.name) / name)")),
+    ),
     ("has_exercise", "Exercise", without_exercise()),
     ("exercises_are_whole", "0 exercises; a notebook has two", without_exercise()),
     ("exercises_are_whole", "1 exercises; a notebook has two", without(6, 7, 8)),

@@ -122,7 +122,7 @@ def observe(settings, folder):
     seen = {"checkpoints": [], "compiled": [], "images": None}
     save, images_for = TrainingState.save, training.images_for
 
-    def look(config):
+    def look(config, images=None):
         images = images_for(config)
         stream = [getattr(images, k, None) for k in ("mode", "canvas", "workers")]
         seen["images"] = [type(images).__name__, *stream]

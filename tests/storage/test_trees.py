@@ -293,6 +293,7 @@ ENTRIES = {
     "dangling link": (lambda p: _link(p.with_suffix(".png"), "nowhere"), 0, 0),
     "link to itself": (lambda p: _link(p.with_suffix(".png"), p.with_suffix(".png").name), 0, 0),
     "link to the class": (lambda p: _link(p, p.parent), 0, 0),
+    "link to the split": (lambda p: _link(p, p.parent.parent), 0, 0),
     "link to the root": (lambda p: _link(p, p.parent.parent.parent), 0, 0),
     "link to everything": (lambda p: _link(p, "/"), 0, 0),
 }
@@ -364,6 +365,8 @@ def test_a_tree_with_nothing_strange_in_it_is_no_warning(tree, caplog):
 def test_images_need_neither_split_nor_class(tmp_path, folder, in_classes):
     for name in ("a/1.png", "b/1.png") if in_classes else ("1.png", "2.png"):
         put(tmp_path / folder / name)
+    if not in_classes:
+        (tmp_path / folder / "empty").mkdir()
     images, stream = be.load_images("folder", tmp_path), stream_of(tmp_path)
     assert images.classes == stream.classes == (["a", "b"] if in_classes else [""])
     assert images.labels.tolist() == stream.labels.tolist() == ([0, 1] if in_classes else [0, 0])

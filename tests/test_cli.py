@@ -265,7 +265,9 @@ def test_a_setting_that_is_wrong_is_one_sentence(capsys, config, pair, message):
     ],
 )
 def test_what_is_missing_is_named_in_one_sentence(capsys, arguments, message, monkeypatch):
-    monkeypatch.setattr(be.training, "images_for", lambda config, images=None: tiny_images(300, size=32))
+    monkeypatch.setattr(
+        be.training, "images_for", lambda config, images=None: tiny_images(300, size=32)
+    )
     status, out, err = run(capsys, *arguments)
     assert (status, out) == (2, "")
     assert err.startswith("barlow_edu: ") and message in err and err.count("\n") == 1

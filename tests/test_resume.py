@@ -19,6 +19,9 @@ import time
 import zipfile
 from pathlib import Path
 
+if __name__ == "__main__":  # pytest finds the helpers by itself
+    sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+
 import filelock
 import interrupted
 import pytest

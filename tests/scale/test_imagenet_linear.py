@@ -26,7 +26,7 @@ from barlow_edu.scale.official import load_official
 from barlow_edu.training import pretrain
 
 CLASSES = ("blue", "green", "red")
-SHORT = LinearProtocol(epochs=3, batch_size=8, lr=0.5)
+SHORT = LinearProtocol(epochs=3, batch_size=8, lr=0.5, weight_decay=0.01)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -91,7 +91,7 @@ def test_training_is_that_of_a_loop_by_hand(tree):
     one, two = evaluation(tree), evaluation(tree)
     before = {k: v.clone() for k, v in one.encoder.state_dict().items()}
     one.run()
-    optimizer = torch.optim.SGD(two.head.parameters(), 0.5, momentum=0.9, weight_decay=1e-6)
+    optimizer = torch.optim.SGD(two.head.parameters(), 0.5, momentum=0.9, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
     for _ in range(3):
         batches = list(two._batches())
@@ -220,6 +220,13 @@ def test_impossible_protocols_are_named(settings, told):
         LinearProtocol(**settings)
 
 
+@pytest.mark.parametrize("crop", [0.08, 0.9])
+def test_a_crop_has_at_least_the_area_of_the_protocol(tree, crop):
+    found = evaluation(tree, LinearProtocol(epochs=1, batch_size=30, crop=crop))
+    box = found.views.draw(2000, 500, 500, 0, torch.Generator().manual_seed(0)).box
+    assert (box[:, 2] * box[:, 3]).min() / 500**2 == pytest.approx(crop, rel=0.03)
+
+
 def test_streams_of_the_wrong_kind_are_named(tree):
     train, test = streams(tree)
     with pytest.raises(
@@ -239,6 +246,14 @@ def test_a_run_on_other_images_asks_for_a_folder(tmp_path, capsys):
     run = pretrain(config, tmp_path / "run", progress=False)
     assert main(["linear", str(run.path)]) == 2
     assert "Give --root PATH, a folder with train/CLASS/image" in capsys.readouterr().err
+
+
+def test_the_command_computes_where_the_run_says(tree, tmp_path, capsys):
+    run = pretrain(CONFIG | {"limit": 16, "epochs": 1}, tmp_path / "run", progress=False)
+    text = (run.path / "config.yaml").read_text()
+    (run.path / "config.yaml").write_text(text.replace("device: auto", "device: cuda:77"))
+    assert main(["linear", str(run.path), "--root", str(tree), "--workers", "0"]) == 2
+    assert "device='cuda:77', but torch finds" in capsys.readouterr().err
 
 
 def test_the_command_line(tree, tmp_path, capsys):

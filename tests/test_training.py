@@ -1,6 +1,7 @@
 """Pretraining: the run folder, determinism, resuming, and giving up in time."""
 
 import functools
+import itertools
 import json
 import math
 import random
@@ -445,6 +446,16 @@ def test_minutes_of_all_attempts_are_added(tmp_path, images):
     assert 0 < state["minutes"] < 30
     checkpoints.write_checkpoint(out, state | {"minutes": 90.0})
     assert 90 <= train(out, images, resume=True).environment["minutes"] < 120
+
+
+def test_watching_and_saving_do_not_count_in_the_images_per_second(tmp_path, images, monkeypatch):
+    """By a clock that moves when it is read, and by an hour while the caller looks at C."""
+    clock = itertools.count()
+    hours = []
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock) + 3600 * len(hours))
+    run = train(tmp_path, images, on_snapshot=lambda step, c: hours.append(step))
+    assert len(hours) == 4 and (run.history("images_per_second")[1] > 1).all()
+    assert run.environment["minutes"] > 180
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path, images):

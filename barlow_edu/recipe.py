@@ -82,7 +82,7 @@ PRESETS: dict[str, ViewRecipe] = {
     "garments": ViewRecipe(
         scale=(0.3, 1.0), hue=0.5, grey=0.5, blur=(0.0, 0.0), mean=(0.30,) * 3, std=(0.22,) * 3
     ),
-    # The usual jitter on garments: the encoder takes the colour shortcut (notebook 02).
+    # The usual jitter on garments: the encoder takes the colour shortcut (notebook 03).
     "shortcut": ViewRecipe(
         scale=(0.3, 1.0), hue=0.1, grey=0.2, blur=(0.0, 0.0), mean=(0.30,) * 3, std=(0.22,) * 3
     ),

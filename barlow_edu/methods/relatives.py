@@ -120,7 +120,7 @@ def vicreg_loss(
 def _off_diagonal(x: Tensor, variances: Tensor) -> Tensor:
     """Σ_{i≠j} Cov_ij² / D of centred x (N, D), from the smaller of its two Gram matrices.
 
-    ‖XᵀX‖² = ‖XXᵀ‖²: the sum of all squares is the same, see notebook 11.
+    ‖XᵀX‖² = ‖XXᵀ‖²: the sum of all squares is the same, see notebook 13.
     """
     n, d = x.shape
     gram = x @ x.T if n < d else x.T @ x

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from barlow_edu.studies.study import Study
 
 HELP = {
-    "lambda": "41 values of lambda, as notebook 06 shows them",
-    "ablations": "the experiments of notebook 10, three seeds each",
-    "relatives": "five methods on one budget, as notebook 11 shows them",
+    "lambda": "41 values of lambda, as notebook 08 shows them",
+    "ablations": "the experiments of notebook 12, three seeds each",
+    "relatives": "five methods on one budget, as notebook 13 shows them",
 }
 
 

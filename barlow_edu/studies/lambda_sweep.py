@@ -1,4 +1,4 @@
-"""A sweep: one short training for every value of one setting, and the 41 values of λ of notebook 06."""
+"""A sweep: one short training for every value of one setting, and the 41 values of λ of notebook 08."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_sweep(path: str | Path = RECORD) -> Study:
 def lambda_sweep(
     out: str | Path | None = None, jobs: int = 1, progress: bool = True, **overrides: Any
 ) -> Study:
-    """The sweep of notebook 06: the configuration ``lambda_sweep`` with each of ``LAMBDAS``."""
+    """The sweep of notebook 08: the configuration ``lambda_sweep`` with each of ``LAMBDAS``."""
     out = out if out is not None else Path("runs") / RECORD
     coarse_first = sorted(LAMBDAS, key=lambda x: LAMBDAS.index(x) % 8 > 0)
     return sweep(out, RECORD, "lambd", coarse_first, jobs=jobs, progress=progress, **overrides)

@@ -1,4 +1,4 @@
-"""The ledger of notebook 10: what is claimed, and what recorded trainings say about it.
+"""The ledger of notebook 12: what is claimed, and what recorded trainings say about it.
 
 A claim is put as predictions: this variant will be above that one. A prediction is compared with the record, seed by
 seed, and the verdict follows from the rules below. Nothing is decided by hand.

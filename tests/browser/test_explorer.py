@@ -1,4 +1,4 @@
-"""Notebook 06 in a real JupyterLab, and the exported explorer with no kernel and no network."""
+"""Notebook 08 in a real JupyterLab, and the exported explorer with no kernel and no network."""
 
 import os
 import re
@@ -16,7 +16,7 @@ import pytest
 
 from barlow_edu.studies.lambda_sweep import load_sweep
 
-NOTEBOOK = Path(__file__).parent.parent.parent / "notebooks" / "06_lambda_explorer.ipynb"
+NOTEBOOK = Path(__file__).parent.parent.parent / "notebooks" / "08_lambda_explorer.ipynb"
 BAR = 30  # frames a second that are promised
 UPDATES = 5  # of the live panel, a second
 SETTINGS = {
@@ -128,7 +128,7 @@ def drag(page, explorer, share):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab on loopback with a copy of notebook 06. Yields its address."""
+    """A JupyterLab on loopback with a copy of notebook 08. Yields its address."""
     home = tmp_path_factory.mktemp("lab")
     (home / "work").mkdir()
     shutil.copy(NOTEBOOK, home / "work" / NOTEBOOK.name)
@@ -320,7 +320,7 @@ def check_dark(page, picture):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """Notebook 06 as nbconvert exports it, with its stored outputs."""
+    """Notebook 08 as nbconvert exports it, with its stored outputs."""
     folder = tmp_path_factory.mktemp("html")
     command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", str(NOTEBOOK)]
     subprocess.run([*command, f"--output-dir={folder}"], check=True, capture_output=True)

@@ -14,8 +14,8 @@ from barlow_edu.publishing.site import build_site
 
 TO_LOOK_AT = {
     "index.html": "home",
-    "notebooks/06_lambda_explorer.html": "notebook_06",
-    "notebooks/05_watching_c_become_identity.html": "notebook",
+    "notebooks/08_lambda_explorer.html": "notebook_06",
+    "notebooks/07_watching_c_become_identity.html": "notebook",
     "runs/lambda_sweep.html": "explorer",
     "runs/garments_quick.html": "run",
     "claims.html": "claims",
@@ -167,7 +167,7 @@ def reach(page, control):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["notebooks/06_lambda_explorer", "runs/lambda_sweep"])
+@pytest.mark.parametrize("name", ["notebooks/08_lambda_explorer", "runs/lambda_sweep"])
 def test_the_explorer_obeys_the_keyboard(browser, site, address, name, scheme):
     watched = Watched(browser, "desktop", scheme)
     assert watched.open(f"{address}/{name}.html") == []
@@ -212,7 +212,7 @@ def test_the_film_obeys_the_keyboard(browser, site, address, name, scheme):
 
 def test_what_needs_a_kernel_says_so(browser, site, address):
     watched = Watched(browser, "desktop")
-    assert watched.open(f"{address}/notebooks/06_lambda_explorer.html") == []
+    assert watched.open(f"{address}/notebooks/08_lambda_explorer.html") == []
     text = watched.page.inner_text("main")
     assert "needs a running notebook" in text and "Run the cell above" not in text
     watched.context.close()

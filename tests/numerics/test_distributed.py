@@ -180,7 +180,7 @@ def test_three_steps_end_where_one_process_ends(several, one, optimizer, form):
 
 
 def test_the_usual_ways_differ_as_they_are_told_to(several, one):
-    """The table of the README and of notebook 12: 1/W of the gradient, or another direction."""
+    """The table of the README and of notebook 14: 1/W of the gradient, or another direction."""
     count = len(several)
     reference = one["gradients"]["barlow_edu, matrix form"]
     table = {

@@ -22,7 +22,7 @@ from barlow_edu.publishing.names import names, needed
 from barlow_edu.publishing.notebook import number, read, solutions, tagged
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-LIGHT = ("03_the_cross_correlation_matrix", "04_the_loss_from_scratch")  # every cell is run
+LIGHT = ("04_the_cross_correlation_matrix", "05_the_loss_from_scratch")  # every cell is run
 
 
 def fill_in(student_notebook, notebook):
@@ -272,7 +272,7 @@ def test_the_stub_tells_what_to_write_where_it_is_missing(source, task):
     compile(opened, "cell", "exec")
     before, line = source.splitlines()[:-1], opened.splitlines()[-1]
     assert opened.splitlines()[:-1] == before
-    assert f'raise NotImplementedError("Exercise 2.3: {task}' in line
+    assert f'raise NotImplementedError("Exercise 3.3: {task}' in line
     indent = len(source.splitlines()[-1]) - len(source.splitlines()[-1].lstrip())
     assert line.startswith(" " * indent + "raise")
 

@@ -27,7 +27,7 @@ def notebook():
         code("draw()"),
         md("**What to notice.** The line.\n\nAnother paragraph, see [3](03_x.ipynb)."),
         md(
-            "## Exercise 7.1: do it\n\nWrite it.\n\n<details><summary>Hint 1</summary>secret</details>"
+            "## Exercise 9.1: do it\n\nWrite it.\n\n<details><summary>Hint 1</summary>secret</details>"
         ),
         code("...", metadata={"tags": ["exercise"]}),
         code("answer_of_7_1()", metadata={"tags": ["solution"]}),
@@ -88,7 +88,7 @@ def test_every_kind_of_cell_becomes_what_the_rule_says():
         "1. Section",
         "Below",
         "<img",
-        "Exercise 7.1",
+        "Exercise 9.1",
         "print(",
         "Recap",
     ]
@@ -96,7 +96,7 @@ def test_every_kind_of_cell_becomes_what_the_rule_says():
     assert places == sorted(places)
     tops = [t for t, s in zip(texts(made), made, strict=True) if not s.below]
     assert [html.unescape(re.search("<h.[^>]*>([^<]*)", t)[1]) for t in tops] == [
-        "7 · Title", "1. Section", "Exercise 7.1: do it", "Recap",
+        "7 · Title", "1. Section", "Exercise 9.1: do it", "Recap",
     ]  # fmt: skip
 
 
@@ -174,8 +174,8 @@ def test_tags_overrule():
     book.cells[4].metadata["tags"] = ["skip"]
     book.cells[6].metadata["tags"] = ["notes"]
     made = slides.slides(book)
-    assert not [t for t in texts(made) if "<img" in t or "Exercise 7.1" in t]
-    assert any("Exercise 7.1" in said for s in made for said in s.said)
+    assert not [t for t in texts(made) if "<img" in t or "Exercise 9.1" in t]
+    assert any("Exercise 9.1" in said for s in made for said in s.said)
 
 
 def test_long_texts_continue_on_another_slide_under_the_same_heading():
@@ -205,9 +205,9 @@ def test_no_solution_and_no_teaching_note_is_on_a_slide(path):
 
 
 def test_the_command_writes_a_page_that_needs_nothing_from_elsewhere(tmp_path, capsys):
-    assert main(["course", "slides", "3", "--out", str(tmp_path)]) == 0
+    assert main(["course", "slides", "4", "--out", str(tmp_path)]) == 0
     assert "slides in" in capsys.readouterr().out
-    page = (tmp_path / "03_the_cross_correlation_matrix_slides.html").read_text(encoding="utf-8")
+    page = (tmp_path / "04_the_cross_correlation_matrix_slides.html").read_text(encoding="utf-8")
     wanted = re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="([^"]+)"', page)
     local = [name for name in wanted if not name.startswith("data:")]
     assert local and all((tmp_path / name).is_file() for name in local)

@@ -1,4 +1,4 @@
-"""Checkers for notebook 05, watching C become the identity."""
+"""Checkers for notebook 07, watching C become the identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkers for notebook 14, the bug hunt: six mended functions."""
+"""Checkers for notebook 16, the bug hunt: six mended functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkers of notebook 10: differences between seeds, and what they allow one to say."""
+"""Checkers of notebook 12: differences between seeds, and what they allow one to say."""
 
 from __future__ import annotations
 

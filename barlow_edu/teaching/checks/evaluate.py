@@ -1,4 +1,4 @@
-"""Checkers for notebook 09, what did it learn."""
+"""Checkers for notebook 11, what did it learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkers of notebook 06: what λ weighs, and how to read a sweep."""
+"""Checkers of notebook 08: what λ weighs, and how to read a sweep."""
 
 from __future__ import annotations
 

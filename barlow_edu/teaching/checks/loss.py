@@ -1,4 +1,4 @@
-"""Checkers for notebook 04, the loss from scratch."""
+"""Checkers for notebook 05, the loss from scratch."""
 
 from __future__ import annotations
 

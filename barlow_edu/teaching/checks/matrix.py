@@ -1,4 +1,4 @@
-"""Checkers for notebook 03, the cross-correlation matrix."""
+"""Checkers for notebook 04, the cross-correlation matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkers of notebook 07: the resolution that a stem leaves, the projector, and its parameters."""
+"""Checkers of notebook 09: the resolution that a stem leaves, the projector, and its parameters."""
 
 from __future__ import annotations
 

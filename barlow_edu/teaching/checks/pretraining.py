@@ -1,4 +1,4 @@
-"""Checkers for notebook 08, pretraining."""
+"""Checkers for notebook 10, pretraining."""
 
 from __future__ import annotations
 

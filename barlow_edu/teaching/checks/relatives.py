@@ -1,4 +1,4 @@
-"""Checkers for notebook 11, the relatives of Barlow Twins."""
+"""Checkers for notebook 13, the relatives of Barlow Twins."""
 
 from __future__ import annotations
 

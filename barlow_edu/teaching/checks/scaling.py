@@ -1,4 +1,4 @@
-"""Checkers for notebook 12: the gradient that DDP leaves, one step of LARS, what a run costs."""
+"""Checkers for notebook 14: the gradient that DDP leaves, one step of LARS, what a run costs."""
 
 from __future__ import annotations
 

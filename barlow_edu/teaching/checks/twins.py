@@ -1,4 +1,4 @@
-"""Checkers for notebook 02, making twins."""
+"""Checkers for notebook 03, making twins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkers for notebook 13, why it works."""
+"""Checkers for notebook 15, why it works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkers of notebook 14: right answers pass, and each known mistake gets its own diagnosis.
+"""The checkers of notebook 16: right answers pass, and each known mistake gets its own diagnosis.
 
 The notebook plays several processes in one. That the play is faithful is tested here against two real ones.
 """
@@ -335,7 +335,7 @@ dist.destroy_process_group()
 
 
 def simulated(world, all_reduce):
-    """What notebook 14 does in one process: loss on rank 0, and the gradient that DDP would use."""
+    """What notebook 16 does in one process: loss on rank 0, and the gradient that DDP would use."""
     g = torch.Generator().manual_seed(3)
     x_a, x_b = torch.randn(2, 12, 5, generator=g, dtype=torch.float64)
     w = torch.randn(5, 4, generator=g, dtype=torch.float64).requires_grad_()

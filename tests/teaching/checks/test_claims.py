@@ -1,4 +1,4 @@
-"""Checkers of notebook 10: right answers pass, wrong ones get the diagnosis they deserve."""
+"""Checkers of notebook 12: right answers pass, wrong ones get the diagnosis they deserve."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""The checkers of notebook 09: right answers pass, and every wrong one gets its own diagnosis."""
+"""The checkers of notebook 11: right answers pass, and every wrong one gets its own diagnosis."""
 
 import numpy as np
 import torch

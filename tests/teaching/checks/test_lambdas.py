@@ -1,4 +1,4 @@
-"""Checkers of notebook 06: right answers pass, wrong ones get the diagnosis they deserve."""
+"""Checkers of notebook 08: right answers pass, wrong ones get the diagnosis they deserve."""
 
 import numpy as np
 import torch

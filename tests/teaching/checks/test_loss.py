@@ -1,4 +1,4 @@
-"""The checkers of notebook 04: right answers pass, and each known mistake gets its own diagnosis."""
+"""The checkers of notebook 05: right answers pass, and each known mistake gets its own diagnosis."""
 
 import numpy as np
 import torch

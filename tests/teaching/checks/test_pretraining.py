@@ -1,4 +1,4 @@
-"""The checkers of notebook 08: right answers pass, and each known mistake gets its own diagnosis."""
+"""The checkers of notebook 10: right answers pass, and each known mistake gets its own diagnosis."""
 
 import copy
 import io

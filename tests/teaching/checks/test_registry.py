@@ -66,9 +66,9 @@ def test_nonsense_is_refused_with_a_sentence(name):
 def test_the_exercise_of_a_student_notebook_stays_open(name):
     class Stub(torch.nn.Module):  # a class can stand for a function, not the other way round
         def __new__(cls, *given, **options):
-            raise NotImplementedError("Exercise 9.9: do it")
+            raise NotImplementedError("Exercise 11.9: do it")
 
-    with pytest.raises(NotImplementedError, match="Exercise 9.9"):
+    with pytest.raises(NotImplementedError, match="Exercise 11.9"):
         getattr(checks, name)(Stub)
 
 

@@ -1,4 +1,4 @@
-"""The checkers of notebook 11: right answers pass, and each known mistake gets its own diagnosis."""
+"""The checkers of notebook 13: right answers pass, and each known mistake gets its own diagnosis."""
 
 import math
 

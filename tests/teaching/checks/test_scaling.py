@@ -1,4 +1,4 @@
-"""The checkers of notebook 12: right answers pass, and each known mistake gets its own diagnosis."""
+"""The checkers of notebook 14: right answers pass, and each known mistake gets its own diagnosis."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The checkers of notebook 02: right answers pass, and each known mistake gets its own diagnosis."""
+"""The checkers of notebook 03: right answers pass, and each known mistake gets its own diagnosis."""
 
 import math
 from itertools import product

@@ -20,7 +20,7 @@ from barlow_edu.methods.ablations import AblatedBarlowTwins
 from barlow_edu.methods.relatives import METHODS
 from barlow_edu.models import ENCODERS, BarlowTwinsModel, TwinModel
 from barlow_edu.numerics.devices import named_device
-from barlow_edu.optim import OPTIMIZERS
+from barlow_edu.numerics.optim import OPTIMIZERS
 from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
 from barlow_edu.settings import SWITCH, Setting, complete, did_you_mean, read_settings
 from barlow_edu.storage.stream import ImageStream

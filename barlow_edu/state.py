@@ -11,11 +11,10 @@ from torch import Tensor
 
 from barlow_edu.models import TwinModel
 from barlow_edu.numerics.batchnorm import synchronize_batch_norm
-from barlow_edu.numerics.convolution import shorten_convolutions
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.distributed import from_first, world_size
+from barlow_edu.numerics.optim import build_optimizer
 from barlow_edu.numerics.recompute import save_memory
-from barlow_edu.optim import build_optimizer
 from barlow_edu.storage.checkpoints import read_checkpoint, write_checkpoint
 
 # What may be another when a run is resumed: none of it changes what a step computes. (More epochs do, on purpose.)
@@ -47,8 +46,6 @@ class TrainingState:
         self.model = model.to(computer.device)
         if computer.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        if computer.device.type == "cpu" and computer.bfloat16 and not config["compile"]:
-            shorten_convolutions(self.model)
         if world_size() > 1:
             synchronize_batch_norm(self.model, computer.device)
         save_memory(self.model, config)

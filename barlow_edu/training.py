@@ -20,7 +20,7 @@ from barlow_edu.config import DEFAULTS, Schedule, build_model, build_views, imag
 from barlow_edu.data import ImageSet
 from barlow_edu.numerics import distributed
 from barlow_edu.numerics.devices import Computer
-from barlow_edu.optim import set_learning_rate, warmup_cosine
+from barlow_edu.numerics.optim import set_learning_rate, warmup_cosine
 from barlow_edu.runs import Run
 from barlow_edu.state import TrainingState
 from barlow_edu.storage.checkpoints import NEWEST

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from barlow_edu.config import load_config
 from barlow_edu.models import BarlowTwinsModel, Projector, build_encoder
 from barlow_edu.numerics.devices import Computer
-from barlow_edu.optim import build_optimizer
+from barlow_edu.numerics.optim import build_optimizer
 from barlow_edu.scale.planner import plan
 
 BAR = 1.1

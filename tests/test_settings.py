@@ -220,4 +220,4 @@ def test_a_mistyped_name_is_answered_with_the_near_one(call, meant):
 
 @pytest.mark.parametrize("name, home", be._MODULES.items())
 def test_modules_are_there_without_being_imported_one_by_one(name, home):
-    assert getattr(be, name) is importlib.import_module(f"barlow_edu.{home}")
+    assert getattr(be, name) is importlib.import_module(home)

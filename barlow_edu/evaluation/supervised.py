@@ -18,7 +18,7 @@ from barlow_edu.data import ImageSet
 from barlow_edu.evaluation.features import device_of, extract_features, hidden
 from barlow_edu.evaluation.probes import Score, labelled_subset
 from barlow_edu.numerics.devices import Computer
-from barlow_edu.optim import build_optimizer, set_learning_rate, warmup_cosine
+from barlow_edu.numerics.optim import build_optimizer, set_learning_rate, warmup_cosine
 from barlow_edu.runs import Run
 from barlow_edu.views import TwinViews
 

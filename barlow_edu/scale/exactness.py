@@ -24,7 +24,7 @@ from barlow_edu.numerics.distributed import (
     rank,
     world_size,
 )
-from barlow_edu.optim import build_optimizer
+from barlow_edu.numerics.optim import build_optimizer
 from barlow_edu.scale.processes import run_processes
 
 BATCH, DIM, LAMBDA = 64, 16, 0.005

@@ -11,7 +11,7 @@ from torch import nn
 import barlow_edu as be
 from barlow_edu.evaluation.supervised import Budget, classifier_accuracy, supervised_encoder
 from barlow_edu.numerics import devices
-from barlow_edu.optim import warmup_cosine
+from barlow_edu.numerics.optim import warmup_cosine
 from barlow_edu.training import pretrain
 
 

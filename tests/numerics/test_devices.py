@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
 from barlow_edu.numerics.devices import Computer, choose_device
-from barlow_edu.optim import build_optimizer
+from barlow_edu.numerics.optim import build_optimizer
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from barlow_edu.cli import main
 from barlow_edu.config import build_model, load_config
 from barlow_edu.loss import barlow_twins_loss
-from barlow_edu.optim import build_optimizer
+from barlow_edu.numerics.optim import build_optimizer
 from barlow_edu.scale.planner import (
     MemoryMeter,
     loss_memory,

@@ -56,10 +56,11 @@ def first_sentence(docstring: str) -> str:
 
 def _index(sentences: Mapping[str, str], pages: Iterable[str]) -> str:
     """The first page: the names of the package, and the modules, each with its sentence."""
-    names = []
-    for home, some in barlow_edu._HOMES.items():
-        links = [linked(f"barlow_edu.{n}").replace("`barlow_edu.", "`", 1) for n in some]
-        names.append([_page(home), Markdown(", ".join(links))])
+    homes: dict[str, list[str]] = {}
+    for name, target in barlow_edu._HOMES.items():
+        link = linked(f"barlow_edu.{name}").replace("`barlow_edu.", "`", 1)
+        homes.setdefault(target.split(".", 1)[1].rpartition(".")[0], []).append(link)
+    names = [[_page(home), Markdown(", ".join(links))] for home, links in homes.items()]
     rows = [[_page(name), Markdown(s.replace("|", "&#124;"))] for name, s in sentences.items()]
     parts = ["# Reference of the package", TEXTS["reference"], table(("from", "names"), names)]
     parts += ["## All modules", table(("module", "what lives there"), rows)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow_edu.optim import warmup_cosine
+from barlow_edu.numerics.optim import warmup_cosine
 from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
 
 CHECKERS = ("run_length", "warmup_factor", "checkpoint")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from barlow_edu.optim import LARS
+from barlow_edu.numerics.optim import LARS
 from barlow_edu.teaching.checks.base import NotRight, checker, judge
 from barlow_edu.teaching.checks.worlds import normal
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from barlow_edu.optim import build_optimizer
+from barlow_edu.numerics.optim import build_optimizer
 
 
 def by_two_passes(own, seen):

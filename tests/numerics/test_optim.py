@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from barlow_edu.optim import (
+from barlow_edu.numerics.optim import (
     LARS,
     OPTIMIZERS,
     build_optimizer,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+
+from barlow_edu.numerics.batchnorm import evaluating
 
 
 @torch.no_grad()
@@ -33,7 +34,7 @@ def extract_features(
     module = encoder if isinstance(encoder, nn.Module) else nn.Identity()
     device = device or device_of(module)
     batches = tqdm(images.split(batch_size), "features", leave=False, disable=hidden(progress))
-    with _evaluation_mode(module):
+    with evaluating(module):
         return torch.cat([encoder(normalize(x.to(device))).float().cpu() for x in batches])
 
 
@@ -83,7 +84,7 @@ def layer_features(
     handles = [modules[name].register_forward_hook(listener(name)) for name in layers]
     embed, device = getattr(model, "embed", model), device_of(model)
     try:
-        with _evaluation_mode(model):
+        with evaluating(model):
             for batch in images.split(batch_size):
                 outputs["output"].append(embed(normalize(batch.to(device))).float().cpu())
     finally:
@@ -138,15 +139,3 @@ def _pooled(output: Tensor, name: str, pool: int) -> Tensor:
         )
     # A copy: a ReLU that works in place would write over it.
     return output.detach().float().cpu().clone()
-
-
-@contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode meanwhile; every part goes back to the mode it was in."""
-    was_training = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in was_training.items():
-            m.training = training

@@ -2,7 +2,7 @@
 
 torch's own SyncBatchNorm refuses tensors on a CPU. The one here is built on plain collectives; GPUs get torch's,
 which has kernels of its own. Both are exact: the statistics are those of the samples of all ranks together, and
-the backward pass sums over all of them. Parameters, buffers and their names are those of nn.BatchNorm.
+the gradient flows through the collective. Parameters, buffers and their names are those of nn.BatchNorm.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from barlow_edu.numerics.distributed import active_group, add_up, collect, pooled
+from barlow_edu.numerics.distributed import active_group, all_gather, pooled
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
@@ -42,19 +41,25 @@ def untracked(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, ``model`` evaluates, but batch norm uses the batch's statistics and leaves its averages alone."""
-    modes = {m: m.training for m in model.modules()}
-    model.eval()
-    for m in modes:
-        if isinstance(m, _BatchNorm):
-            m.train()
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every part goes back to the mode it was in."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
     try:
-        with untracked(model):
-            yield
+        yield
     finally:
         for m, training in modes.items():
             m.training = training
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside, ``model`` evaluates, but batch norm uses the batch's statistics and leaves its averages alone."""
+    with evaluating(model), untracked(model):
+        for m in model.modules():
+            if isinstance(m, _BatchNorm):
+                m.train()
+        yield
 
 
 class _Synchronized(_BatchNorm):
@@ -71,10 +76,17 @@ class _Synchronized(_BatchNorm):
             raise ValueError(
                 f"Batch norm needs more than one value a channel, got {tuple(x.shape)}."
             )
-        out, mean, variance = _Normalize.apply(x, self.weight, self.bias, self.eps, group)
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        variance, mean = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
+        mean, variance = pooled(*all_gather(torch.stack([mean, variance])[None], group).unbind(1))
         if self.training and self.track_running_stats:
-            self._track(mean, variance * (n / (n - 1)))
-        return out
+            self._track(mean.detach(), variance.detach() * (n / (n - 1)))
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        scale = (variance + self.eps).rsqrt()
+        out = (wide - mean.view(shape)) * scale.view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(x.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
@@ -97,42 +109,3 @@ _CLASSES = {
 }
 # Under these names pickle finds them.
 SynchronizedBatchNorm1d, SynchronizedBatchNorm2d, SynchronizedBatchNorm3d = _CLASSES.values()
-
-
-class _Normalize(torch.autograd.Function):
-    """x -> normalised x, and the mean and biased variance (C,) of the x of all ranks."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight, bias, eps: float, group):
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        variance, mean = torch.var_mean(wide, _but_channels(x), correction=0)
-        mean, variance = pooled(*collect(torch.stack([mean, variance]), group).unbind(1))
-        ctx.eps, ctx.group = eps, group
-        ctx.save_for_backward(x, weight, mean, variance)
-        ctx.mark_non_differentiable(mean, variance)
-        # With statistics given, torch's kernel for evaluation computes just this.
-        out = torch.batch_norm(x, weight, bias, mean, variance, False, 0.0, eps, False)
-        return out, mean, variance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor, *unused):
-        """dx = w / σ (g − mean(g) − x̂ mean(g x̂)): the kernel gives the first term, and both sums over this shard."""
-        x, weight, mean, variance = ctx.saved_tensors
-        ones = torch.ones_like(mean) if weight is None else weight
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, ones, mean, variance, None, None, False, ctx.eps, [True, True, True]
-        )
-        n = x.numel() // x.shape[1] * ctx.group.size()
-        sums = add_up(torch.stack([grad_bias, grad_weight]).to(mean.dtype), ctx.group).div_(n)
-        inverse = (variance + ctx.eps).rsqrt()
-        slope = -sums[1] * inverse.square() * ones
-        offset = -sums[0] * inverse * ones - mean * slope
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        grad_x = grad_x + (x * slope.view(shape) + offset.view(shape)).to(grad_x.dtype)
-        affine = (None, None) if weight is None else (grad_weight, grad_bias)
-        return grad_x, *affine, None, None
-
-
-def _but_channels(x: Tensor) -> list[int]:
-    return [0, *range(2, x.ndim)]

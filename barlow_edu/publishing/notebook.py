@@ -1,7 +1,8 @@
 """A notebook of the course, read: its cells by their tags, the numbers of its exercises, its links.
 
 Tags: ``exercise`` (a stub that the learner fills in), ``solution`` (one way to do it, folded), ``instructor`` (notes
-for teachers) and ``setup``. An exercise and its solution carry the same number, ``metadata.barlow_edu.exercise``.
+for teachers), ``setup``, ``predict`` (a question) and ``reveal`` (its result, out of sight until the cell is run). An
+exercise and its solution carry the same number, ``metadata.barlow_edu.exercise``.
 """
 
 from __future__ import annotations
@@ -60,6 +61,20 @@ def number(cell) -> str:
 def solutions(notebook) -> dict[str, str]:
     """Number of an exercise -> the source of its solution."""
     return {number(cell): cell.source for cell in tagged(notebook, "solution")}
+
+
+def name_figures(cell) -> None:
+    """Write the alt texts that the cell's metadata hold (``barlow_edu.alt``, a text or a list) into its figures.
+
+    Raises ValueError if there are more or fewer of them than figures.
+    """
+    texts = cell.metadata.get("barlow_edu", {}).get("alt", [])
+    texts = [texts] if isinstance(texts, str) else texts
+    figures = [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    if texts and len(texts) != len(figures):
+        raise ValueError(f"{len(texts)} alt texts for {len(figures)} figures: {cell.source!r}")
+    for text, figure in zip(texts, figures, strict=False):
+        figure.metadata.setdefault("image/png", {})["alt"] = text
 
 
 def title(notebook) -> str:

@@ -170,6 +170,8 @@ def _of_outputs(outputs) -> tuple[list[str], list[str], list[str]]:
         if "image/png" in data:
             alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
             pictures.append(image(data["image/png"], alt))
+        elif 'class="be-predict"' in data.get("text/html", ""):
+            tables.append(data["text/html"])
         elif "text/markdown" in data:
             text = data["text/markdown"]
             long = _room([text]) > ROOM

@@ -12,6 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from barlow_edu.publishing import copies
@@ -51,11 +52,12 @@ def execute(notebooks: Iterable[str | Path], timeout: int = 600) -> dict[str, fl
     return minutes
 
 
-def build(kind: str, notebooks: Path, out: Path) -> list[Path]:
+def build(kind: str, notebooks: Path, out: Path, clear_outputs: bool = False) -> list[Path]:
     """Write the "student" or "instructor" version of every notebook in ``notebooks``, and what goes with them.
 
     student: solutions and teaching notes are left out; every exercise raises NotImplementedError with its
-    task until it is done; outputs that depend on an exercise are cleared. instructor: everything is kept, the
+    task until it is done; outputs that depend on an exercise or follow a prediction are cleared, with
+    ``clear_outputs`` all of them. instructor: everything is kept, the
     folded solutions are unfolded, and the teaching notes of all notebooks are put together in
     ``TEACHING_NOTES.md``. Returns the files written into ``out``, the notebooks first. Raises FileExistsError if
     ``out`` holds a file of such a name (a learner's work is never overwritten), FileNotFoundError without notebooks.
@@ -70,7 +72,9 @@ def build(kind: str, notebooks: Path, out: Path) -> list[Path]:
         raise FileExistsError(
             f"{out} holds {taken[0]} already, perhaps with somebody's work. Choose another folder."
         )
-    version = {"student": student, "instructor": instructor}[kind]
+    version = {"student": partial(student, clear_outputs=clear_outputs), "instructor": instructor}[
+        kind
+    ]
     for source in sources:
         notebook = version(nb.read(source))
         nb.relink_all(notebook, lambda to: None if to.startswith("../") else to)  # is left behind
@@ -84,8 +88,10 @@ def build(kind: str, notebooks: Path, out: Path) -> list[Path]:
     return written
 
 
-def student(notebook):
-    """The notebook as a learner gets it. Raises ValueError if an exercise has no stub or no number.
+def student(notebook, clear_outputs: bool = False):
+    """The notebook as a learner gets it: no result below a prediction, or no output at all.
+
+    Raises ValueError if an exercise has no stub or no number.
 
     What a solution does with the function after its check (a picture, a number for the paper's sizes) is put
     behind the check in the exercise, so that the learner gets it as a reward.
@@ -101,6 +107,8 @@ def student(notebook):
             cell.source = _open(cell.source, nb.number(cell)) + _reward(solution)
         if cell.cell_type == "code":
             defined, used = names(cell.source)
+            if clear_outputs or "reveal" in nb.tags(cell):
+                cell.outputs, cell.execution_count = [], None
             if exercise or used & unknown:
                 unknown |= defined
                 cell.outputs, cell.execution_count = [], None
@@ -167,3 +175,6 @@ def _normalise(notebook) -> None:
     for cell in notebook.cells:
         for key in CELL_METADATA_DROPPED:
             cell.metadata.pop(key, None)
+        if "reveal" in nb.tags(cell):  # JupyterLab shows it as soon as the learner runs the cell
+            cell.metadata["jupyter"] = {**cell.metadata.get("jupyter", {}), "outputs_hidden": True}
+        nb.name_figures(cell)

@@ -38,17 +38,29 @@ def asset(name: str) -> str:
     return resources.files("barlow_edu.teaching").joinpath(name).read_text(encoding="utf-8")
 
 
-def show(fig: Figure, alt: str) -> None:
+def show(fig: Figure, alt: str | None = None) -> None:
     """Display a figure in the notebook with its alt text.
 
     ``alt`` says in a sentence or two what the figure shows, for a reader who cannot see it. It must
-    be the same on every run: no measured number. Raises ValueError if it is empty.
+    be the same on every run: no measured number. In the course's notebooks it stands in the cell's metadata,
+    where it gives no result away; without one the titles of the figure are its alt text. Raises ValueError if
+    it is empty.
     """
+    alt = titles(fig) if alt is None else alt
     if not alt.strip():
         raise ValueError(f"alt is {alt!r}: say in a sentence what the figure shows.")
     display_picture(to_png(fig, alt), pixels(fig), alt, f"<Figure: {alt}>")
     label = f"<small>Figure: {html.escape(alt)}</small><script>\n{asset('figures/alt.js')}</script>"
     display({"text/html": label, "text/plain": f"Figure: {alt}"})
+
+
+def titles(fig: Figure) -> str:
+    """What a figure says of itself: its title, and the title or the labels of each of its axes."""
+    words = [fig.get_suptitle()]
+    for ax in fig.axes:
+        labels = f"{ax.get_ylabel()} over {ax.get_xlabel()}"
+        words.append(ax.get_title() or labels.removeprefix(" over ").removesuffix(" over "))
+    return "; ".join(dict.fromkeys(filter(None, words))).replace("\n", " ") or "a figure"
 
 
 def pixels(fig: Figure) -> tuple[int, int]:

@@ -14,6 +14,9 @@ import nbformat
 
 MAX_BYTES = 1_000_000
 MAX_LINES = 15
+MAX_COLUMNS = 88
+MAX_CODE_CELLS = 40
+MAX_WORDS = 3000  # in Markdown, without the teaching notes
 LONG_CELL_TAGS = {"long", "solution", "setup"}
 MAX_IGNORED = 0.05  # share of code cells whose output nbval does not compare
 UNCHECKED = re.compile(r"^\s*#+\s*(NBVAL_IGNORE_OUTPUT|NBVAL_SKIP|PYTEST_VALIDATE_IGNORE_OUTPUT)")
@@ -44,7 +47,6 @@ ANATOMY = {
     "the card: You need": r"^\| \*\*You need\*\*",
     "the card: Time": r"^\| \*\*Time\*\*",
     "the card: Offline": r"^\| \*\*Offline\*\*",
-    "a prediction, **Predict.**": r"\*\*Predict\b",
     "**What to notice.**": r"\*\*What to notice\.\*\*",
     "a heading with 'common mistake'": r"^#+ .*\bcommon mistake",
     "## Recap": r"^## Recap$",
@@ -292,6 +294,108 @@ def no_machine_paths(notebook):
     return [f"cell {i} holds a path of this machine: {hit[0]}" for i, hit in found if hit]
 
 
+def numbers_are_shown(notebook):
+    """A line that ends in True hides the number that it is about: print it, behind a ≈ if it was measured."""
+    return [
+        f"cell {i} prints {line.strip()[:60]!r}: print the number (≈), and assert what must hold"
+        for i, output in outputs(notebook)
+        for line in text_of({**output, "data": plain_only(output)}).splitlines()
+        if re.search(r"\b(True|False)\.?\s*$", line)
+    ]
+
+
+def plain_only(output):
+    return {k: v for k, v in output.get("data", {}).items() if k == "text/plain"}
+
+
+def predictions_are_real(notebook):
+    """A question that one commits to, and its result in a later cell, out of sight until that is run."""
+    problems, open_questions = [], []
+    code = cells(notebook, "code")
+    for i, cell in code:
+        asked = re.findall(r"^(\w+) = (?:be\.)?predict\(", cell.source, re.MULTILINE)
+        answered = re.findall(r"\b(\w+)\.compare\(", cell.source)
+        if asked and "predict" not in tags(cell):
+            problems.append(f"cell {i} asks for a prediction and is not tagged predict")
+        if answered and "reveal" not in tags(cell):
+            problems.append(f"cell {i} shows the result of a prediction and is not tagged reveal")
+        if set(asked) & set(answered):
+            problems.append(f"cell {i} answers its own question")
+        hidden = cell.metadata.get("jupyter", {}).get("outputs_hidden")
+        if "reveal" in tags(cell) and not hidden:
+            problems.append(
+                f"cell {i} is tagged reveal and shows its output: run the notebook anew"
+            )
+        open_questions = [q for q in open_questions + asked if q not in answered]
+    if not any("predict" in tags(cell) for _, cell in code):
+        problems.append("asks for no prediction: guess = be.predict(...)")
+    problems += [f"{question} is never compared with its result" for question in open_questions]
+    for i, cell in cells(notebook, "markdown"):
+        if re.search(r"\*\*Predict\b", cell.source) and "instructor" not in tags(cell):
+            problems.append(f"cell {i} asks in the text, where one cannot commit: be.predict(...)")
+    return problems
+
+
+def alt_text_is_out_of_sight(notebook):
+    problems = [
+        f"cell {i} writes an alt text in its code: it belongs to metadata.barlow_edu.alt"
+        for i, cell in cells(notebook, "code")
+        if re.search(r"\balt=", cell.source) and not tags(cell) & {"setup", "solution"}
+    ]
+    for i, cell in cells(notebook, "code"):
+        figures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+        named = "alt" in cell.metadata.get("barlow_edu", {})
+        players = any("<script" in o.get("data", {}).get("text/html", "") for o in cell.outputs)
+        if figures and not named and not players:
+            problems.append(f"cell {i} has a figure and no alt text in metadata.barlow_edu.alt")
+    return problems
+
+
+def narrow_code(notebook):
+    return [
+        f"cell {i} has a line of {len(line)} characters, more than {MAX_COLUMNS}"
+        for i, cell in cells(notebook, "code")
+        for line in cell.source.splitlines()
+        if len(line) > MAX_COLUMNS
+    ]
+
+
+def short_page(notebook):
+    words = sum(
+        len(cell.source.split())
+        for _, cell in cells(notebook, "markdown")
+        if "instructor" not in tags(cell)
+    )
+    code = len([cell for _, cell in cells(notebook, "code") if "solution" not in tags(cell)])
+    problems = [f"{words} words, more than {MAX_WORDS}"] if words > MAX_WORDS else []
+    return problems + ([f"{code} code cells, more than {MAX_CODE_CELLS}"] * (code > MAX_CODE_CELLS))
+
+
+# Notebooks that are still to be rewritten for the rules of NEW.
+YET = {
+    "00_start_here",
+    "01_redundancy_reduction",
+    "03_making_twins",
+    "04_the_cross_correlation_matrix",
+    "05_the_loss_from_scratch",
+    "07_watching_c_become_identity",
+    "08_lambda_explorer",
+    "09_encoder_and_projector",
+    "10_pretraining_cifar",
+    "11_what_did_it_learn",
+    "12_pitfalls_and_ablations",
+    "13_relatives",
+    "14_scaling_to_imagenet",
+    "15_why_it_works",
+    "16_bug_hunt",
+}
+NEW = [
+    numbers_are_shown,
+    predictions_are_real,
+    alt_text_is_out_of_sight,
+    narrow_code,
+    short_page,
+]
 RULES = [
     executed_in_order,
     no_errors,
@@ -315,7 +419,8 @@ RULES = [
 def problems(path):
     """All problems of the notebook file at `path`, as sentences that begin with the rule's name."""
     notebook = nbformat.read(path, as_version=4)
-    return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(notebook)]
+    rules = RULES if Path(path).stem in YET else RULES + NEW
+    return [f"{rule.__name__}: {problem}" for rule in rules for problem in rule(notebook)]
 
 
 if __name__ == "__main__":

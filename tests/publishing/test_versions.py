@@ -84,6 +84,34 @@ def test_nothing_else_is_left_in_the_folder(executed):
     assert sorted(p.name for p in executed[2].parent.iterdir()) == ["00_small.ipynb", "beside.txt"]
 
 
+def test_alt_texts_go_from_the_cell_into_its_figures(tmp_path):
+    picture = 'from IPython.display import display\ndisplay({"image/png": "aa==", "text/plain": "f"}, raw=True)\n'
+    path = write(tmp_path / "00_figure.ipynb", 2 * picture)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].metadata["barlow_edu"] = {"alt": ["C before", "C after"]}
+    notebook.cells[1].metadata["tags"] = ["reveal"]
+    nbformat.write(notebook, path)
+    course.execute([path])
+    cell = nbformat.read(path, as_version=4).cells[1]
+    assert [o.metadata["image/png"]["alt"] for o in cell.outputs] == ["C before", "C after"]
+    assert cell.metadata["jupyter"]["outputs_hidden"] is True
+    notebook.cells[1].metadata["barlow_edu"] = {"alt": "one for two"}
+    nbformat.write(notebook, path)
+    with pytest.raises(ValueError, match="1 alt texts for 2 figures"):
+        course.execute([path])
+
+
+def test_a_student_sees_no_result_below_a_prediction():
+    def book():
+        result = [nbformat.v4.new_output("stream", text="63 %")]
+        cells = [nbformat.v4.new_code_cell("a", outputs=result) for _ in range(2)]
+        cells[1].metadata["tags"] = ["reveal"]
+        return nbformat.v4.new_notebook(cells=cells)
+
+    assert [len(cell.outputs) for cell in course.student(book()).cells] == [1, 0]
+    assert [len(cell.outputs) for cell in course.student(book(), True).cells] == [0, 0]
+
+
 def test_a_failing_notebook_is_left_as_it_was(tmp_path):
     path = write(tmp_path / "01_bad.ipynb", "print('fine')", "1 / 0")
     before = path.read_bytes()

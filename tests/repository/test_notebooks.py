@@ -49,6 +49,14 @@ def figure(**metadata):
     return new_output("display_data", data=data, metadata=metadata)
 
 
+def named_figure():
+    return figure(**{"image/png": {"alt": "C as a heatmap"}})
+
+
+def value(text):
+    return new_output("execute_result", data={"text/plain": text}, execution_count=1)
+
+
 def error():
     return new_output("error", ename="ValueError", evalue="no", traceback=["no"])
 
@@ -79,8 +87,6 @@ OPENING = """# Title
 ```
 
 ## Part
-
-**Predict.** What will it print?
 """
 CLOSING = """**What to notice.** It printed.
 
@@ -114,13 +120,17 @@ def exercise(number, text=TEXT, hints=HINTS, stub=STUB, solution="checks.f(f)", 
     ]
 
 
+REVEAL = {"tags": ["reveal"], "jupyter": {"outputs_hidden": True}}
+
+
 def good_notebook():
     """Keeps every rule, and comes near to breaking each."""
     notebook = new_notebook(
         cells=[
             new_markdown_cell(OPENING),
             new_markdown_cell('![C at step 0](c.png) and <img src="c.png" alt="C at the end">'),
-            code("print(1)", printed("1\n")),
+            code("guess = predict('What will it print?')", tags=["predict"]),
+            code("guess.compare(1)", printed("1\n"), **REVEAL),
             code("\n".join(["x = 1"] * 16), tags=["setup"]),
             new_markdown_cell("Read about https://example.com/home/work"),
             new_code_cell(""),
@@ -142,9 +152,9 @@ def numbered(notebook):
 
 
 def with_cells(*cells):
-    """The good notebook with the cells in place of the empty one, at 5."""
+    """The good notebook with the cells in place of the empty one, at 6."""
     notebook = good_notebook()
-    notebook.cells[5:6] = cells
+    notebook.cells[6:7] = cells
     return notebook
 
 
@@ -177,7 +187,7 @@ def saying(old, new):
 
 
 def without_exercise():
-    return without(*range(6, 12))
+    return without(*range(7, 13))
 
 
 def loose_notes():
@@ -206,34 +216,34 @@ def many_exercises():
 
 HOME = "/" + "home/someone"
 BAD = [
-    ("executed_in_order", "not 1 to 7", with_cells(code(count=9))),
-    ("executed_in_order", "not 1 to 7", with_cells(code(count=None))),
+    ("executed_in_order", "not 1 to 8", with_cells(code(count=9))),
+    ("executed_in_order", "not 1 to 8", with_cells(code(count=None))),
     ("no_errors", "ValueError", with_cells(code("f()", error()))),
     ("no_errors", "ValueError", with_cells(code("f()", error(), tags=["raises-exception"]))),
     ("no_stderr", "careful", with_cells(code("f()", printed("careful", "stderr")))),
     ("no_widget_state", "metadata.widgets", with_widgets()),
-    ("no_widget_state", "cell 5", with_cells(code("f()", widget_state_output()))),
+    ("no_widget_state", "cell 6", with_cells(code("f()", widget_state_output()))),
     ("small_file", "more than", with_cells(code("f()", printed("a" * 1_000_000)))),
-    ("outputs_are_compared", "[5]", with_cells(code("# NBVAL_IGNORE_OUTPUT\nf()"))),
-    ("outputs_are_compared", "[5]", with_cells(code("f()\n  ##NBVAL_SKIP"))),
-    ("outputs_are_compared", "[5]", with_cells(code(tags=["nbval-ignore-output"]))),
-    ("outputs_are_compared", "[5]", with_cells(code(tags=["nbval-skip"]))),
-    ("runs_have_new_folders", "cell 5", with_cells(code('be.pretrain(c, FOLDER / "a")'))),
+    ("outputs_are_compared", "[6]", with_cells(code("# NBVAL_IGNORE_OUTPUT\nf()"))),
+    ("outputs_are_compared", "[6]", with_cells(code("f()\n  ##NBVAL_SKIP"))),
+    ("outputs_are_compared", "[6]", with_cells(code(tags=["nbval-ignore-output"]))),
+    ("outputs_are_compared", "[6]", with_cells(code(tags=["nbval-skip"]))),
+    ("runs_have_new_folders", "cell 6", with_cells(code('be.pretrain(c, FOLDER / "a")'))),
     (
         "runs_have_new_folders",
-        "cell 5",
+        "cell 6",
         with_cells(code("be.pretrain(c, out=Path(FOLDER.name) / name)")),
     ),
     ("has_exercise", "Exercise", without_exercise()),
     ("exercises_are_whole", "0 exercises; a notebook has two", without_exercise()),
-    ("exercises_are_whole", "1 exercises; a notebook has two", without(6, 7, 8)),
+    ("exercises_are_whole", "1 exercises; a notebook has two", without(7, 8, 9)),
     ("exercises_are_whole", "7 exercises", many_exercises()),
     (
         "exercises_are_whole",
         "no title '## Exercise 1.1: ...'",
         saying("Exercise 1.1", "Exercise 7"),
     ),
-    ("exercises_are_whole", "titles are ['1.2']", without(6)),
+    ("exercises_are_whole", "titles are ['1.2']", without(7)),
     ("exercises_are_whole", "no line like '**Difficulty", saying("2 of 3", "1 of 3")),
     ("exercises_are_whole", "no line like '**Difficulty", saying("12 minutes", "a while")),
     ("exercises_are_whole", "hints are ['Hint 1', 'Hint 2']", with_exercise(hints=HINTS[:-55])),
@@ -241,17 +251,16 @@ BAD = [
     ("exercises_are_whole", "no '...  # your turn'", with_exercise(stub="checks.f(f)")),
     ("exercises_are_whole", "cell calls no checker", with_exercise(stub="x = ...  # your turn")),
     ("exercises_are_whole", "solution calls no checker", with_exercise(solution="print(1)")),
-    ("exercises_are_whole", "next cell is not its solution", without(8)),
+    ("exercises_are_whole", "next cell is not its solution", without(9)),
     ("exercises_are_whole", "next cell is not its solution", with_exercise("1.3", after="1.4")),
     ("exercises_are_whole", "not folded", with_exercise(jupyter={})),
     ("has_its_anatomy", "lacks a claim", saying("**Claim", "**Well")),
     ("has_its_anatomy", "lacks the card: You need", saying("**You need**", "**Have**")),
     ("has_its_anatomy", "lacks the card: Time", saying("**Time** |", "**Clock** |")),
-    ("has_its_anatomy", "lacks a prediction", saying("**Predict.**", "Then:")),
     ("has_its_anatomy", "'common mistake'", saying("## A common mistake", "## A mistake")),
     ("has_its_anatomy", "lacks ### Three questions", saying("Three questions", "Quiz")),
     ("has_its_anatomy", "lacks the references", saying("## References", "")),
-    ("has_its_anatomy", "0 cells tagged setup", without(3)),
+    ("has_its_anatomy", "0 cells tagged setup", without(4)),
     ("has_its_anatomy", "2 cells tagged setup", with_cells(code(tags=["setup"]))),
     ("has_teaching_notes", "the last cell is not", without(-1)),
     ("has_teaching_notes", "the last cell is not", loose_notes()),
@@ -259,16 +268,16 @@ BAD = [
     ("has_teaching_notes", "lack how long", saying("45 minutes", "Long")),
     ("has_teaching_notes", "lack the misconceptions", saying("Misconceptions", "Errors")),
     ("has_teaching_notes", "lack what to discuss", saying("To discuss", "To ask")),
-    ("images_have_alt_text", "cell 5", with_markdown("![](c.png)")),
-    ("images_have_alt_text", "cell 5", with_markdown("![ ][c]")),
+    ("images_have_alt_text", "cell 6", with_markdown("![](c.png)")),
+    ("images_have_alt_text", "cell 6", with_markdown("![ ][c]")),
     ("images_have_alt_text", "<img>", with_markdown('<img src="c.png">')),
     ("images_have_alt_text", "<img>", with_markdown('<IMG alt="" src="c.png">')),
     ("images_have_alt_text", "HTML output", with_cells(code("f()", html("<img src='c.png'/>")))),
-    ("figures_have_alt_text", "cell 5", with_cells(code("f()", figure()))),
+    ("figures_have_alt_text", "cell 6", with_cells(code("f()", figure()))),
     ("figures_have_alt_text", "plots.show", with_cells(code("f()", figure(alt="C")))),
     (
         "figures_have_alt_text",
-        "cell 5",
+        "cell 6",
         with_cells(code("f()", figure(**{"image/png": {"alt": " "}}))),
     ),
     ("headings_in_order", "from level 2 to 4", with_markdown("#### Deep")),
@@ -281,6 +290,20 @@ BAD = [
     ("no_machine_paths", HOME[:5], with_cells(code("f()", printed(f"\x1b[31m{HOME}/a")))),
     ("no_machine_paths", "Users", with_cells(code("f()", html("/" + "Users/someone")))),
     ("no_machine_paths", "Users", with_markdown("C:" + "\\Users\\someone")),
+    ("numbers_are_shown", "cell 6", with_cells(code("f()", printed("C falls: True\n")))),
+    ("numbers_are_shown", "assert", with_cells(code("f()", value("False")))),
+    ("predictions_are_real", "asks for no prediction", without(2, 3)),
+    ("predictions_are_real", "not tagged predict", with_cells(code("a = be.predict('?')"))),
+    ("predictions_are_real", "a is never compared", with_cells(code("a = predict('?')"))),
+    ("predictions_are_real", "not tagged reveal", with_cells(code("guess.compare(1)"))),
+    ("predictions_are_real", "its own", with_cells(code("a = predict('?')\na.compare(1)"))),
+    ("predictions_are_real", "shows its output", with_cells(code(tags=["reveal"]))),
+    ("predictions_are_real", "asks in the text", with_markdown("**Predict.** Does it fall?")),
+    ("alt_text_is_out_of_sight", "in its code", with_cells(code("plots.show(f, alt='C')"))),
+    ("alt_text_is_out_of_sight", "no alt text in", with_cells(code("f()", named_figure()))),
+    ("narrow_code", "89 characters", with_cells(code("x = 1  # " + 80 * "a"))),
+    ("short_page", "words", with_markdown(3000 * "word ")),
+    ("short_page", "41 code cells", with_cells(*(code() for _ in range(36)))),
     *[
         ("no_machine_paths", name, with_cells(code("f()", printed(f"saved to /{name}/a"))))
         for name in ("root", "tmp", "work")
@@ -298,7 +321,7 @@ def test_a_bad_notebook_breaks_its_rule(rule, says, notebook, tmp_path):
 
 
 def test_every_rule_has_a_bad_notebook():
-    assert {rule for rule, *_ in BAD} == {rule.__name__ for rule in guard.RULES}
+    assert {rule for rule, *_ in BAD} == {rule.__name__ for rule in guard.RULES + guard.NEW}
 
 
 def test_a_good_notebook_has_no_problems(tmp_path):
@@ -310,13 +333,14 @@ def test_a_good_notebook_has_no_problems(tmp_path):
 @pytest.mark.parametrize(
     "cell",
     [
-        code("f()", figure(**{"image/png": {"alt": "C as a heatmap"}})),
+        code("f()", named_figure(), barlow_edu={"alt": "C as a heatmap"}),
+        code("f()", printed("It is true that trained ≈ 46.9 %, pixels ≈ 39.7 %\n")),
         code("# NBVAL_CHECK_OUTPUT\nf()", tags=["nbval-raises-exception"]),
         code("f()", html('<img src="data:image/png;base64,aa//' + 'tmp/" alt="C">')),
         code("\n".join(["x = 1"] * 15)),
         code("\n".join(["x = 1"] * 40), tags=["long"]),
     ],
-    ids=["alt", "checked", "html", "15-lines", "long"],
+    ids=["alt", "shown", "checked", "html", "15-lines", "long"],
 )
 def test_what_the_rules_allow(cell, tmp_path):
     path = tmp_path / "good.ipynb"
@@ -356,7 +380,10 @@ def clone(tmp_path_factory):
         (top / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, top / name)
     shutil.copytree(ROOT / "tests" / "helpers" / "offline", top / "tests" / "helpers" / "offline")
-    masked = code("print('<f at 0xc0ffee> in 3 s')", printed("<f at 0xabcdef> in 2.5 s\n"))
+    masked = code(
+        "print('<f at 0xc0ffee> in 3 s, kNN ≈ 61.7 % ± 0.4')",
+        printed("<f at 0xabcdef> in 2.5 s, kNN ≈  8 % ± 0.4\n"),
+    )
     cells = [code("x = 1"), masked, code("print(x / 4)", printed("0.26\n")), code("x += 1")]
     (top / "notebooks").mkdir()
     nbformat.write(new_notebook(cells=cells), top / "notebooks" / "04_small.ipynb")

@@ -18,6 +18,7 @@ from barlow_edu.publishing.site import gallery
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LABEL = "Figure: "
+QUESTION = 'class="be-predict"'
 LIVE = "<p><em>This panel trains while you slide. It needs a running notebook.</em></p>"
 PLAYER = re.compile(r'class="be-film"|class="be-lx be-lx-player"')
 
@@ -40,6 +41,9 @@ def page(notebook, known: set[str]):
         if "solution" in tags(cell):
             cell.metadata["tags"] = [*cell.metadata["tags"], "hide-cell"]
             cell.metadata["mystnb"] = {"code_prompt_show": "Show a solution"}
+        elif "reveal" in tags(cell):
+            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-output"]
+            cell.metadata["mystnb"] = {"code_prompt_show": "Show the result"}
         if cell.cell_type == "code":
             cell.outputs = joined([one for output in cell.outputs for one in outputs(output)])
     return notebook
@@ -64,7 +68,9 @@ def outputs(output) -> list:
     plain = data.get("text/plain", "")
     if plain.startswith(LABEL) or set(data) == {WIDGET, "text/plain"}:
         return []  # the label repeats the alt text; the widget stands for a player that is there, too
-    if WIDGET in data:
+    if QUESTION in data.get("text/html", ""):
+        output["data"] = {"text/html": data["text/html"], "text/plain": plain}
+    elif WIDGET in data:
         output["data"] = {"text/html": LIVE, "text/plain": plain}
     elif "image/png" in data:
         look = output.get("metadata", {}).get("image/png", {})

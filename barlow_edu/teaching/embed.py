@@ -115,18 +115,27 @@ def image(png: bytes, alt: str) -> str:
     return f'<img width="700" alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
 
 
-def save(path: str | Path, title: str, png: bytes, alt: str, player: str) -> Path:
-    """Write a picture (.png), or a page with its player that needs nothing else (.html)."""
-    path = Path(path)
-    if path.suffix == ".png":
-        path.write_bytes(png)
+class Player:
+    """A picture and the script that plays it: has ``title``, ``png``, ``alt`` and ``player()``, the HTML after it."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture (.png), or a page with its player that needs nothing else (.html)."""
+        path = Path(path)
+        if path.suffix == ".png":
+            path.write_bytes(self.png)
+            return path
+        head = '<!doctype html><html lang="en"><meta charset="utf-8">'
+        head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        head += f"<title>{html.escape(self.title)}</title>"
+        body = f'<body class="be-page">{image(self.png, self.alt)}{self.player()}</body></html>'
+        path.write_text(head + body, encoding="utf-8")
         return path
-    head = '<!doctype html><html lang="en"><meta charset="utf-8">'
-    head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"<title>{html.escape(title)}</title>"
-    body = f'<body class="be-page">{image(png, alt)}{player}</body></html>'
-    path.write_text(head + body, encoding="utf-8")
-    return path
+
+    def display(self, size: tuple[int, int]) -> None:
+        """Display the picture, ``size`` (width, height) on the page, and the player after it."""
+        display_picture(self.png, size, self.alt, repr(self))
+        name = f"<{type(self).__name__} player>"
+        display({"text/html": self.player(), "text/plain": name})
 
 
 def display_picture(png: bytes, size: tuple[int, int], alt: str, text: str) -> None:

@@ -35,7 +35,6 @@ from barlow_edu.teaching.panel import LiveLambda, bundle, colour_table
 __all__ = ["LambdaExplorer", "LiveLambda"]
 CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
 STRIP = 5  # matrices in the picture
-TITLE = "The lambda explorer"
 
 
 def pack(sweep: Study) -> bytes:
@@ -73,7 +72,7 @@ def plain(value: float) -> str:
     return np.format_float_positional(value, precision=3, fractional=False, trim="-")
 
 
-class LambdaExplorer(anywidget.AnyWidget):
+class LambdaExplorer(anywidget.AnyWidget, embed.Player):
     """Slide through a sweep: C, its spectrum, and where on the curves of kNN and effective rank one is.
 
     sweep: a ``Study`` or where to find one. ``lambd`` is the λ that is shown; set it from Python, or read what
@@ -81,6 +80,7 @@ class LambdaExplorer(anywidget.AnyWidget):
     a network. Raises ValueError for a sweep over anything else than λ, or with several seeds.
     """
 
+    title = "The lambda explorer"
     _esm = asset("explorer.js") + "\nexport default { render: renderExplorer };\n"
     _css = asset("explorer.css")
     data = traitlets.Bytes().tag(sync=True)
@@ -94,15 +94,17 @@ class LambdaExplorer(anywidget.AnyWidget):
             raise ValueError(
                 f"LambdaExplorer needs a sweep over lambd, one training a value, above 0. Got {self.sweep}."
             )
-        places = np.linspace(0, len(lambdas) - 1, min(STRIP, len(lambdas))).round().astype(int)
-        self.places = sorted({int(i) for i in places})
+        self.places = drawing.evenly(len(lambdas), STRIP)
         names = ", ".join(plain(lambdas[i]) for i in self.places)
+        self.alt = (
+            f"{self.title}: the matrix C after training with λ = {names}, and below it kNN accuracy and "
+            f"effective rank against λ. C is drawn from −1 (blue) to 1 (red), {dims} dimensions of it."
+        )
         spec = {
-            "title": TITLE,
+            "title": self.title,
             "note": f"{len(lambdas)} short trainings on {self.sweep.config['data']}, the same but for λ. "
             "Drag the slider or a curve, or press the arrow keys.",
-            "alt": f"{TITLE}: the matrix C after training with λ = {names}, and below it kNN accuracy and "
-            f"effective rank against λ. C is drawn from −1 (blue) to 1 (red), {dims} dimensions of it.",
+            "alt": self.alt,
             "colours": colour_table(),
             "start": self.sweep.nearest(0.005),
         }
@@ -127,12 +129,9 @@ class LambdaExplorer(anywidget.AnyWidget):
             fig = Figure(figsize=(drawing.WIDTH, 4.9))
             rows = fig.add_gridspec(2, 1, height_ratios=[1, 1.2], hspace=0.08)
             axes = rows[0].subgridspec(1, len(self.places)).subplots(squeeze=False)[0]
-            for ax, place in zip(axes, self.places, strict=True):
-                c = self.sweep.matrix(place).astype(float)
-                image = drawing.heatmap(ax, c, ticks=False, beside=len(axes))
-                ax.set_title(f"λ = {plain(self.sweep.values[place])}", weight="bold")
-                ax.set_xlabel(drawing.summary(c, "\n", short=True), size=9)
-            fig.colorbar(image, ax=axes, shrink=0.7, aspect=12, pad=0.02, ticks=[-1, 0, 1])
+            matrices = [self.sweep.matrix(place).astype(float) for place in self.places]
+            titles = [f"λ = {plain(self.sweep.values[place])}" for place in self.places]
+            drawing.strip(fig, axes, matrices, titles, short=True)
             self._curves(*rows[1].subgridspec(1, 2).subplots())
         return fig
 
@@ -156,7 +155,7 @@ class LambdaExplorer(anywidget.AnyWidget):
     @cached_property
     def png(self) -> bytes:
         """The picture, with all that the explorer shows inside."""
-        return embed.with_chunk(embed.to_png(self.figure(), self.spec["alt"]), CHUNK, self.data)
+        return embed.with_chunk(embed.to_png(self.figure(), self.alt), CHUNK, self.data)
 
     def player(self) -> str:
         """The HTML that stands after the picture. It holds nothing that was measured."""
@@ -167,12 +166,6 @@ class LambdaExplorer(anywidget.AnyWidget):
         script = f"(function (script) {{\n{script}\n}})(document.currentScript);"
         return f"<style>{self._css}</style>{body}<script>{script}</script>"
 
-    def save(self, path: str | Path) -> Path:
-        """Write the page to ``path`` (.html), or the picture (.png)."""
-        return embed.save(path, TITLE, self.png, self.spec["alt"], self.player())
-
     def _ipython_display_(self) -> None:
-        size = embed.pixels(self.figure())
-        embed.display_picture(self.png, size, self.spec["alt"], repr(self))
-        embed.display({"text/html": self.player(), "text/plain": "<LambdaExplorer player>"})
+        self.display(embed.pixels(self.figure()))
         embed.display(bundle(self._repr_mimebundle_(), "<LambdaExplorer widget>"))

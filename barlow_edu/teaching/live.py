@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from barlow_edu.evaluation.spectra import rankme
 from barlow_edu.loss import LossTerms, barlow_twins_loss, cross_correlation, loss_floor
 
 SIGNALS, CHANNELS = 8, 32
@@ -91,7 +92,4 @@ class LiveProblem:
         Exact, from the weights: all channels have variance 1, so dimension i and j of one view correlate with
         the cosine of columns i and j of W.
         """
-        columns = torch.nn.functional.normalize(self.weights.detach().double(), dim=0)
-        share = torch.linalg.svdvals(columns)
-        share = share / share.sum()
-        return float(torch.exp(-torch.xlogy(share, share).sum()))
+        return rankme(torch.nn.functional.normalize(self.weights.detach().double(), dim=0))

@@ -18,10 +18,10 @@ from typing import ClassVar
 import anywidget
 import ipywidgets as widgets
 import numpy as np
-import torch
 import traitlets
 
 from barlow_edu.numerics.correlation import from_bytes, to_bytes
+from barlow_edu.studies.study import one_thread
 from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
 from barlow_edu.teaching.live import LiveProblem
@@ -204,15 +204,12 @@ class LiveLambda(widgets.VBox):
             signal.signal(signal.SIGINT, _pause_current)
 
     def _advance(self) -> None:
-        threads, begin = torch.get_num_threads(), time.perf_counter()
-        torch.set_num_threads(1)  # matrices so small that threads would only wait for each other
-        try:
+        begin = time.perf_counter()
+        with one_thread():  # matrices so small that threads would only wait for each other
             for _ in range(STEPS):
                 self.problem.step()
                 if time.perf_counter() - begin > SLOW:
                     break
-        finally:
-            torch.set_num_threads(threads)
         self._record()
 
     def _record(self) -> None:

@@ -60,6 +60,14 @@ STYLE = {
 }
 
 
+def one_panel(height: float, title: str | None = None):
+    """A figure of the page's width, ``height`` in inches, and its only axes."""
+    fig = Figure(figsize=(WIDTH, height))
+    ax = fig.subplots()
+    ax.set_title(title or "", loc="left", weight="bold")
+    return fig, ax
+
+
 def style():
     """The style as a context: ``with plots.style(): ...`` for a figure of your own."""
     return mpl.rc_context(STYLE)
@@ -77,9 +85,7 @@ def styled(draw):
 
 
 def to_array(x, name: str, ndim: int | None = None) -> np.ndarray:
-    """A tensor or array-like as a float64 array. Raises ValueError for NaN, infinity, a wrong
-    ndim.
-    """
+    """A tensor or array-like as a float64 array. Raises ValueError for NaN, infinity, a wrong ndim."""
     x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else np.asarray(x, dtype=float)
     if ndim is not None and x.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), got shape {x.shape}.")
@@ -142,23 +148,23 @@ def summary(c: np.ndarray, joint: str = ", ", short: bool = False) -> str:
 
 def svdvals(c: np.ndarray) -> np.ndarray:
     """Singular values of (..., D, D), largest first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # many small matrices: threads would only wait for each other
-    try:
+    from barlow_edu.studies.study import one_thread  # which brings in all of torchvision
+
+    with one_thread():  # many small matrices: threads would only wait for each other
         return torch.linalg.svdvals(torch.from_numpy(c)).numpy()
-    finally:
-        torch.set_num_threads(threads)
+
+
+def evenly(count: int, n: int) -> list[int]:
+    """At most ``n`` of the places 0 to ``count`` - 1, evenly spaced, the first and the last included."""
+    return np.linspace(0, count - 1, min(n, count)).round().astype(int).tolist()
 
 
 def pick(snapshots: Mapping[int, object], n: int) -> list[int]:
-    """``n`` steps of a mapping step -> C, evenly spaced in their order, the first and last
-    included.
-    """
+    """``n`` steps of a mapping step -> C, evenly spaced in their order. Raises ValueError without any."""
     steps = sorted(snapshots)
     if not steps:
         raise ValueError("There are no snapshots: record at least one step.")
-    places = np.linspace(0, len(steps) - 1, min(n, len(steps))).round().astype(int)
-    return [steps[i] for i in places]
+    return [steps[i] for i in evenly(len(steps), n)]
 
 
 def thinning(c: np.ndarray) -> int:
@@ -197,11 +203,19 @@ def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True, beside: i
     return image
 
 
+def strip(fig, axes, matrices: Sequence[np.ndarray], titles: Sequence[str], short: bool) -> None:
+    """Several C on one scale, each below its title and above its two numbers."""
+    for ax, c, title in zip(axes, matrices, titles, strict=True):
+        image = heatmap(ax, c, ticks=False, beside=len(axes))
+        ax.set_title(title, weight="bold")
+        ax.set_xlabel(summary(c, "\n", short), size=9)
+    fig.colorbar(image, ax=axes, shrink=0.7, aspect=12, pad=0.02, ticks=[-1, 0, 1])
+
+
 def singular_values(ax, c: np.ndarray) -> None:
     """Singular values of C, largest first, and their target: all 1, as for the identity.
 
-    The axis is logarithmic when the largest is above 4; values below 0.001 are then counted, not
-    drawn.
+    The axis is logarithmic when the largest is above 4; values below 0.001 are then counted, not drawn.
     """
     values = svdvals(c)
     log = values[0] > 4
@@ -245,8 +259,7 @@ def needs_log(values: Sequence[np.ndarray]) -> bool:
 
 
 def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None) -> None:
-    """Draw ``series``, name -> (x, y), with each name at its line's end; ``targets``, name ->
-    level.
+    """Draw ``series``, name -> (x, y), with each name at its line's end; ``targets``, name -> level.
 
     ``log``: logarithmic y axis; None decides by :func:`needs_log`.
     """
@@ -271,9 +284,7 @@ def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None
 
 
 def label_ends(ax, ends: Sequence[tuple]) -> None:
-    """Write (x, y, name, colour) at the right edge of the axes, pushed apart where they would
-    touch.
-    """
+    """Write (x, y, name, colour) at the right edge of the axes, pushed apart where they would touch."""
     ends = [end for end in ends if end[2]]
     if not ends:
         return
@@ -288,18 +299,13 @@ def label_ends(ax, ends: Sequence[tuple]) -> None:
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Heights moved as little as needed to stand ``gap`` apart, in their order."""
+    from scipy.optimize import isotonic_regression  # least squares under "in order"
+
     order = np.argsort(heights, kind="stable")
     offsets = gap * np.arange(len(order))
-    # Least squares under "in order": pool neighbours that collide around their common mean.
-    blocks: list[list[float]] = []
-    for value in np.asarray(heights, dtype=float)[order] - offsets:
-        blocks.append([value])
-        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    placed = np.concatenate([np.full(len(b), np.mean(b)) for b in blocks]) + offsets
-    result = np.empty(len(order))
-    result[order] = placed
-    return result.tolist()
+    placed = np.empty(len(order))
+    placed[order] = isotonic_regression(np.asarray(heights, float)[order] - offsets).x + offsets
+    return placed.tolist()
 
 
 def picture_figure(rows: Sequence[np.ndarray], title: str | None, gap: int = 2):

@@ -20,7 +20,7 @@ MAX_DIMS = 256
 MAX_CELLS = 36 * 64 * 64  # in all frames together: a film stays below 300 kB
 
 
-class Film:
+class Film(embed.Player):
     """A film of C: a picture of all frames, and the player that cuts its frames out of it.
 
     ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most ``max_frames`` of them are shown,
@@ -78,23 +78,14 @@ class Film:
         style = f"<style>\n{embed.asset('figures/film.css')}</style>"
         return f"{style}{body}<script>{embed.asset('figures/film.js')}</script>"
 
-    def save(self, path: str | Path) -> Path:
-        """Write the page to ``path`` (.html), or the picture of all frames (.png)."""
-        return embed.save(path, self.title, self.png, self.alt, self.player())
-
     def _ipython_display_(self) -> None:
-        size = tuple(side // SHARPNESS for side in self.layout["size"])
-        embed.display_picture(self.png, size, self.alt, repr(self))
-        embed.display({"text/html": self.player(), "text/plain": "<Film player>"})
+        self.display(tuple(side // SHARPNESS for side in self.layout["size"]))
 
 
 def _numbers(matrices) -> dict[str, list]:
-    """What the player writes and draws: mean diagonal, off-diagonal RMS, up to 64 singular
-    values.
-    """
+    """What the player writes and draws: mean diagonal, off-diagonal RMS, up to 64 singular values."""
     pairs = [drawing.diagonal_and_rms(c) for c in matrices]
-    places = np.linspace(0, len(matrices[0]) - 1, min(64, len(matrices[0]))).round().astype(int)
-    spectra = drawing.svdvals(np.stack(matrices))[:, places]
+    spectra = drawing.svdvals(np.stack(matrices))[:, drawing.evenly(len(matrices[0]), 64)]
     return {
         "diagonal": [round(diagonal, 4) for diagonal, _ in pairs],
         "rms": [round(rms, 4) for _, rms in pairs],

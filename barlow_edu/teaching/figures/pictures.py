@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from barlow_edu.teaching.figures import drawing
-from barlow_edu.teaching.figures.drawing import PALETTE, TEXT, WIDTH, styled, to_array
+from barlow_edu.teaching.figures.drawing import PALETTE, TEXT, WIDTH, one_panel, styled, to_array
 
 SHAPES = "os^Dvp*XP<"  # one a class; with seven colours no two of 70 classes look alike
 WRONG = PALETTE[1]
@@ -49,7 +50,7 @@ def neighbours(
             if wrong:
                 frame = {"fill": False, "edgecolor": WRONG, "linewidth": 1.6, "linestyle": "--"}
                 corner = (x - side / 2 - 1, y - side / 2 - 1)
-                ax.add_patch(_rectangle(corner, side + 1, **frame))
+                ax.add_patch(Rectangle(corner, side + 1, side + 1, **frame))
     first, last = centres[2] - side / 2, centres[-1] + side / 2
     top = middles[0] - side / 2 - 2
     ax.text(centres[0], top, "query", ha="center", va="bottom", size=9)
@@ -78,12 +79,6 @@ def _caption(ax, x: float, y: float, side: int, text: str, weight="normal", colo
     ax.text(x, y + side / 2 + 0.5, text, ha="center", va="top", size=8, weight=weight, color=color)
 
 
-def _rectangle(corner, side: float, **look):
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(corner, side, side, **look)
-
-
 @styled
 def scatter(points, labels, names: Sequence[str], title: str | None = None) -> Figure:
     """A map of N points in the plane, for instance t-SNE of features; each class has a colour and a shape.
@@ -99,8 +94,7 @@ def scatter(points, labels, names: Sequence[str], title: str | None = None) -> F
         raise ValueError(
             f"Labels are {labels.min()} to {labels.max()}, but there are {len(names)} names."
         )
-    fig = Figure(figsize=(WIDTH, 0.8 * WIDTH))
-    ax = fig.subplots()
+    fig, ax = one_panel(0.8 * WIDTH, title)
     places = {}
     for k in np.unique(labels):
         own, color = points[labels == k], PALETTE[k % len(PALETTE)]
@@ -117,7 +111,6 @@ def scatter(points, labels, names: Sequence[str], title: str | None = None) -> F
                 color=drawing.ink(PALETTE[k % len(PALETTE)]), bbox=box, zorder=4)  # fmt: skip
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(True)
-    ax.set_title(title or "", loc="left", weight="bold")
     return fig
 
 
@@ -153,17 +146,10 @@ def profile(
     names = list(table[stages[0]])
     if any(list(row) != names for row in table.values()):
         raise ValueError(f"Every stage needs the values {names}.")
-    fig = Figure(figsize=(WIDTH, 3.6))
-    ax = fig.subplots()
-    series = {
-        name: (
-            np.arange(len(stages)),
-            np.maximum(to_array([row[name] for row in table.values()], name, 1), -0.1),
-        )
-        for name in names
-    }
+    fig, ax = one_panel(3.6, title)
+    values = {n: to_array([row[n] for row in table.values()], n, 1) for n in names}
+    series = {n: (np.arange(len(stages)), v.clip(min=-0.1)) for n, v in values.items()}
     drawing.lines(ax, series, log=False)
     ax.set_xticks(range(len(stages)), stages, rotation=35, ha="right")
     ax.set(ylabel=ylabel)
-    ax.set_title(title or "", loc="left", weight="bold")
     return fig

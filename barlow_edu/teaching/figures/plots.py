@@ -21,6 +21,7 @@ from barlow_edu.teaching.figures.drawing import (
     PALETTE,
     TEXT,
     WIDTH,
+    one_panel,
     style,
     styled,
     to_array,
@@ -97,15 +98,8 @@ def correlation_strip(
         raise ValueError(f"Got {len(titles)} titles for {len(steps)} moments: give one title each.")
     fig = Figure(figsize=(WIDTH, 0.86 * WIDTH / max(len(steps), 2) + 0.8))
     axes = fig.subplots(1, len(steps), squeeze=False)[0]
-    for ax, step, title in zip(axes, steps, titles, strict=True):
-        c = drawing.to_matrix(snapshots[step], f"the snapshot at step {step}")
-        image = drawing.heatmap(ax, c, ticks=False, beside=len(steps))
-        ax.set_title(title, weight="bold")
-        ax.set_xlabel(
-            drawing.summary(c, "\n") if len(steps) < 5 else drawing.summary(c, "\n", short=True),
-            size=9,
-        )
-    fig.colorbar(image, ax=axes, shrink=0.7, aspect=12, pad=0.02, ticks=[-1, 0, 1])
+    matrices = [drawing.to_matrix(snapshots[s], f"the snapshot at step {s}") for s in steps]
+    drawing.strip(fig, axes, matrices, titles, short=len(steps) > 4)
     return fig
 
 
@@ -201,8 +195,7 @@ def bars(
             f"With unit='%' values are fractions, got {pairs[:, 0].max()}: divide by 100."
         )
     values, spreads = (100 if unit == "%" else 1) * pairs.T
-    fig = Figure(figsize=(WIDTH, 0.42 * len(table) + (0.95 if title else 0.65)))
-    ax = fig.subplots()
+    fig, ax = one_panel(0.42 * len(table) + (0.95 if title else 0.65), title)
     for place, (name, value, sd) in enumerate(zip(table, values, spreads, strict=True)):
         strong = name == highlight
         look = {"color": PALETTE[1], "hatch": "//"} if strong else {"color": PALETTE[0]}
@@ -221,7 +214,6 @@ def bars(
         ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= min(high, 100)])
     ax.set_xlabel(unit)
     ax.tick_params(axis="y", length=0)
-    ax.set_title(title or "", loc="left", weight="bold")
     return fig
 
 
@@ -253,8 +245,7 @@ def staircase(
     if len(times) != len(measured) or len(times) != len(predicted):
         raise ValueError(f"times {times.shape}, measured {measured.shape} and predicted "
                          f"{predicted.shape} need one row a time.")  # fmt: skip
-    fig = Figure(figsize=(WIDTH, 3.4))
-    ax = fig.subplots()
+    fig, ax = one_panel(3.4)
     for j, column in enumerate(predicted.T):
         color = drawing.ink(PALETTE[j % len(PALETTE)])
         ax.plot(times, column, color=color, ls=DASHES[1], lw=1.6, zorder=3)
@@ -315,8 +306,7 @@ def line(x, y: Mapping[str, object], xlabel, ylabel, logx=False, logy=False, mar
 
 
 def _line_figure(series, xlabel, ylabel, logy, logx=False, marks=None) -> Figure:
-    fig = Figure(figsize=(WIDTH, 3.2))
-    ax = fig.subplots()
+    fig, ax = one_panel(3.2)
     if logx:
         x = np.concatenate([x for x, _ in series.values()])
         drawing.log_axis(ax.xaxis, x)

@@ -21,9 +21,6 @@ def pytest_configure(config):
     path = [str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
     os.environ["BARLOW_EDU_TIER"] = "quick"  # what the notebooks' stored outputs were made with
-    # Where the machine has other work, OpenMP's threads spend their time waiting for each other. A short wait
-    # before they sleep costs next to nothing on an idle machine, and is several times faster on a busy one.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if "PYTEST_XDIST_WORKER" in os.environ:  # of several processes each keeps one core busy
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts background jobs

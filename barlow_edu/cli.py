@@ -29,8 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["record", "nowhere", "name"])
     2
     """
-    # Read when torch is loaded: threads that wait for each other soon sleep, which a busy machine needs.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without ± is no reason to lose a result

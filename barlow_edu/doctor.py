@@ -187,10 +187,6 @@ def _threads() -> Finding:
     text = f"{cores} cores, torch uses {threads} threads"
     if threads > cores:
         return NOTE, f"{text}; more than cores is slow", _set(f"OMP_NUM_THREADS={cores}")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0  # processes that want to run
-    if load > cores + 1 and threads > 1:
-        text += f"; other programs keep the cores busy (load {load:.0f}), so threads wait for each other"
-        return NOTE, text, _set("OMP_NUM_THREADS=1")
     return OK, text
 
 

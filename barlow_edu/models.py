@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from barlow_edu.loss import FORMS, LossTerms, barlow_twins_loss, cross_correlation
 from barlow_edu.numerics.batchnorm import batch_statistics
+from barlow_edu.numerics.threads import SideBySide
 from barlow_edu.settings import SWITCH, Setting, complete
 
 STEMS = ("imagenet", "cifar")
@@ -155,6 +156,7 @@ class TwinModel(nn.Module):
 
     method = ""
     last_norm = True  # whether the projector ends with batch norm
+    side_by_side: SideBySide | None = None  # for training: both views at once, on several threads
     settings: ClassVar = {
         "encoder": Setting(None, "network from images to features, by name", object, null=True),
         "encoder_dim": Setting(None, "width of the features, to be checked", int, 1, null=True),
@@ -206,6 +208,8 @@ class TwinModel(nn.Module):
         if self.config["joint_views"]:
             z_a, z_b = self.embed(torch.cat((view1, view2))).chunk(2)
             return z_a, z_b
+        if self.side_by_side and torch.get_num_threads() > 1 and torch.is_grad_enabled():
+            return self.side_by_side(view1, view2)
         return self.embed(view1), self.embed(view2)
 
     @torch.no_grad()

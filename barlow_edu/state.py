@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from barlow_edu.models import TwinModel
 from barlow_edu.numerics.batchnorm import synchronize_batch_norm
@@ -15,6 +15,7 @@ from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.distributed import from_first, world_size
 from barlow_edu.numerics.optim import build_optimizer
 from barlow_edu.numerics.recompute import save_memory
+from barlow_edu.numerics.threads import SideBySide, can_go_side_by_side
 from barlow_edu.storage.checkpoints import read_checkpoint, write_checkpoint
 
 # What may be another when a run is resumed: none of it changes what a step computes. (More epochs do, on purpose.)
@@ -25,7 +26,7 @@ MAY_DIFFER += ("checkpoint_every", "log_every", "snapshots")
 class TrainingState:
     """All that changes while training.
 
-    model, optimizer, step, minutes; generator, from which the views and the order of the images are drawn;
+    model, optimizer, step, minutes, threads; generator, from which the views and the order of the images are drawn;
     and order_from, its state at the beginning of the epoch, from which the order can be drawn again. The
     learning rate, and the seed of whatever a module draws (dropout), follow from the step.
 
@@ -49,12 +50,18 @@ class TrainingState:
         if world_size() > 1:
             synchronize_batch_norm(self.model, computer.device)
         save_memory(self.model, config)
+        others = ("compile", "checkpoint_activations", "micro_batch")  # have ways of their own
+        alone = computer.device.type == "cpu" and world_size() == 1
+        network = nn.Sequential(self.model.encoder, self.model.projector)
+        if alone and not any(map(config.get, others)) and can_go_side_by_side(network):
+            self.model.side_by_side = SideBySide(network)
         keys = ("optimizer", "lr", "weight_decay", "bias_lr", "momentum")
         name, *settings = (config[k] for k in keys)
         self.optimizer = build_optimizer(name, self.model, *settings)
         self.generator = torch.Generator().manual_seed(config["seed"])
         self.order_from = self.generator.get_state()
         self.step, self.minutes = 0, 0.0
+        self.threads = torch.get_num_threads()  # on which the last bits depend
 
     def order(self, images: int, new_epoch: bool) -> Tensor:
         """The order of the images, (images,), in a new epoch or in the one that is under way."""
@@ -80,6 +87,7 @@ class TrainingState:
             "data": self.images,
             "step": self.step,
             "minutes": self.minutes,
+            "threads": self.threads,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -108,6 +116,8 @@ class TrainingState:
                 "Resume with the same images, or start in another folder."
             )
         self.step, self.minutes = saved["step"], saved["minutes"]
+        if world_size() == 1:
+            self.threads = saved.get("threads", self.threads)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.generator.set_state(saved["generator"].cpu())

@@ -55,7 +55,7 @@ def pretrain(
     config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. out: the
     run folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images, or the name of an
     image set, to use instead of ``config["data"]``. resume: go on from the folder's last good checkpoint;
-    on the same machine, with as many threads, the run ends with the same bits as one that was never stopped.
+    on as many threads as it began with, the run ends on the same machine with the same bits as one never stopped.
     resume="auto" goes on if there is something to go on from, and else begins: for jobs that are started again.
     on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken.
 
@@ -114,7 +114,7 @@ class Loop:
             self.state.computer,
         )
         model, bar = self._prepare()
-        with bar, computer.repeatable(), StopRequest() as stop:
+        with bar, computer.repeatable(state.threads), StopRequest() as stop:
             if state.step == 0:
                 self._watch()
             while state.step < schedule.total:
@@ -163,7 +163,7 @@ class Loop:
         self.minutes_before, self.logged = state.minutes, state.step
         model = state.model.train()
         model = distributed.data_parallel(torch.compile(model) if config["compile"] else model)
-        precision = state.computer.describe()["precision"]
+        precision = f"{state.computer.describe()['precision']}, {state.threads} threads"
         precision += f", {self.world_size} processes" if self.world_size > 1 else ""
         if self.rank == 0:
             log.info("%s, %d steps, %s", self.images, self.schedule.total, precision)

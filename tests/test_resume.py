@@ -192,6 +192,20 @@ def test_the_small_residual_net_resumes_in_bfloat16(tmp_path, tiny, joint):
     assert same(run.path, whole.path) == []
 
 
+def test_a_resumed_run_goes_on_with_the_threads_it_began_with(tmp_path, tiny):
+    settings = {**CONFIG, "encoder": "small_resnet", "image_size": 32, "epochs": 1, "snapshots": 99}
+    images = tiny_images(size=32)
+    torch.set_num_threads(2)  # back to one by the fixture
+    whole = pretrain(settings, tmp_path / "whole", images, progress=False)
+    stop = at(3, signal.raise_signal, signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match="saved at step 3 of 5"):
+        pretrain(settings, tmp_path / "run", images, progress=False, on_snapshot=stop)
+    torch.set_num_threads(1)
+    run = pretrain(settings, tmp_path / "run", images, progress=False, resume=True)
+    assert same(run.path, whole.path) == []
+    assert run.environment["threads"] == 2 and torch.get_num_threads() == 1
+
+
 # Ctrl-C and SIGTERM
 
 

@@ -110,21 +110,24 @@ class Computer:
             torch.mps.manual_seed(seed)
 
     @contextlib.contextmanager
-    def repeatable(self) -> Iterator[None]:
-        """Inside, the same seeds give the same run; torch's global random state is left as it was found.
+    def repeatable(self, threads: int) -> Iterator[None]:
+        """Inside, the same seeds give the same run, on ``threads`` of the processor; all is left as it was before.
 
         On a GPU cuDNN is held to its deterministic kernels: those it picks by timing them differ in the last
         bits from one run to the next.
         """
         cudnn = torch.backends.cudnn
         before = cudnn.deterministic, cudnn.benchmark
+        threads_before = torch.get_num_threads()
         gpus = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus):
             cudnn.deterministic, cudnn.benchmark = True, False
+            torch.set_num_threads(threads)
             try:
                 yield
             finally:
                 cudnn.deterministic, cudnn.benchmark = before
+                torch.set_num_threads(threads_before)
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

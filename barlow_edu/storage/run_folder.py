@@ -71,7 +71,7 @@ def about_run(state: Any, images: Any, root: str | None) -> Callable[[], dict[st
     def now() -> dict[str, Any]:
         if images.unreadable:  # a stream notices them as it goes
             about["unreadable"] = len(images.unreadable)
-        return about | {"minutes": round(state.minutes, 2)}
+        return about | {"minutes": round(state.minutes, 2), "threads": state.threads}
 
     return now
 

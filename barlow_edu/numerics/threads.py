@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # These draw nothing, and remember nothing but batch norm's averages.
-LEAVES = (
-    "Conv2d Linear BatchNorm1d BatchNorm2d ReLU MaxPool2d AdaptiveAvgPool2d Identity"
-)
+LEAVES = "Conv2d Linear BatchNorm1d BatchNorm2d ReLU MaxPool2d AdaptiveAvgPool2d Identity"
 
 
 def wait_asleep() -> None:

@@ -27,6 +27,7 @@ from barlow_edu.teaching.figures.drawing import (
     to_array,
 )
 from barlow_edu.teaching.figures.film import Film
+from barlow_edu.teaching.figures.machine import machine
 from barlow_edu.teaching.figures.pictures import neighbours, profile, scatter
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "heatmaps",
     "images",
     "line",
+    "machine",
     "neighbours",
     "profile",
     "scatter",

@@ -1,0 +1,100 @@
+"""The machine of the course, drawn once: from a photograph to C, and to the identity that C is to become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from barlow_edu.data import load_images
+from barlow_edu.teaching.figures.drawing import DIVERGING, GREY, PALETTE, TEXT, WIDTH, ink, styled
+from barlow_edu.views import TwinViews
+
+# part -> (its middle on the x axis, what stands below it)
+PARTS = {
+    "photograph": (0.75, "photograph"),
+    "views": (2.55, "two views"),
+    "encoder": (4.4, "encoder"),
+    "h": (5.95, "features h"),
+    "projector": (7.5, "projector"),
+    "z": (9.05, "embedding z"),
+    "C": (10.85, "matrix C"),
+    "I": (13.05, "goal: I"),
+}
+TOP, MIDDLE, BOTTOM = 2.9, 2.0, 1.1
+DIM = 0.22  # opacity of a part that is not lit
+
+
+@styled
+def machine(lit: str | Sequence[str] = tuple(PARTS), title: str | None = None) -> Figure:
+    """The whole machine, with the parts in ``lit`` in colour and the others faint.
+
+    The parts are "photograph", "views", "encoder", "h", "projector", "z", "C" and "I"; without ``lit`` all are lit.
+    The pictures are two views of one test card of ``garments``, drawn with a fixed seed; the numbers in the
+    small h, z and C are invented. Raises ValueError for a part that the machine does not have.
+
+    >>> len(machine(lit=("z", "C")).axes)
+    1
+    """
+    lit = (lit,) if isinstance(lit, str) else tuple(lit)
+    unknown = [part for part in lit if part not in PARTS]
+    if unknown:
+        raise ValueError(f"lit names {unknown}, the parts are {', '.join(PARTS)}.")
+    alpha = {part: 1.0 if part in lit else DIM for part in PARTS}
+    fig = Figure(figsize=(WIDTH, 2.3 if title else 2.0))
+    ax = fig.subplots()
+    ax.set(xlim=(-0.15, 14.05), ylim=(-0.15, 3.85), aspect="equal")
+    ax.axis("off")
+    if title:
+        fig.suptitle(title)
+
+    def picture(part: str, y: float, pixels: np.ndarray, size=(1.5, 1.5)) -> None:
+        x = PARTS[part][0]
+        edges = (x - size[0] / 2, x + size[0] / 2, y - size[1] / 2, y + size[1] / 2)
+        look = {"alpha": alpha[part], "vmin": -1, "vmax": 1, "cmap": DIVERGING, "zorder": 2}
+        ax.imshow(pixels, extent=edges, gid=part, **look)
+
+    card, *views = _pictures()
+    picture("photograph", MIDDLE, card)
+    numbers = np.random.default_rng(3).uniform(-1, 1, (4, 6, 1))
+    for k, y in enumerate((TOP, BOTTOM)):
+        picture("views", y, views[k])
+        picture("h", y, numbers[k], (0.26, 1.5))
+        picture("z", y, numbers[2 + k, :5], (0.26, 1.3))
+        for start, end in ((1.55, 1.75), (3.35, 3.6), (5.2, 5.7), (6.2, 6.7), (8.3, 8.8)):
+            first = MIDDLE if start < 2 else y
+            _arrow(ax, (start, first), (end, y))
+        _arrow(ax, (9.3, y), (9.9, MIDDLE + 0.35 * np.sign(y - MIDDLE)))
+    for part in ("encoder", "projector"):
+        x, strong = PARTS[part][0], part in lit
+        look = {"facecolor": PALETTE[0] if strong else "#DDDDDD", "edgecolor": "none", "gid": part}
+        ax.add_patch(FancyBboxPatch((x - 0.7, 0.5), 1.4, 3, boxstyle="round,pad=0.05", **look,
+                                    alpha=alpha[part]))  # fmt: skip
+        ax.text(x, MIDDLE, "the same\nfor both", ha="center", va="center", size=7.5,
+                color="white" if strong else GREY)  # fmt: skip
+    c = np.eye(5) * 0.5 + np.random.default_rng(5).uniform(-0.45, 0.45, (5, 5))
+    picture("C", MIDDLE, c, (1.8, 1.8))
+    picture("I", MIDDLE, np.eye(5), (1.8, 1.8))
+    _arrow(ax, (11.85, MIDDLE), (12.05, MIDDLE))
+    for part, (x, words) in PARTS.items():
+        strong = part in lit and len(lit) < len(PARTS)
+        color = ink(PALETTE[0]) if strong else TEXT if part in lit else GREY
+        ax.text(x, 0.05, words, ha="center", va="center", size=8, color=color,
+                weight="bold" if strong else "normal", gid=f"name of {part}")  # fmt: skip
+    return fig
+
+
+def _pictures() -> list[np.ndarray]:
+    """A card and two views of it, (H, W, 3) in [0, 1]."""
+    cards, views = load_images("garments", split="test", limit=30).images, TwinViews("garments")
+    pair = views(cards, torch.Generator().manual_seed(1))
+    shown = [x[1] for x in (cards / 255, *map(views.denormalize, pair))]
+    return [x.permute(1, 2, 0).clamp(0, 1).numpy() for x in shown]
+
+
+def _arrow(ax, start: tuple[float, float], end: tuple[float, float]) -> None:
+    look = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end, start, arrowprops=look)

@@ -94,6 +94,7 @@ def _add_pretrain(commands: argparse._SubParsersAction) -> None:
     resume.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     text = "go on if there is a checkpoint, else begin: for jobs that are started again"
     resume.add_argument("--auto-resume", action="store_true", help=text)
+    pretrain.add_argument("--minutes", type=float, help="train so long, whatever the epochs")
     text = "change settings, which are listed below"
     pretrain.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help=text
@@ -145,6 +146,8 @@ def _pretrain(options: argparse.Namespace) -> None:
     from barlow_edu.config import load_config
     from barlow_edu.training import pretrain
 
+    if options.minutes is not None:
+        options.settings["minutes"] = options.minutes
     config = load_config(load_config(options.config) | options.settings)
     resume = "auto" if options.auto_resume else options.resume
     run = pretrain(config, options.out, resume=resume)

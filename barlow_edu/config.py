@@ -69,6 +69,9 @@ DATA = {
 OPTIMISATION = {
     "batch_size": Setting(256, "images a step, over all processes", int, 2),
     "epochs": Setting(1, "passes over the images", int, 1),
+    "minutes": Setting(
+        None, "train so long, by the clock: in place of epochs and warm-up", float, 1e-3, null=True
+    ),
     "optimizer": Setting("adamw", "what turns gradients into steps", choices=OPTIMIZERS),
     "lr": Setting(2e-3, "learning rate, at its highest", float, 1e-12),
     "bias_lr": Setting(None, "that of biases and batch norm, if another", float, 0, null=True),
@@ -192,7 +195,10 @@ def settings_help() -> str:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many steps there are, and at which of them something happens."""
+    """How long a run is, and when something happens: in steps, or with ``minutes`` in milliseconds of training.
+
+    checkpoint_every is in steps. By the clock the first twentieth of the time is the warm-up.
+    """
 
     per_epoch: int
     total: int
@@ -205,13 +211,16 @@ class Schedule:
         """The schedule of a configuration on so many images. Raises ValueError if the batch does not fit."""
         _check_batch(config, images, world_size)
         per_epoch = images // config["batch_size"]
-        total = per_epoch * config["epochs"]
+        minutes, total = config["minutes"], per_epoch * config["epochs"]
+        warmup = round(per_epoch * config["warmup_epochs"])
+        if minutes is not None:
+            total, warmup = round(60_000 * minutes), round(3_000 * minutes)
         # Most happens early: snapshot times grow as a square, and the last step is always there.
         count = config["snapshots"]
         times = {round(total * (i / max(1, count - 1)) ** 2) for i in range(count)}
         times |= {total} if count else set()
-        warmup, every = round(per_epoch * config["warmup_epochs"]), config["checkpoint_every"]
-        return cls(per_epoch, total, warmup, every or per_epoch, frozenset(times))
+        every = config["checkpoint_every"] or per_epoch
+        return cls(per_epoch, total, warmup, every, frozenset(times))
 
 
 def _check_batch(config: Mapping[str, Any], images: int, world_size: int) -> None:

@@ -19,7 +19,7 @@ from barlow_edu.numerics.threads import SideBySide, can_go_side_by_side
 from barlow_edu.storage.checkpoints import read_checkpoint, write_checkpoint
 
 # What may be another when a run is resumed: none of it changes what a step computes. (More epochs do, on purpose.)
-MAY_DIFFER = ("epochs", "name", "device", "root", "workers", "checkpoint_activations")
+MAY_DIFFER = ("epochs", "minutes", "name", "device", "root", "workers", "checkpoint_activations")
 MAY_DIFFER += ("checkpoint_every", "log_every", "snapshots")
 
 

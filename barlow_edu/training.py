@@ -63,6 +63,10 @@ def pretrain(
     every batch, batch norm and C are those of the whole batch, and process 0 alone writes. Views and order do not
     depend on the number of processes, so that a run may be resumed on another number of them.
 
+    With ``minutes`` the clock is the schedule: training ends when that time is over, the time before a stop counted,
+    and the rate and the snapshots follow it. How many steps that are depends on the machine, so such a run cannot be
+    repeated bit by bit; what each step's rate was stands in the metrics.
+
     The last, partial batch of an epoch is dropped: C of fewer samples has a higher floor. Ctrl-C, SIGTERM and
     SIGUSR1, to any of the processes, let the step end, save, and raise TrainingInterrupted, a KeyboardInterrupt
     that says how to go on; after SIGUSR1 a SLURM job is requeued.
@@ -117,7 +121,8 @@ class Loop:
         with bar, computer.repeatable(state.threads), StopRequest() as stop:
             if state.step == 0:
                 self._watch()
-            while state.step < schedule.total:
+            at = self._at()
+            while at < schedule.total:
                 for batch in self._epoch():
                     # Draw two views of every image. What the model draws itself, as dropout does, comes from torch's
                     # own generators. Their seed follows from the step: a resumed run draws what it would have drawn.
@@ -127,24 +132,23 @@ class Loop:
                     # other's, is from the identity.
                     with computer.autocast():
                         loss, metrics = model(view1, view2)
-                    # Take a step down the gradient. The rate, too, follows from the number of the step. Nothing so
-                    # far has asked for a value: that would wait until the device has computed it.
-                    factor = warmup_cosine(
-                        state.step, schedule.total, schedule.warmup, config["final_lr"]
-                    )
+                    # Take a step down the gradient. The rate, too, follows from the step's number, or from the
+                    # clock. Nothing so far has asked for a value: that would wait until the device has computed it.
+                    factor = warmup_cosine(at, schedule.total, schedule.warmup, config["final_lr"])
                     lr = set_learning_rate(state.optimizer, factor)
                     state.optimizer.zero_grad(set_to_none=True)
                     distributed.published_scale(loss, config["reference_processes"]).backward()
                     state.optimizer.step()
                     state.step += 1
-                    state.model.after_step(state.step, schedule.total)  # BYOL's teacher follows
+                    before, at = at, self._at()
+                    state.model.after_step(at, schedule.total)  # BYOL's teacher follows
                     # Log, watch C, save. A signal may have reached one process alone, so all of them agree whether
                     # to stop: in the next step they would wait for the one that has.
                     bar.update()
-                    finished = state.step == schedule.total
+                    finished = at >= schedule.total
                     if state.step % config["log_every"] == 0 or finished or state.step == 1:
                         self._log(metrics, lr, bar)
-                    if state.step in schedule.snapshots:
+                    if any(before < time <= at for time in schedule.snapshots):
                         self._watch()
                     signum = distributed.agree(stop.signum or 0)
                     if finished or signum or state.step % schedule.checkpoint_every == 0:
@@ -152,10 +156,22 @@ class Loop:
                     if signum and not finished:
                         self._stop(signum)
                     yield state.step
+                    if finished:
+                        break
+
+    def _at(self) -> int:
+        """How far the run is, in the units of its schedule: steps or milliseconds."""
+        if self.config["minutes"] is None:
+            return self.state.step
+        return distributed.agree(round(60_000 * self._minutes()))
+
+    def _minutes(self) -> float:
+        """How long the run has trained, also before it was stopped and resumed."""
+        return self.minutes_before + (time.perf_counter() - self.began) / 60
 
     def _prepare(self) -> tuple[nn.Module, tqdm]:
         """The model as it is trained, and the progress bar; and what the methods below need."""
-        config, state = self.config, self.state
+        config, state, minutes = self.config, self.state, self.config["minutes"]
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.images, self.views = self.images.on(state.computer.device), build_views(config)
         self.probe = self._twins_to_watch()
@@ -166,8 +182,10 @@ class Loop:
         precision = f"{state.computer.describe()['precision']}, {state.threads} threads"
         precision += f", {self.world_size} processes" if self.world_size > 1 else ""
         if self.rank == 0:
-            log.info("%s, %d steps, %s", self.images, self.schedule.total, precision)
-        steps = {"total": self.schedule.total, "initial": state.step, "unit": "step"}
+            length = f"{self.schedule.total} steps" if minutes is None else f"{minutes:g} minutes"
+            log.info("%s, %s, %s", self.images, length, precision)
+        total = self.schedule.total if minutes is None else None
+        steps = {"total": total, "initial": state.step, "unit": "step"}
         hidden = not self.progress or self.rank > 0
         return model, tqdm(desc=config["name"], disable=hidden, **steps)
 
@@ -215,6 +233,8 @@ class Loop:
         rate = (step - self.logged) * self.config["batch_size"] / (now - self.clock)
         self.clock, self.logged = now, step
         about = {"lr": lr, "epoch": step / self.schedule.per_epoch, "images_per_second": rate}
+        if self.config["minutes"] is not None:
+            about["minutes"] = self._minutes()
         self.writer.metrics(step, values | about)
         shown = {"loss": f"{values['loss']:.4g}"}
         if self.state.model.method == "barlow_twins":
@@ -240,11 +260,17 @@ class Loop:
         with self._untimed():
             if not self.state.is_finite():
                 self._give_up(f"A weight is no longer finite at step {self.state.step}")
-            self.state.minutes = self.minutes_before + (time.perf_counter() - self.began) / 60
+            self.state.minutes = self._minutes()
             self.writer.checkpoint(self.state)
 
     def _stop(self, signum: int) -> None:
-        text = f"Stopped and saved at step {self.state.step} of {self.schedule.total}."
+        text, minutes = f"Stopped and saved at step {self.state.step}", self.config["minutes"]
+        left = (
+            ""
+            if minutes is None
+            else f"{minutes - self.state.minutes:.1f} of {minutes:g} minutes left"
+        )
+        text += f", {left}." if left else f" of {self.schedule.total}."
         if self.rank == 0:
             job = requeue() if signum == USR1 else None
             text += f" Job {job} is requeued." if job else f" {resume_hint(self.writer.path)}"

@@ -75,6 +75,11 @@ def test_pretrain_tells_what_came_of_it_and_what_to_do_next(capsys, config, tmp_
     ]
 
 
+def test_pretrain_takes_minutes(capsys, config, tmp_path):
+    status, _, _ = run(capsys, "pretrain", config, "--out", tmp_path, "--minutes", 0.02)
+    assert status == 0 and be.load_run(tmp_path).config["minutes"] == 0.02
+
+
 def test_evaluate_prints_a_table(capsys, trained):
     status, out, _ = run(capsys, "evaluate", trained, "--k", 5, "--temperature", 0.2)
     head, columns, *rows = out.splitlines()

@@ -53,6 +53,7 @@ CHANGES = {
     "covariance_weight": (9.0, {"method": "vicreg"}, TRAINED),
     "batch_size": (8, {}, TRAINED | {"checkpoints", "calls"}),
     "epochs": (2, {}, TRAINED | {"checkpoints", "calls"}),
+    "minutes": (0.05, {}, TRAINED | {"checkpoints", "calls"}),  # hundreds of steps
     "optimizer": ("sgd", {}, TRAINED),
     "lr": (0.1, {}, TRAINED),
     "bias_lr": (0.1, {}, TRAINED),

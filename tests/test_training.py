@@ -700,3 +700,47 @@ def test_what_is_no_image_set_is_told(tmp_path, data):
     with pytest.raises(ValueError, match="data must be an ImageSet, .* got a (Tensor|.*Path)"):
         train(tmp_path / "run", data)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes by half a second whenever somebody looks at it; also the time itself."""
+    now = [0.0]
+
+    def look():
+        now[0] += 0.5
+        return now[0]
+
+    monkeypatch.setattr(training.time, "perf_counter", look)
+    return now
+
+
+def test_by_the_clock_training_ends_when_the_time_is_over(tmp_path, images, clock):
+    began = clock[0]
+    run = pretrain(CONFIG, tmp_path, images, progress=False, minutes=1, log_every=1, final_lr=0.1)
+    spent = [m["minutes"] for m in run.metrics]
+    assert len(spent) > 20 and spent == sorted(spent)  # CONFIG alone has ten steps
+    assert 60 <= clock[0] - began < 70 and 1 <= run.environment["minutes"] < 1.15
+    for before, m in zip(spent, run.metrics[1:], strict=False):
+        share = min(1, max(0, (before - 0.05) / 0.95))
+        rate = 0.01 * (0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2)
+        assert m["lr"] == pytest.approx(rate, abs=5e-4) or before < 0.07
+    # Each third of the snapshots' times, (i / 3)^2 of a minute, has one; the last is of the last step.
+    assert len(run.snapshots) == 4 and max(run.snapshots) == run.metrics[-1]["step"]
+    assert (tmp_path / "encoder.safetensors").exists()
+
+
+def test_stopped_by_the_clock_a_run_has_the_time_left_that_it_had(tmp_path, images, clock):
+    def stop(step, c):
+        if step > 1:
+            signal.raise_signal(signal.SIGINT)
+
+    settings = dict(
+        config=CONFIG, out=tmp_path, data=images, progress=False, minutes=1, snapshots=9
+    )
+    with pytest.raises(be.TrainingInterrupted, match=r"at step \d+, 0\.\d of 1 minutes left"):
+        pretrain(**settings, on_snapshot=stop)
+    before = clock[0]
+    run = pretrain(**settings, resume=True)
+    assert clock[0] - before < 62 and 1 <= run.environment["minutes"] < 1.15
+    assert [m["step"] for m in run.metrics] == sorted({m["step"] for m in run.metrics})

@@ -1,8 +1,9 @@
-"""The commands python -m barlow_edu course run | copy | student | instructor | slides | site."""
+"""The commands python -m barlow_edu course start | run | copy | student | instructor | slides | site."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         build.set_defaults(run=run, kind=name)
         return build
 
+    start = add("start", _start, "a folder of your own with the notebooks, opened in JupyterLab")
+    text = "the folder (default: barlow_edu_course); what is in it stays as it is"
+    start.add_argument("folder", nargs="?", type=Path, default="barlow_edu_course", help=text)
+    start.add_argument("--no-browser", action="store_true", help="JupyterLab opens no browser")
+    start.add_argument("--no-lab", action="store_true", help="only put the notebooks there")
     execute = add("run", _run, "restart and run notebooks, storing their outputs")
     execute.add_argument("notebooks", nargs="+", type=Path)
     copy = add("copy", _copy, "a folder of your own with notebooks, data and recorded runs")
@@ -36,6 +42,20 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     slides.add_argument("--out", type=Path, required=True, help="a folder for them")
     site = add("site", _site, "a website of the stored outputs, which needs no network")
     site.add_argument("--out", type=Path, required=True, help="a folder for it")
+
+
+def _start(options: argparse.Namespace) -> None:
+    from barlow_edu.publishing import copies, versions
+
+    folder = options.folder.expanduser().resolve()
+    written = versions.build("student", copies.notebooks_dir(), folder, keep=True)
+    new = sum(path.suffix == ".ipynb" for path in written)
+    print(f"Your notebooks are in {folder}: {new} new, all others as you left them.")
+    if not options.no_lab:
+        from jupyterlab.labapp import main
+
+        os.chdir(folder)
+        main(["00_start_here.ipynb", *["--no-browser"] * options.no_browser])
 
 
 def _run(options: argparse.Namespace) -> None:

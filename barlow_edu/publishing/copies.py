@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from barlow_edu import __version__
-from barlow_edu.publishing.notebook import NUMBERED
+from barlow_edu.publishing.notebook import NUMBERED, paths, read_whole
 from barlow_edu.storage.files import replacing, write_text
 from barlow_edu.storage.places import data_dir
 
-# What is for teachers alone and lies beside the notebooks. No student build and no copy holds it.
-INSTRUCTORS_ONLY = ("EXAM_ANSWERS.md",)
+# What is for teachers alone and lies beside the notebooks. No student build, no copy and no wheel holds it.
+INSTRUCTORS_ONLY = ("EXAM_ANSWERS.md", "INSTRUCTOR_GUIDE.md")
 GUIDES = {
     "student": ("FORMULA_SHEET.md",),
-    "instructor": ("INSTRUCTOR_GUIDE.md", "FORMULA_SHEET.md", *INSTRUCTORS_ONLY),
+    "instructor": ("FORMULA_SHEET.md", *INSTRUCTORS_ONLY),
 }
 NOT_COPIED = ("downloads", "*.part", "checkpoint*.pt", ".lock", ".ipynb_checkpoints", "__pycache__")
 # Archives of equal content are equal files: every entry bears this date.
@@ -25,7 +25,7 @@ DATE = (2020, 1, 1, 0, 0, 0)
 
 
 def notebooks_dir() -> Path:
-    """The notebooks: those of the checkout, else those that came with the installed package.
+    """The notebooks: those of the checkout, else the students' version that came with the installed package.
 
     Raises FileNotFoundError if there are neither.
     """
@@ -41,7 +41,8 @@ def notebooks_dir() -> Path:
 def copy_course(out: Path) -> int:
     """Put notebooks, data, recorded runs and a README into the folder ``out``; returns the bytes written.
 
-    Raises FileExistsError if ``out`` holds anything already: a learner's work is never overwritten.
+    Raises FileExistsError if ``out`` holds anything already: a learner's work is never overwritten; ValueError if a
+    notebook is not a full run.
     """
     out = Path(out).expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -49,6 +50,8 @@ def copy_course(out: Path) -> int:
             f"{out} exists and is not an empty folder. Nothing was copied; choose another name."
         )
     source, data = notebooks_dir(), data_dir()
+    for path in paths(source):
+        read_whole(path)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
     leave = shutil.ignore_patterns(*NOT_COPIED)
     only_notebooks = shutil.ignore_patterns(*NOT_COPIED, *INSTRUCTORS_ONLY, "runs")

@@ -7,6 +7,7 @@ exercise and its solution carry the same number, ``metadata.barlow_edu.exercise`
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,40 @@ def paths(folder: Path) -> list[Path]:
 def read(path: Path):
     """A notebook file, in version 4 of the format."""
     return nbformat.read(path, as_version=4)
+
+
+def is_student(notebook) -> bool:
+    """Whether this is a student's version, which has no solutions."""
+    return notebook.metadata.get("barlow_edu", {}).get("version") == "student"
+
+
+def digest(notebook) -> str:
+    """A fingerprint of the code, by which ``course run`` marks what it ran."""
+    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def read_whole(path: Path):
+    """``read``, of a notebook whose outputs are those of one whole run of its code, or which is a student's.
+
+    Raises ValueError, with what to do, for one that was run in part or in another order, that stopped at an error, or
+    whose code has changed since ``course run``: JupyterLab saves such states by itself.
+    """
+    notebook = read(path)
+    code = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+    mark = notebook.metadata.get("barlow_edu", {}).get("run")
+    faults = {
+        "stopped at an error": any(o.output_type == "error" for c in code for o in c.outputs),
+        "was not run as a whole, from top to bottom":
+            [c.execution_count for c in code] != list(range(1, len(code) + 1)),
+        "has changed since it was run": mark not in (None, digest(notebook)),
+    }  # fmt: skip
+    for fault in (fault for fault, seen in faults.items() if seen and not is_student(notebook)):
+        raise ValueError(
+            f"{path} {fault}. Run it: python -m barlow_edu course run {path} (or take back what was saved: "
+            f"git restore {path})."
+        )
+    return notebook
 
 
 def write(notebook, path: Path) -> None:

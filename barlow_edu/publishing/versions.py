@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -18,7 +17,7 @@ from pathlib import Path
 from barlow_edu.publishing import copies
 from barlow_edu.publishing import notebook as nb
 from barlow_edu.publishing.names import names
-from barlow_edu.storage.files import write_text
+from barlow_edu.storage.files import replacing
 
 METADATA = ("kernelspec", "language_info")  # of a notebook; all else goes
 CELL_METADATA_DROPPED = ("execution", "collapsed", "scrolled")
@@ -48,44 +47,49 @@ def execute(notebooks: Iterable[str | Path], timeout: int = 600) -> dict[str, fl
         client.execute()
         minutes[path.stem] = (time.perf_counter() - begin) / 60
         _normalise(notebook)
+        notebook.metadata["barlow_edu"] = {"run": nb.digest(notebook)}
         nb.write(notebook, path)
     return minutes
 
 
-def build(kind: str, notebooks: Path, out: Path, clear_outputs: bool = False) -> list[Path]:
+def build(
+    kind: str, notebooks: Path, out: Path, clear_outputs: bool = False, keep: bool = False
+) -> list[Path]:
     """Write the "student" or "instructor" version of every notebook in ``notebooks``, and what goes with them.
 
     student: solutions and teaching notes are left out; every exercise raises NotImplementedError with its
     task until it is done; outputs that depend on an exercise or follow a prediction are cleared, with
-    ``clear_outputs`` all of them. instructor: everything is kept, the
-    folded solutions are unfolded, and the teaching notes of all notebooks are put together in
-    ``TEACHING_NOTES.md``. Returns the files written into ``out``, the notebooks first. Raises FileExistsError if
-    ``out`` holds a file of such a name (a learner's work is never overwritten), FileNotFoundError without notebooks.
+    ``clear_outputs`` all of them. instructor: everything is kept, the folded solutions are unfolded, and the teaching
+    notes of all notebooks are put together in ``TEACHING_NOTES.md``.
+
+    Returns the files written into ``out``, the notebooks first. A learner's work is never overwritten: raises
+    FileExistsError if ``out`` holds a file of such a name, or with ``keep`` leaves it as it is. Raises
+    FileNotFoundError without notebooks, ValueError for one that is not a full run. Then nothing is written.
     """
-    sources = nb.paths(notebooks)
-    beside = copies.beside(kind, Path(notebooks))
+    notebooks, out = Path(notebooks).resolve(), Path(out).resolve()
+    sources = {path.name: path for path in nb.paths(notebooks)}
+    if out == notebooks or out.is_file():
+        raise FileExistsError(f"{out} is a file, or the course itself. Choose another folder.")
+    beside = copies.beside(kind, notebooks)
     if kind == "instructor":
-        beside[NOTES] = teaching_notes(map(nb.read, sources))
-    written = [Path(out) / name for name in [*(s.name for s in sources), *beside]]
-    taken = [path.name for path in written if path.exists()]
-    if taken:
+        beside[NOTES] = teaching_notes(map(nb.read, sources.values()))
+    taken = [name for name in [*sources, *beside] if (out / name).exists()]
+    if taken and not keep:
         raise FileExistsError(
             f"{out} holds {taken[0]} already, perhaps with somebody's work. Choose another folder."
         )
-    version = {"student": partial(student, clear_outputs=clear_outputs), "instructor": instructor}[
-        kind
-    ]
-    for source in sources:
-        notebook = version(nb.read(source))
+    version = {"student": partial(student, clear_outputs=clear_outputs), "instructor": instructor}
+    books = {n: version[kind](nb.read_whole(p)) for n, p in sources.items() if n not in taken}
+    for name, notebook in books.items():
         nb.relink_all(notebook, lambda to: None if to.startswith("../") else to)  # is left behind
-        nb.write(notebook, Path(out) / source.name)
-    for name, content in beside.items():
-        (Path(out) / name).parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
-            write_text(Path(out) / name, content)
-        else:
-            shutil.copy(content, Path(out) / name)
-    return written
+        nb.write(notebook, out / name)
+    rest = [name for name in beside if name not in taken]
+    for name in rest:
+        content = beside[name]
+        text = content.read_bytes() if isinstance(content, Path) else content.encode()
+        with replacing(out / name) as temporary:
+            temporary.write_bytes(text)
+    return [out / name for name in [*books, *rest]]
 
 
 def student(notebook, clear_outputs: bool = False):
@@ -104,7 +108,8 @@ def student(notebook, clear_outputs: bool = False):
         if exercise:
             solution = solved.get(nb.number(cell), "")
             unknown |= names(cell.source)[0] | names(solution)[0]
-            cell.source = _open(cell.source, nb.number(cell)) + _reward(solution)
+            if not nb.is_student(notebook):
+                cell.source = _open(cell.source, nb.number(cell)) + _reward(solution)
         if cell.cell_type == "code":
             defined, used = names(cell.source)
             if clear_outputs or "reveal" in nb.tags(cell):
@@ -114,11 +119,17 @@ def student(notebook, clear_outputs: bool = False):
                 cell.outputs, cell.execution_count = [], None
             else:
                 unknown -= defined
+    notebook.metadata["barlow_edu"] = {"version": "student"}
     return notebook
 
 
 def instructor(notebook):
-    """The notebook as a teacher gets it: everything, solutions unfolded."""
+    """The notebook as a teacher gets it, its solutions unfolded. Raises ValueError for a student's version."""
+    if nb.is_student(notebook):
+        raise ValueError(
+            "These are students' notebooks, without solutions and teaching notes, as the installed package has them. "
+            "Work in a clone of the repository, or name its notebooks: --notebooks FOLDER."
+        )
     for cell in notebook.cells:
         cell.metadata.get("jupyter", {}).pop("source_hidden", None)
     return notebook

@@ -4,6 +4,7 @@ The environment is a new one. It sees the libraries (torch and the others) of th
 but not its barlow_edu: a path file does not bring in the path files of the folder it names.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import pytest
 
 from barlow_edu import __version__
 from barlow_edu.publishing.copies import INSTRUCTORS_ONLY
+from barlow_edu.publishing.notebook import read, tagged
 
 pytest.importorskip("hatchling", reason="the build backend is not installed")
 ROOT = Path(__file__).parents[2]
+NOTEBOOKS = {p.name for p in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
 
 
 def run(*arguments, cwd, status=0):
@@ -74,13 +77,30 @@ def work(tmp_path_factory):
 def test_the_wheel_holds_each_thing_once(built):
     names = zipfile.ZipFile(built[1]).namelist()
     assert len(names) == len(set(names))
-    notebooks = {Path(n).name for n in names if n.endswith(".ipynb")}
-    assert notebooks == {p.name for p in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+    assert {Path(n).name for n in names if n.endswith(".ipynb")} == NOTEBOOKS
     assert sum(n.endswith("garments.npz") for n in names) == 1
     # nothing of tests, downloads or runs in progress
     tops = {n.split("/")[0] for n in names}
     assert tops == {"barlow_edu", f"barlow_edu-{__version__}.dist-info"}
     assert not [n for n in names if "checkpoint" in n.rsplit("/", 1)[-1] and n.endswith(".pt")]
+
+
+def test_the_wheel_holds_the_students_notebooks_and_nothing_for_teachers(built):
+    with zipfile.ZipFile(built[1]) as wheel:
+        inside = [n for n in wheel.namelist() if n.startswith("barlow_edu/_notebooks/")]
+        books = {Path(n).name: json.loads(wheel.read(n)) for n in inside if n.endswith(".ipynb")}
+        texts = {n: wheel.read(n).decode(errors="replace") for n in inside}
+    assert {Path(n).name for n in inside} == {*books, "FORMULA_SHEET.md"}
+    for name, book in books.items():
+        original = read(ROOT / "notebooks" / name)
+        hidden = [c.source for tag in ("solution", "instructor") for c in tagged(original, tag)]
+        sources = ["".join(cell["source"]) for cell in book["cells"]]
+        assert hidden and not set(hidden) & set(sources), name
+        opened = [s for s in sources if 'raise NotImplementedError("Exercise ' in s]
+        assert len(opened) == len(tagged(original, "exercise")) > 0
+    exam = (ROOT / "notebooks" / "EXAM_ANSWERS.md").read_text(encoding="utf-8")
+    lines = [line for line in exam.splitlines() if len(line) > 60]
+    assert lines and not [n for n, text in texts.items() for line in lines if line in text]
 
 
 def test_sdist_and_wheel_stay_below_the_limit_of_a_registry(built):
@@ -116,8 +136,7 @@ def test_course_copy(python, work):
     said = run(python, "-m", "barlow_edu", "course", "copy", "my course", cwd=work)
     assert "00_start_here.ipynb" in said
     copy = work / "my course"
-    there = {p.name for p in (copy / "notebooks").glob("*.ipynb")}
-    assert there == {p.name for p in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+    assert {p.name for p in (copy / "notebooks").glob("*.ipynb")} == NOTEBOOKS
     assert not [n for n in INSTRUCTORS_ONLY if (copy / "notebooks" / n).exists()]
     assert (copy / "README.md").read_text(encoding="utf-8").count(__version__) > 1
     code = (
@@ -134,6 +153,18 @@ def test_course_copy_never_overwrites(python, work):
     said = run(python, "-m", "barlow_edu", "course", "copy", "taken", cwd=work, status=2)
     assert "Nothing was copied" in said
     assert [p.name for p in (work / "taken").iterdir()] == ["homework.txt"]
+
+
+def test_what_is_for_teachers_needs_a_clone(python, work):
+    said = run(python, "-m", "barlow_edu", "course", "instructor", "--out", "i", cwd=work, status=2)
+    assert "Work in a clone of the repository" in said and not (work / "i").exists()
+
+
+def test_start_from_the_wheel(python, work):
+    for new in (len(NOTEBOOKS), 0):
+        said = run(python, "-m", "barlow_edu", "course", "start", "mine", "--no-lab", cwd=work)
+        assert f"{new} new" in said
+    assert {p.name for p in (work / "mine").glob("*.ipynb")} == NOTEBOOKS
 
 
 def test_a_student_build_from_the_wheel(python, work):

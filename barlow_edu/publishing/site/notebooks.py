@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from barlow_edu.publishing.html import image
-from barlow_edu.publishing.notebook import paths, read, relink_all, tags, write
+from barlow_edu.publishing.notebook import is_student, paths, read_whole, relink_all, tags, write
 from barlow_edu.publishing.site import gallery
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -24,12 +24,20 @@ PLAYER = re.compile(r'class="be-film"|class="be-lx be-lx-player"')
 
 
 def write_notebooks(source: Path, folder: Path) -> list[str]:
-    """Write the pages of all notebooks; returns their names in order. Raises FileNotFoundError without any."""
+    """Write the pages of all notebooks; returns their names in order.
+
+    Raises FileNotFoundError without any, ValueError for one that is not a full run, or is a student's.
+    """
     files = paths(source)
     known = {path.name for path in files} | records()
     folder.mkdir(parents=True)
     for path in files:
-        write(page(read(path), known), folder / path.name)
+        notebook = read_whole(path)
+        if is_student(notebook):
+            raise ValueError(
+                "These are students' notebooks. The site is made in a clone of the repository."
+            )
+        write(page(notebook, known), folder / path.name)
     return [path.stem for path in files]
 
 

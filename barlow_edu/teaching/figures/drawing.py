@@ -14,7 +14,6 @@ from functools import wraps
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -148,10 +147,7 @@ def summary(c: np.ndarray, joint: str = ", ", short: bool = False) -> str:
 
 def svdvals(c: np.ndarray) -> np.ndarray:
     """Singular values of (..., D, D), largest first."""
-    from barlow_edu.studies.study import one_thread  # which brings in all of torchvision
-
-    with one_thread():  # many small matrices: threads would only wait for each other
-        return torch.linalg.svdvals(torch.from_numpy(c)).numpy()
+    return np.linalg.svd(c, compute_uv=False)
 
 
 def evenly(count: int, n: int) -> list[int]:

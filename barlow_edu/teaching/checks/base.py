@@ -34,6 +34,9 @@ class NotRight(AssertionError):
         return _rendered(self)
 
 
+CHECKERS: dict[str, Callable[..., None]] = {}  # name -> checker, of all modules that were imported
+
+
 class _Open(Exception):
     """The learner has not written anything yet."""
 
@@ -84,6 +87,7 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
             raise
         print(f"{check.__name__}: right.")
 
+    CHECKERS[check.__name__] = run
     return run
 
 
@@ -138,6 +142,38 @@ def judge(
         wrong = {told: functools.partial(f, *inputs) for told, f in mistakes.items()}
         by_heart = BY_HEART if place else ""
         compare(answer, right(*inputs), wrong, what.format(*inputs), tolerance, by_heart)
+
+
+def judge_parts(
+    function: Callable,
+    worlds: Iterable[tuple],
+    right: Callable,
+    parts: Mapping[str, Mapping[str, Callable]],
+    names: str,
+    tolerance: float = 1e-4,
+    look: Callable[..., None] | None = None,
+) -> None:
+    """Judge several numbers, each with mistakes of its own: ``parts``, what it is -> diagnosis -> function.
+
+    ``names`` says what is to be returned. ``look(numbers, *inputs)`` may raise NotRight for what changes all of them.
+    """
+    for place, inputs in enumerate(worlds):
+        values = numbers(attempt(function, *inputs), names, len(parts))
+        if look:
+            look(values, *inputs)
+        by_heart = BY_HEART if place else ""
+        for (what, mistakes), value, expected in zip(
+            parts.items(), values, right(*inputs), strict=True
+        ):
+            wrong = {told: functools.partial(f, *inputs) for told, f in mistakes.items()}
+            compare(value, expected, wrong, what.format(*inputs), tolerance, by_heart)
+
+
+def tell(signs: Mapping[str, bool]) -> None:
+    """Raise NotRight with the first diagnosis whose sign is seen."""
+    for diagnosis, seen in signs.items():
+        if seen:
+            raise NotRight(diagnosis)
 
 
 def follow(function: Callable, inputs: tuple, right: Callable) -> None:

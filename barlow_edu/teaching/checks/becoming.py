@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from barlow_edu.loss import barlow_twins_loss
-from barlow_edu.teaching.checks.base import NotRight, checker, judge
+from barlow_edu.teaching.checks.base import NotRight, checker, judge, tell
+from barlow_edu.teaching.checks.mistakes import PERPLEXITY
 from barlow_edu.teaching.checks.worlds import normal, perplexity
-
-CHECKERS = ("free_step", "learning_time", "effective_modes")
 
 
 @checker
@@ -24,23 +22,25 @@ def free_step(function: Callable[[Tensor, Tensor, float, float], tuple[Tensor, T
 
 
 def _two_tables(answer, z_a: Tensor, z_b: Tensor, *_) -> Tensor:
-    if torch.is_tensor(answer) and answer.ndim == 0:
-        raise NotRight("This is a single number, the loss. Return the two moved embeddings.")
+    tell(
+        {
+            "This is a single number, the loss. Return the two moved embeddings.": getattr(
+                answer, "ndim", 1
+            )
+            == 0
+        }
+    )
     try:
-        moved_a, moved_b = answer
-    except (TypeError, ValueError) as error:
-        raise NotRight("Return two tensors: the new z_a and the new z_b.") from error
-    try:
-        moved = torch.stack([torch.as_tensor(moved_a), torch.as_tensor(moved_b)])
+        moved = torch.stack([torch.as_tensor(x) for x in answer])
     except (TypeError, ValueError, RuntimeError) as error:
-        raise NotRight("The two things that you returned must be (N, D) tensors.") from error
-    if torch.equal(moved, torch.stack([z_a, z_b])):
-        raise NotRight("Nothing has moved. Return z - lr * gradient, for each of the two.")
-    if moved.requires_grad:
-        raise NotRight(
-            "What you returned still hangs on the graph of this step, so that the next step's gradient would flow "
-            "back into it: detach() it, or take the step under torch.no_grad()."
-        )
+        raise NotRight("Return two tensors (N, D): the new z_a and the new z_b.") from error
+    tell({
+        "Return two tensors, not one: the new z_a and the new z_b.": len(moved) != 2,
+        "Nothing has moved. Return z - lr * gradient, for each of the two.":
+            torch.equal(moved, torch.stack([z_a, z_b])),
+        "What you returned still hangs on the graph of this step, so that the next step's gradient would flow "
+        "back into it: detach() it, or take the step under torch.no_grad().": moved.requires_grad,
+    })  # fmt: skip
     return moved
 
 
@@ -139,38 +139,15 @@ def _modes(c: Tensor) -> Tensor:
 def _no_nan(case: str, answer, c: Tensor):
     if torch.is_tensor(answer) and answer.numel() == 1:
         answer = answer.reshape(())
-    if torch.isnan(torch.as_tensor(answer)).any():
-        raise NotRight(
-            f"NaN for {case}: 0 · log 0 is not a number for a computer. Leave out the zeros, p[p > 0]."
-        )
+    nan = (
+        f"NaN for {case}: 0 · log 0 is not a number for a computer. Leave out the zeros, p[p > 0]."
+    )
+    tell({nan: bool(torch.isnan(torch.as_tensor(answer)).any())})
     return answer
 
 
-def _sizes(c: Tensor) -> Tensor:
-    """Singular values above 0, apart from rounding."""
-    values = torch.linalg.svdvals(c)
-    return values[values > 1e-12]
-
-
-def _entropy(c: Tensor) -> Tensor:
-    return perplexity(_sizes(c)).log()
-
-
 _MODES = {
-    "This is the entropy itself. Take exp of it, then D equal values count as D.": _entropy,
-    "This is the entropy in bits. Use the natural logarithm, and exp at the end.":
-        lambda c: _entropy(c) / math.log(2),
-    "The entropy is in bits, but exp undoes the natural logarithm. Use log, not log2.":
-        lambda c: (_entropy(c) / math.log(2)).exp(),
-    "The sign of the entropy is turned: it is minus the sum of p log p.": lambda c: (-_entropy(c)).exp(),
-    "You squared the singular values. Here p is each one divided by their sum.": lambda c: perplexity(_sizes(c) ** 2),
     "These are eigenvalues. C is not symmetric: take its singular values.":
         lambda c: perplexity(torch.linalg.eigvals(c).abs()),
     "You took the diagonal of C. Its entries are not its singular values.": lambda c: perplexity(c.diagonal().abs()),
-    "The singular values were not divided by their sum. p must add up to 1.":
-        lambda c: (-torch.xlogy(_sizes(c), _sizes(c)).sum()).clamp(max=700).exp(),
-    "This counts every singular value above 0 as one. A small one should count for less.":
-        lambda c: float(len(_sizes(c))),
-    "This is the participation ratio, (Σ s)² / Σ s². A fair count too, but not the one asked for.":
-        lambda c: _sizes(c).sum() ** 2 / _sizes(c).square().sum(),
-}  # fmt: skip
+} | PERPLEXITY  # fmt: skip

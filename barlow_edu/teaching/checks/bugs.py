@@ -7,17 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare, judge
-from barlow_edu.teaching.checks.worlds import centred, correlation, normal, scaled, standard
-
-CHECKERS = (
-    "unit_diagonal",
-    "every_batch",
-    "bright_pixels",
-    "first_steps",
-    "all_reduce_backward",
-    "shards_as_one",
-)
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare, judge, tell
+from barlow_edu.teaching.checks.mistakes import ALONG_FEATURES, BRIGHT, CORRELATION, SOLARISED
+from barlow_edu.teaching.checks.worlds import centred, correlation, normal, standard
 
 
 @checker
@@ -39,15 +31,7 @@ _DIAGONAL = {
     "to be 1 for *equal* views.": lambda a, b: correlation(a, b) / correlation(a, b).diagonal(),
     "You wrote ones on the diagonal. Look for the place where the wrong number comes from.":
         lambda a, b: correlation(a, b).fill_diagonal_(1),
-    "You divided by D, the number of dimensions. The sum runs over the N samples.":
-        lambda a, b: correlation(a, b) * len(a) / a.shape[1],
-    "The standard deviation is gone: this is a covariance, and changes with the scale of z.":
-        lambda a, b: centred(a).T @ centred(b) / len(a),
-    "You did not subtract the mean.": lambda a, b: scaled(a).T @ scaled(b) / len(a),
-    "You standardised along the features (dim 1). Take mean and std over the batch: dim 0.":
-        lambda a, b: standard(a, 1).T @ standard(b, 1) / len(a),
-    "This is Cᵀ: rows belong to view A.": lambda a, b: correlation(b, a),
-}  # fmt: skip
+} | CORRELATION  # fmt: skip
 
 
 @checker
@@ -62,24 +46,20 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
 
 def _left_over(function: Callable, n: int, z_a: Tensor, z_b: Tensor) -> None:
     """Check batches of n: two full ones, then n - 2 samples more, then a single one more."""
-    _whole_batches(
-        _list_of(attempt(function, z_a[: 2 * n], z_b[: 2 * n], n)), n, z_a[: 2 * n], z_b[: 2 * n]
-    )
+    full = _list_of(attempt(function, z_a[: 2 * n], z_b[: 2 * n], n))
+    _whole_batches(full, n, z_a[: 2 * n], z_b[: 2 * n])
     answer = _list_of(attempt(function, z_a, z_b, n))
-    if len(answer) not in (2, 3):
-        raise NotRight(
-            f"{len(z_a)} samples in batches of {n} gave {len(answer)} matrices, not 2 or 3."
-        )
+    number = f"{len(z_a)} samples in batches of {n} gave {len(answer)} matrices, not 2 or 3."
+    tell({number: len(answer) not in (2, 3)})
     _whole_batches(answer[:2], n, z_a, z_b)
     if len(answer) == 3:
         right = correlation(z_a[2 * n :], z_b[2 * n :])
         mistakes = {
             f"The left-over batch holds {n - 2} samples, and its sum is still divided by {n}: equal views can "
             f"only reach {n - 2}/{n}.": right * (n - 2) / n,
-            "The left-over batch was standardised together with another one.": (
-                standard(z_a[n:])[n:].T @ standard(z_b[n:])[n:] / (n - 2)
-            ),
-        }
+            "The left-over batch was standardised together with another one.":
+                standard(z_a[n:])[n:].T @ standard(z_b[n:])[n:] / (n - 2),
+        }  # fmt: skip
         compare(answer[2], right, mistakes, "C of the left-over batch")
     almost = f"Almost. With {2 * n + 1} samples in batches of {n} a single one is left over"
     try:
@@ -87,30 +67,22 @@ def _left_over(function: Callable, n: int, z_a: Tensor, z_b: Tensor) -> None:
     except NotRight as error:
         told = f"{almost}, and one sample has no correlation. Leave it out. ({error})"
         raise NotRight(told) from error
-    if len(answer) > 2:
-        raise NotRight(f"{almost}. One sample has no deviation, and no correlation: leave it out.")
+    single = f"{almost}. One sample has no deviation, and no correlation: leave it out."
+    tell({single: len(answer) > 2})
 
 
 def _whole_batches(answer: list[Tensor], n: int, z_a: Tensor, z_b: Tensor) -> None:
-    if len(answer) != 2:
-        raise NotRight(
-            f"{2 * n} samples in batches of {n} are two full batches; you gave back {len(answer)} matrices. "
-            "Only the scrap may be dropped."
-        )
+    number = f"{2 * n} samples in batches of {n} are two full batches; you gave back {len(answer)} matrices."
+    tell({f"{number} Only the scrap may be dropped.": len(answer) != 2})
     for k, c in enumerate(answer):
         rows = slice(n * k, n * k + n)
         right = correlation(z_a[rows], z_b[rows])
         mistakes = {
-            "You divided by the size of the whole set. A batch speaks for itself.": right
-            * n
-            / len(z_a),
-            "You standardised the whole set at once. Each batch has its own mean and deviation.": (
-                standard(z_a)[rows].T @ standard(z_b)[rows] / n
-            ),
-            "You standardised along the features (dim 1). Take mean and std over the batch: dim 0.": (
-                standard(z_a[rows], 1).T @ standard(z_b[rows], 1) / n
-            ),
-        }
+            "You divided by the size of the whole set. A batch speaks for itself.": right * n / len(z_a),
+            "You standardised the whole set at once. Each batch has its own mean and deviation.":
+                standard(z_a)[rows].T @ standard(z_b)[rows] / n,
+            ALONG_FEATURES: standard(z_a[rows], 1).T @ standard(z_b[rows], 1) / n,
+        }  # fmt: skip
         compare(c, right, mistakes, f"C of full batch {k + 1}")
 
 
@@ -124,26 +96,15 @@ def bright_pixels(function: Callable[[Tensor], Tensor]) -> None:
     judge(function, worlds, _solarised, _PIXELS, "the picture", 2e-3)
 
 
-def _solarised(
-    x: Tensor, bright: Callable = lambda x: 1 - x, dark: Callable = lambda x: x
-) -> Tensor:
-    return torch.where(x > 0.5, bright(x), dark(x))
+def _solarised(x: Tensor) -> Tensor:
+    return torch.where(x >= BRIGHT, 1 - x, x)
 
 
 _PIXELS = {
     "You gave back uint8. Floats came in, floats in [0, 1] have to leave.": lambda x: torch.uint8,
-    "Nothing has changed, not one pixel. All values of x are between 0 and 1: which of them is 128 "
-    "or more?": lambda x: x,
-    "You found the bright pixels, but 255 − x takes them far out of [0, 1]. What is the inverse of "
-    "0.9 on this scale?": lambda x: _solarised(x, lambda x: 255 - x),
-    "This inverts every pixel. Solarising inverts the bright ones and leaves the dark ones.": lambda x: 1 - x,
-    "Upside down: you inverted the dark pixels and left the bright ones.":
-        lambda x: _solarised(x, lambda x: x, lambda x: 1 - x),
     "The right picture on the wrong scale: it came in [0, 1], so it has to leave in [0, 1].":
         lambda x: 255 * _solarised(x),
-    "You cut the bright pixels off at black. They are to be inverted: 0.9 becomes 0.1.":
-        lambda x: _solarised(x, torch.zeros_like),
-}  # fmt: skip
+} | SOLARISED  # fmt: skip
 
 
 @checker
@@ -155,20 +116,19 @@ def first_steps(recipe_class: type) -> None:
     if not isinstance(recipe_class, type):
         raise NotRight("Give the class itself, not an object: check(MyRecipe).")
     recipe = attempt(recipe_class)
-    if not hasattr(recipe, "optimizer_step"):
-        named = [name for name in dir(recipe) if "step" in name.lower()]
-        raise NotRight(
-            f"The loop still finds no optimizer_step on your recipe (it has {', '.join(named) or 'none'}), "
-            "so it takes its own step at the full rate."
-        )
+    named = [name for name in dir(recipe) if "step" in name.lower()]
+    lacking = (
+        f"The loop still finds no optimizer_step on your recipe (it has {', '.join(named) or 'none'}), "
+        "so it takes its own step at the full rate."
+    )
+    tell({lacking: not hasattr(recipe, "optimizer_step")})
     base, warmup, total = recipe.lr, recipe.warmup, recipe.warmup + 10
     rates, moved = _run_recipe(recipe, total)
     _diagnose_rates(torch.tensor(rates).double() / base, warmup)
-    if not moved:
-        raise NotRight(
-            "The rates are right, but no weight ever moves: your hook replaces the loop's step, so it "
-            "has to call optimizer.step() itself."
-        )
+    still = (
+        "The rates are right, but no weight ever moves: your hook replaces the loop's step, so it "
+    )
+    tell({f"{still}has to call optimizer.step() itself.": not moved})
 
 
 def _run_recipe(recipe: object, total: int) -> tuple[list[float], bool]:
@@ -187,10 +147,8 @@ def _run_recipe(recipe: object, total: int) -> tuple[list[float], bool]:
         weight.grad = torch.ones(())
         attempt(take, step)
         after.append(optimizer.param_groups[0]["lr"])
-    if len(used) > total:
-        raise NotRight(
-            f"{total} steps of the loop, and your hook moved the weights {len(used)} times."
-        )
+    often = f"{total} steps of the loop, and your hook moved the weights {len(used)} times."
+    tell({often: len(used) > total})
     moved = len(used) == total and weight.item() != 0
     return (used if len(used) == total else after), moved
 
@@ -204,17 +162,12 @@ def _diagnose_rates(found: Tensor, warmup: int) -> None:
         return
     late = torch.cat([torch.ones(1).double(), right[:-1]])
     mistakes = {
-        "The hook is called now, but the rate is the full one from the first step on.": step * 0
-        + 1,
-        "After the warm-up it goes on growing, above the base rate. Hold it there: min(1, ...).": (
-            (step + 1) / warmup
-        ),
-        "The first step is still taken at the full rate: set the rate before optimizer.step(), not "
-        "after it.": late,
-        "The rate stays 0 until the warm-up is over: // throws the fraction away. Divide with /.": (
-            ((step + 1) // warmup).clamp(max=1)
-        ),
-    }
+        "The hook is called now, but the rate is the full one from the first step on.": torch.ones_like(step),
+        "After the warm-up it goes on growing, above the base rate. Hold it there: min(1, ...).": (step + 1) / warmup,
+        "The first step is still taken at the full rate: set the rate before optimizer.step(), not after it.": late,
+        "The rate stays 0 until the warm-up is over: // throws the fraction away. Divide with /.":
+            ((step + 1) // warmup).clamp(max=1),
+    }  # fmt: skip
     compare(found, right, mistakes, "The rate / base rate, a step", tolerance=1e-6)
 
 
@@ -231,18 +184,12 @@ def all_reduce_backward(function: Callable[[list[Tensor]], Sequence[Tensor]]) ->
 
 def _one_a_rank(answer, grads: list[Tensor]) -> Tensor:
     answer = _list_of(answer, what="gradients, one a rank")
-    if answer and torch.is_tensor(answer[0]) and answer[0].shape == grads[0].shape[1:]:
-        raise NotRight(
-            "You returned one tensor. Every rank needs its own: a list of "
-            + _COUNTS[len(grads)]
-            + "."
-        )
-    if len(answer) != len(grads):
-        raise NotRight(f"There are {len(grads)} ranks, and you returned {len(answer)} gradients.")
+    tell({
+        f"You returned one tensor. Every rank needs its own: a list of {len(grads)}.":
+            bool(answer) and torch.is_tensor(answer[0]) and answer[0].shape == grads[0].shape[1:],
+        f"There are {len(grads)} ranks, and you returned {len(answer)} gradients.": len(answer) != len(grads),
+    })  # fmt: skip
     return torch.stack([torch.as_tensor(x).double() for x in answer])
-
-
-_COUNTS = {3: "three", 5: "five"}
 
 
 def _every_rank(grads: list[Tensor], factor: float = 1.0) -> Tensor:
@@ -274,27 +221,29 @@ def shards_as_one(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
 
 def _check_gradient(function: Callable, z: Tensor, sizes: Sequence[int]) -> None:
     answer = _whole(attempt(function, list(z.split(sizes))), z, sizes)
-    if not answer.requires_grad:
-        raise NotRight("The values are right, but no gradient flows back to z: do not detach.")
+    cut = "The values are right, but no gradient flows back to z: do not detach."
+    tell({cut: not answer.requires_grad})
     weights = normal(*z.shape, seed=145)
     gradient, right = (
         torch.autograd.grad((weights * x).sum(), z)[0] for x in (answer, standard(z))
     )
-    if not torch.allclose(gradient.double(), right, rtol=1e-4):
-        raise NotRight(
-            "The values are right, the gradient is not. Is a mean or a deviation detached, or computed "
-            "under no_grad? z moves them, too, and the gradient has to know."
-        )
+    tell({
+        "The values are right, the gradient is not. Is a mean or a deviation detached, or computed "
+        "under no_grad? z moves them, too, and the gradient has to know.":
+            not torch.allclose(gradient.double(), right, rtol=1e-4)
+    })  # fmt: skip
 
 
 def _whole(answer: object, z: Tensor, sizes: Sequence[int]) -> Tensor:
     """The learner's shards as one batch."""
-    if torch.is_tensor(answer) and answer.shape == z.shape:
-        raise NotRight("You returned the batch in one piece. Every rank needs its shard: a list.")
+    whole = torch.is_tensor(answer) and answer.shape == z.shape
+    tell({"You returned the batch in one piece. Every rank needs its shard: a list.": whole})
     answer = _list_of(answer, what="shards")
     shapes = [tuple(x.shape) for x in answer]
-    if shapes != [(n, z.shape[1]) for n in sizes]:
-        raise NotRight(f"The shards came with {list(sizes)} rows; yours have the shapes {shapes}.")
+    tell({
+        f"The shards came with {list(sizes)} rows; yours have the shapes {shapes}.":
+            shapes != [(n, z.shape[1]) for n in sizes]
+    })  # fmt: skip
     return torch.cat(answer)
 
 
@@ -307,28 +256,23 @@ def _explain_shards(found: Tensor, shards: Sequence[Tensor]) -> None:
     within, plain = (share * variances).sum(0).sqrt(), means.mean(0)
     scales = (std, within, variances.mean(0).sqrt(), (z - plain).square().mean(0).sqrt())
     unequal = [(z - plain) / scale for scale in scales] + [(z - mean) / scales[2]]
-    if any(torch.allclose(found.double(), x, rtol=1e-4) for x in unequal):
-        raise NotRight(
-            "The mean of the ranks' means is only right if all hold the same number of samples. Here "
-            "they do not: add up the sums and the counts."
-        )
+    tell({
+        "The mean of the ranks' means is only right if all hold the same number of samples. Here "
+        "they do not: add up the sums and the counts.":
+            any(torch.allclose(found.double(), x, rtol=1e-4) for x in unequal)
+    })  # fmt: skip
     own_scale = zip(shards, variances, strict=True)
     mistakes = {
-        "Each rank still uses its own mean and its own deviation.": torch.cat(
-            [standard(s) for s in shards]
-        ),
-        "The mean is the global one, but each rank divides by its own deviation.": torch.cat(
-            [(s - mean) / v.sqrt() for s, v in own_scale]
-        ),
-        "The deviation is the global one, but each rank subtracts its own mean.": torch.cat(
-            [centred(s) / std for s in shards]
-        ),
-        "The mean of the ranks' variances is too small: it leaves out how far their means lie apart.": (
-            (z - mean) / within
-        ),
+        "Each rank still uses its own mean and its own deviation.": torch.cat([standard(s) for s in shards]),
+        "The mean is the global one, but each rank divides by its own deviation.":
+            torch.cat([(s - mean) / v.sqrt() for s, v in own_scale]),
+        "The deviation is the global one, but each rank subtracts its own mean.":
+            torch.cat([centred(s) / std for s in shards]),
+        "The mean of the ranks' variances is too small: it leaves out how far their means lie apart.":
+            (z - mean) / within,
         "This is the square root of N − 1 again, the bug of case 1.": (z - mean) / z.std(0),
         "You divided by the variance. Take its root.": (z - mean) / std**2,
-    }
+    }  # fmt: skip
     compare(found, standard(z), mistakes, "The standardised batch")
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers
-
-CHECKERS = ("paired_interval", "reading", "false_alarms")
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers, tell
 
 
 @checker
@@ -63,14 +61,12 @@ def reading(learner) -> None:
     )  # fmt: skip
     for low, high, right, why in cases:
         answer = attempt(learner, low, high, 0.03)
-        if not isinstance(answer, str):
-            raise NotRight(f"Return one of the four words, not {type(answer).__name__}.")
-        if answer not in ("alike", "above", "below", "undecided"):
-            raise NotRight(f"{answer!r} is none of the four words.")
-        if answer != right:
-            raise NotRight(
-                f"[{low}, {high}] with a margin of 0.03: you say {answer!r}, it is {right!r}. {why}"
-            )
+        words = ("alike", "above", "below", "undecided")
+        tell({
+            f"Return one of the four words, not {type(answer).__name__}.": not isinstance(answer, str),
+            f"{answer!r} is none of the four words.": answer not in words,
+            f"[{low}, {high}] with a margin of 0.03: you say {answer!r}, it is {right!r}. {why}": answer != right,
+        })  # fmt: skip
     if attempt(learner, -0.02, 0.01, 0.015) == "alike":
         raise NotRight("You did not use the margin that you are given: here it is 0.015.")
 

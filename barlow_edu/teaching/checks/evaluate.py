@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from barlow_edu.teaching.checks.base import Shaped, checker, judge
-from barlow_edu.teaching.checks.worlds import centred, normal, perplexity
-
-CHECKERS = ("knn_vote", "rankme_by_hand", "honest_number")
+from barlow_edu.teaching.checks.mistakes import PERPLEXITY
+from barlow_edu.teaching.checks.worlds import centred, cosines, normal, perplexity
 
 
 @checker
@@ -33,17 +31,13 @@ def _crowd(classes: int, seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
     return x[:90], labels[:90], x[90:]
 
 
-def _cosines(queries: Tensor, bank: Tensor, dim: int = 1) -> Tensor:
-    return F.normalize(queries, dim=dim) @ F.normalize(bank, dim=dim).T
-
-
 def _count(s: Tensor, rows: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     votes = torch.zeros(len(s), int(labels.max()) + 1, dtype=s.dtype)
     return votes.scatter_add(1, labels[rows], weights).argmax(1)
 
 
 def _by(
-    similarity: Callable[[Tensor, Tensor], Tensor] = _cosines,
+    similarity: Callable[[Tensor, Tensor], Tensor] = cosines,
     weight: Callable[[Tensor, float], Tensor] = lambda s, t: (s / t).exp(),
     take: Callable[[Tensor, int], tuple] = lambda s, k: s.topk(k, 1),
 ) -> Callable[..., Tensor]:
@@ -69,7 +63,7 @@ _VOTES = {
     "The queries keep their lengths, which changes the temperature. " + _LENGTHS:
         _by(lambda q, b: q @ F.normalize(b, dim=1).T),
     "You divided every column by its length (dim 0). A feature is a row: normalise along dim 1.":
-        _by(lambda q, b: _cosines(q, b, dim=0)),
+        _by(lambda q, b: cosines(q, b, dim=0)),
     "These are the nearest by Euclidean distance, not by cosine.": _by(lambda q, b: -torch.cdist(q, b)),
     "All neighbours have the same weight in your vote. Weigh each with exp(s / temperature).":
         _by(weight=lambda s, t: torch.ones_like(s)),
@@ -85,7 +79,7 @@ _VOTES = {
     "You left out the nearest. That is for queries which are in the bank; these are not.":
         _by(take=lambda s, k: [x[:, 1:] for x in s.topk(k + 1, 1)]),
     "These are row numbers of the bank. Look up their labels: labels[rows].":
-        lambda bank, y, queries, k, t: _cosines(queries, bank).argmax(1),
+        lambda bank, y, queries, k, t: cosines(queries, bank).argmax(1),
 }  # fmt: skip
 
 
@@ -101,35 +95,13 @@ def _rankme(x: Tensor) -> Tensor:
     return perplexity(torch.linalg.svdvals(x))
 
 
-def _entropy(x: Tensor) -> Tensor:
-    return _rankme(x).log()
-
-
-def _raw_entropy(values: Tensor) -> Tensor:
-    return -(values * values.log()).sum()
-
-
 _RANKS = {
     "This is a list of 6 numbers. RankMe is one: sum up, then take exp.": lambda x: Shaped(x.shape[1:]),
     "You centred the features first. That is the effective rank; RankMe takes them as they are.":
         lambda x: _rankme(centred(x)),
-    "Your shares are those of the squares. RankMe uses the singular values themselves.":
-        lambda x: perplexity(torch.linalg.svdvals(x) ** 2),
     "Your shares are those of the covariance's eigenvalues. Take singular values, not centred.":
         lambda x: perplexity(torch.linalg.svdvals(centred(x)) ** 2),
-    "This is the entropy. One exp is missing.": _entropy,
-    "The sign is lost: the entropy is minus the sum of p log p.": lambda x: (-_entropy(x)).exp(),
-    "You took exp of an entropy in bits. Use the natural logarithm, or 2 to the power.":
-        lambda x: (_entropy(x) / math.log(2)).exp(),
-    "You took 2 to the power of an entropy in nats. Use exp.": lambda x: 2 ** _entropy(x),
-    "Divide by the sum of the singular values, not by the largest: the shares must add up to 1.":
-        lambda x: _raw_entropy(torch.linalg.svdvals(x) / torch.linalg.svdvals(x)[0]).exp(),
-    "This counts the directions that are not zero. RankMe weighs them.": lambda x: float(x.shape[1]),
-    "This is the participation ratio, (sum)² / sum of squares. A good number, but another one.":
-        lambda x: torch.linalg.svdvals(x).sum() ** 2 / x.square().sum(),
-    "This is exp of the log of singular values that are no shares yet: divide by their sum.":
-        lambda x: _raw_entropy(torch.linalg.svdvals(x)).exp(),
-}  # fmt: skip
+} | PERPLEXITY  # fmt: skip
 
 
 @checker

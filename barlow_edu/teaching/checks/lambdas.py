@@ -8,8 +8,6 @@ from torch import Tensor
 from barlow_edu.teaching.checks.base import checker, judge, numbers
 from barlow_edu.teaching.checks.worlds import invariance, matrix, off_diagonal, redundancy
 
-CHECKERS = ("same_balance", "redundancy_share", "plateau")
-
 
 @checker
 def same_balance(learner) -> None:
@@ -70,9 +68,8 @@ def plateau(learner) -> None:
     """f(lambdas, knn, margin) -> (best λ, lowest λ, highest λ) of the unbroken stretch around the best."""
     lambdas = torch.tensor([1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3], dtype=torch.float64)
     knn = torch.tensor([0.50, 0.30, 0.49, 0.52, 0.505, 0.47, 0.46, 0.2], dtype=torch.float64)
-    eighths = (
-        torch.tensor([3, 2, 4, 5, 4.25, 3], dtype=torch.float64) / 8
-    )  # exactly at the margin of 1/8
+    # exactly at the margin of 1/8
+    eighths = torch.tensor([3, 2, 4, 5, 4.25, 3], dtype=torch.float64) / 8
     worlds = [(lambdas, knn, 0.04), (lambdas[:6] * 2, eighths, 0.125), (lambdas, knn.flip(0), 0.1)]
     judge(learner, worlds, _chosen, _PLATEAU, "the plateau", look=_three)
 

@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, follow, judge
+from barlow_edu.teaching.checks.base import attempt, checker, follow, judge, tell
+from barlow_edu.teaching.checks.mistakes import ALONG_FEATURES, LOSS
 from barlow_edu.teaching.checks.worlds import (
     correlation,
-    invariance,
+    loss,
     matrix,
     off_diagonal,
     redundancy,
     standard,
     views,
 )
-
-CHECKERS = ("loss_from_c", "gradient_of_c", "gram_redundancy")
 
 
 def _worlds() -> list[tuple[Tensor, float]]:
@@ -30,52 +29,8 @@ def _worlds() -> list[tuple[Tensor, float]]:
 @checker
 def loss_from_c(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check a function (D, D), lambd -> loss that autograd can follow."""
-    judge(function, _worlds(), _loss, _LOSS, "The loss")
-    follow(function, _worlds()[0], _loss)
-
-
-def _loss(c: Tensor, lambd: float) -> Tensor:
-    return invariance(c) + lambd * redundancy(c)
-
-
-def _upper(c: Tensor) -> Tensor:
-    return torch.triu(c, 1).square().sum()
-
-
-_LOSS = {
-    "This is the invariance alone: the redundancy is missing.": lambda c, w: invariance(c),
-    "This is the redundancy alone, times λ: the invariance is missing.": lambda c, w: w * redundancy(c),
-    "λ is missing: the redundancy counts λ times.": lambda c, w: _loss(c, 1),
-    "λ belongs to the redundancy, not to the invariance.": lambda c, w: w * invariance(c) + redundancy(c),
-    "You multiplied the whole loss by λ. It belongs to the redundancy only.": lambda c, w: w * _loss(c, 1),
-    "λ was squared with the entries: it stands before the square, not inside it.": lambda c, w: _loss(c, w**2),
-    "The redundancy holds the diagonal too. Leave out the entries with i = j.":
-        lambda c, w: invariance(c) + w * c.square().sum(),
-    "You counted one side of the diagonal only. C is not symmetric: both sides count.":
-        lambda c, w: invariance(c) + w * _upper(c),
-    "You doubled the upper side of the diagonal. C is not symmetric: add both sides themselves.":
-        lambda c, w: invariance(c) + 2 * w * _upper(c),
-    "The target on the diagonal is 1, not 0: (1 − C_ii)².":
-        lambda c, w: c.diagonal().square().sum() + w * redundancy(c),
-    "You added magnitudes. The loss adds squares.":
-        lambda c, w: (1 - c.diagonal()).abs().sum() + w * off_diagonal(c).abs().sum(),
-    "The squares are missing on the diagonal: (1 − C_ii)².":
-        lambda c, w: (1 - c.diagonal()).sum() + w * redundancy(c),
-    "The squares are missing off the diagonal: C_ij².": lambda c, w: invariance(c) + w * off_diagonal(c).sum(),
-    "You took the trace before you squared. Square 1 − C_ii for each i, then add.":
-        lambda c, w: (1 - c.trace()) ** 2 + w * redundancy(c),
-    "You added up 1 − C_ii before you squared. Square each, then add.":
-        lambda c, w: (1 - c.diagonal()).sum() ** 2 + w * redundancy(c),
-    "You added up the entries off the diagonal before you squared. Square each, then add.":
-        lambda c, w: invariance(c) + w * off_diagonal(c).sum() ** 2,
-    "You took means. The paper's loss is made of sums.":
-        lambda c, w: (1 - c.diagonal()).square().mean() + w * off_diagonal(c).square().mean(),
-    "You took means over all D² entries. The paper's loss is made of sums.": lambda c, w: _loss(c, w) / c.numel(),
-    "You took the mean on the diagonal. The paper's loss is made of sums.":
-        lambda c, w: invariance(c) / len(c) + w * redundancy(c),
-    "You took the mean off the diagonal. The paper's loss is made of sums.":
-        lambda c, w: invariance(c) + w * off_diagonal(c).square().mean(),
-}  # fmt: skip
+    judge(function, _worlds(), loss, LOSS, "The loss")
+    follow(function, _worlds()[0], loss)
 
 
 @checker
@@ -125,10 +80,8 @@ def gram_redundancy(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     judge(function, worlds, lambda a, b: redundancy(correlation(a, b)), _GRAM, "The redundancy")
     with _ShapeWatch((23, 23)) as watch:
         attempt(function, *worlds[0])
-    if watch.seen:
-        raise NotRight(
-            "The value is right, but a D x D matrix was built on the way. Use a @ a.T and b @ b.T, (N, N) each."
-        )
+    built = "The value is right, but a D x D matrix was built on the way. Use a @ a.T and b @ b.T, (N, N) each."
+    tell({built: watch.seen})
 
 
 class _ShapeWatch(TorchFunctionMode):
@@ -179,10 +132,8 @@ _GRAM = {
         lambda a, b: _grams(a, a)[0].square().sum() - _diagonal(a, b),
     "You multiplied the Gram matrices as matrices. Multiply them entry by entry, then add.":
         lambda a, b: (_grams(a, b)[0] @ _grams(a, b)[1]).sum() - _diagonal(a, b),
-    "You standardised along the features (dim 1). Take mean and std over the batch: dim 0.":
-        lambda a, b: (
-            torch.mul(*_grams(a, b, 1)).sum() - (standard(a, 1) * standard(b, 1)).mean(0).square().sum()
-        ),
+    ALONG_FEATURES: lambda a, b: (
+        torch.mul(*_grams(a, b, 1)).sum() - (standard(a, 1) * standard(b, 1)).mean(0).square().sum()),
     "This is the redundancy times λ. The plain sum is asked for, without λ.":
         lambda a, b: 0.005 * redundancy(correlation(a, b)),
 }  # fmt: skip

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge
-from barlow_edu.teaching.checks.worlds import centred, correlation, normal, scaled, standard, views
-
-CHECKERS = ("cross_correlation", "expected_redundancy", "find_copies")
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.mistakes import CORRELATION
+from barlow_edu.teaching.checks.worlds import correlation, normal, views
 
 COPIES = {(0, 3): "shifted and scaled", (1, 4): "turned round", (0, 6): "scaled", (3, 6): "scaled"}
 RELATED = (2, 5)  # correlation about 0.95: alike, but no copies
@@ -22,37 +21,12 @@ def cross_correlation(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     judge(function, worlds, correlation, _CORRELATION, "C")
 
 
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (a / a.norm(dim=0)).T @ (b / b.norm(dim=0))
-
-
 _CORRELATION = {
-    "This compares images with images, (N, N). C is (D, D): transpose the first table, a.T @ b.":
-        lambda a, b: Shaped([len(a)] * 2),
-    "This is the covariance: you centred, but did not divide by the standard deviations.":
-        lambda a, b: centred(a).T @ centred(b) / len(a),
-    "This is the covariance with N − 1: divide by the standard deviations too.":
-        lambda a, b: centred(a).T @ centred(b) / (len(a) - 1),
-    "This is the cosine: you scaled, but did not subtract the mean of each dimension.": _cosine,
-    "You did not subtract the means before you divided by the standard deviations.":
-        lambda a, b: scaled(a).T @ scaled(b) / len(a),
     "You mixed N − 1 and N: std() divides by N − 1 unless you say correction=0.":
         lambda a, b: correlation(a, b) * (len(a) - 1) / len(a),
     "You mixed N and N − 1: the deviations divide by N, so the product must too.":
         lambda a, b: correlation(a, b) * len(a) / (len(a) - 1),
-    "The sum over the batch is right. Divide it by N, the number of images.": lambda a, b: correlation(a, b) * len(a),
-    "You divided by D. C is an average over the images: divide by N, len(z_a).":
-        lambda a, b: correlation(a, b) * len(a) / a.shape[1],
-    "You standardised along the features (dim 1). Take mean and std over the batch: dim 0.":
-        lambda a, b: standard(a, 1).T @ standard(b, 1) / len(a),
-    "This is the transpose of C: row i belongs to view A, column j to view B.": lambda a, b: correlation(b, a),
-    "You made C symmetric, but C is symmetric only when the views are equal: C_ij and C_ji compare "
-    "different columns.": lambda a, b: (correlation(a, b) + correlation(b, a)) / 2,
-    "This correlates view A with itself. The second table must be view B.": lambda a, b: correlation(a, a),
-    "This correlates view B with itself. The first table must be view A.": lambda a, b: correlation(b, b),
-    "You divided by the variances. Divide by the standard deviations, their roots.":
-        lambda a, b: (centred(a) / a.var(0, correction=0)).T @ (centred(b) / b.var(0, correction=0)) / len(a),
-}  # fmt: skip
+} | CORRELATION  # fmt: skip
 
 
 @checker
@@ -82,55 +56,45 @@ def find_copies(function: Callable[[Tensor], list[tuple[int, int]]]) -> None:
     """Check a function (N, D) -> pairs (i, j), i < j, of dimensions with correlation +1 or −1."""
     z = _wasteful()
     pairs = _to_pairs(attempt(function, z))
-    if any(i == j for i, j in pairs):
-        raise NotRight(
-            "Your list holds pairs (i, i). Every dimension is its own copy: leave out the diagonal."
-        )
-    if any(i > j for i, j in pairs):
-        raise NotRight(
-            "Your list holds a pair (i, j) with i > j. C of one view is symmetric: keep i < j only."
-        )
-    if len(set(pairs)) < len(pairs):
-        raise NotRight("Your list holds a pair twice. Each pair belongs there once.")
+    tell({
+        "Your list holds pairs (i, i). Every dimension is its own copy: leave out the diagonal.":
+            any(i == j for i, j in pairs),
+        "Your list holds a pair (i, j) with i > j. C of one view is symmetric: keep i < j only.":
+            any(i > j for i, j in pairs),
+        "Your list holds a pair twice. Each pair belongs there once.": len(set(pairs)) < len(pairs),
+    })  # fmt: skip
     _explain_missing(set(COPIES) - set(pairs))
     _explain_extra(set(pairs) - set(COPIES))
     order = [7, 1, 2, 5, 4, 0, 3]  # a second embedding: other places, and one dimension less
     expected = {(5, 6), (1, 4)}
     pairs = _to_pairs(attempt(function, z[:, order]))
-    if set(pairs) != expected or len(pairs) > len(expected):
-        raise NotRight(
-            "Right for one embedding, wrong for another. Look the copies up in what you are given."
-        )
+    by_heart = (
+        "Right for one embedding, wrong for another. Look the copies up in what you are given."
+    )
+    tell({by_heart: sorted(pairs) != sorted(expected)})
 
 
 def _explain_missing(missing: set[tuple[int, int]]) -> None:
     if not missing:
         return
     first = min(missing)
-    if len(missing) == len(COPIES):
-        raise NotRight(
-            f"You found no copy, but dimensions {first} are one. Rounding leaves a correlation of "
-            "0.9999..., never quite 1: compare with 0.999."
-        )
-    if {COPIES[pair] for pair in missing} == {"turned round"}:
-        raise NotRight(
-            f"You missed {first}: one is the other with a minus sign, correlation −1. Look at the magnitude."
-        )
-    raise NotRight(
+    tell({
+        f"You found no copy, but dimensions {first} are one. Rounding leaves a correlation of "
+        "0.9999..., never quite 1: compare with 0.999.": len(missing) == len(COPIES),
+        f"You missed {first}: one is the other with a minus sign, correlation −1. Look at the magnitude.":
+            {COPIES[pair] for pair in missing} == {"turned round"},
         f"You missed {first}, which is {COPIES[first]}. Compare correlations, not raw numbers or "
-        "covariances, and with 0.999: rounding may leave 0.9999..., not 1."
-    )
+        "covariances, and with 0.999: rounding may leave 0.9999..., not 1.": True,
+    })  # fmt: skip
 
 
 def _explain_extra(extra: set[tuple[int, int]]) -> None:
-    if extra == {RELATED}:
-        raise NotRight(
-            f"{RELATED} is strongly related (0.95), but no copy: a copy is 0.999 or more in magnitude."
-        )
-    if extra:
-        raise NotRight(
-            f"{min(extra)} is no copy. Your threshold is too low: chance alone gives entries up to 0.3 here."
-        )
+    tell({
+        f"{RELATED} is strongly related (0.95), but no copy: a copy is 0.999 or more in magnitude.":
+            extra == {RELATED},
+        f"{min(extra, default=())} is no copy. Your threshold is too low: chance alone gives entries up to 0.3 here.":
+            bool(extra),
+    })  # fmt: skip
 
 
 def _to_pairs(answer: object) -> list[tuple[int, int]]:

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from barlow_edu.numerics.batchnorm import batch_statistics
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge
+from barlow_edu.teaching.checks.base import attempt, checker, judge, numbers, tell
 from barlow_edu.teaching.checks.worlds import normal
 
-CHECKERS = ("stem_resolutions", "build_projector", "projector_parameters")
 STEM = {
     "imagenet": (7, 2, 3),
     "cifar": (3, 1, 1),
@@ -30,21 +29,13 @@ def stem_resolutions(function: Callable[[int, str], Sequence[int]]) -> None:
 
 
 def _whole_numbers(answer: Sequence[int], *_) -> Tensor:
-    try:
-        found = torch.as_tensor(answer, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise NotRight("Return a list of five whole numbers.") from error
-    if found.shape == (6,):
-        raise NotRight(
-            "Six numbers. The stem counts once: the resolution after its max-pool, where it has one. "
-            "Then four stages."
-        )
-    if found.shape != (5,):
-        raise NotRight("Return five numbers: after the stem, and after each of the four stages.")
-    if (found != found.round()).any():
-        raise NotRight(
-            "A resolution is a whole number of pixels: divide with //, as in the formula."
-        )
+    found = numbers(answer, "a list of five whole numbers")
+    tell({
+        "Six numbers. The stem counts once: the resolution after its max-pool, where it has one. Then four stages.":
+            found.shape == (6,),
+        "Return five numbers: after the stem, and after each of the four stages.": found.shape != (5,),
+        "A resolution is a whole number of pixels: divide with //, as in the formula.": bool((found % 1).any()),
+    })  # fmt: skip
     return found
 
 
@@ -106,9 +97,8 @@ def build_projector(function: Callable[[int, int], nn.Module]) -> None:
     """Check a function (inputs, dim) -> the projector of the published code, (N, inputs) -> (N, dim)."""
     for inputs, dim in ((12, 20), (9, 6)):
         head = attempt(function, inputs, dim)
-        if not isinstance(head, nn.Module):
-            told = f"Return a module, such as nn.Sequential(...), not a {type(head).__name__}."
-            raise NotRight(told)
+        told = f"Return a module, such as nn.Sequential(...), not a {type(head).__name__}."
+        tell({told: not isinstance(head, nn.Module)})
         linears = [m for m in head.modules() if isinstance(m, nn.Linear)]
         norms = [m for m in head.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         _check_linears(linears, inputs, dim)
@@ -125,47 +115,32 @@ def build_projector(function: Callable[[int, int], nn.Module]) -> None:
 
 
 def _check_linears(linears: list[nn.Linear], inputs: int, dim: int) -> None:
-    if len(linears) != 3:
-        raise NotRight(f"The projector has three linear layers; yours has {len(linears)}.")
     shapes = [(m.in_features, m.out_features) for m in linears]
-    if shapes != [(inputs, dim), (dim, dim), (dim, dim)]:
-        raise NotRight(
-            f"With inputs={inputs} and dim={dim} the layers should map {inputs} → {dim} → {dim} → {dim}; "
-            f"yours are {', '.join(f'{i} → {o}' for i, o in shapes)}."
-        )
-    if any(m.bias is not None for m in linears):
-        raise NotRight(
-            "A linear layer has a bias. The batch norm behind it subtracts the mean and the bias with it, "
-            "so it would do nothing: bias=False."
-        )
+    yours = ", ".join(f"{i} → {o}" for i, o in shapes)
+    tell({
+        f"The projector has three linear layers; yours has {len(linears)}.": len(linears) != 3,
+        f"With inputs={inputs} and dim={dim} the layers should map {inputs} → {dim} → {dim} → {dim}; "
+        f"yours are {yours}.": shapes != [(inputs, dim), (dim, dim), (dim, dim)],
+        "A linear layer has a bias. The batch norm behind it subtracts the mean and the bias with it, "
+        "so it would do nothing: bias=False.": any(m.bias is not None for m in linears),
+    })  # fmt: skip
 
 
 def _check_norms(head: nn.Module, norms: list[nn.Module], layers: int) -> None:
-    if any(isinstance(m, nn.LayerNorm) for m in head.modules()):
-        raise NotRight(
-            "You took layer norm, which treats each image by itself. Batch norm compares the images of a batch."
-        )
-    if not norms:
-        raise NotRight("There is no batch norm: one belongs behind each linear layer.")
     bare = [m.weight is None for m in norms]
-    if len(norms) == layers - 1 and not any(bare):
-        raise NotRight(
-            "The last linear layer is bare, as in the paper's text. The published code puts a batch norm "
-            "behind it, without weight and bias: affine=False."
-        )
-    if len(norms) != layers:
-        raise NotRight(
-            f"One batch norm belongs behind each of the three linear layers; yours has {len(norms)}."
-        )
-    if not bare[-1]:
-        raise NotRight(
-            "The last batch norm has a weight and a bias. The loss standardises each dimension, so they "
-            "would do nothing: affine=False."
-        )
-    if any(bare[:-1]):
-        raise NotRight(
-            "A batch norm between the layers has no weight and no bias. Only the last one has affine=False."
-        )
+    tell({
+        "You took layer norm, which treats each image by itself. Batch norm compares the images of a batch.":
+            any(isinstance(m, nn.LayerNorm) for m in head.modules()),
+        "There is no batch norm: one belongs behind each linear layer.": not norms,
+        "The last linear layer is bare, as in the paper's text. The published code puts a batch norm "
+        "behind it, without weight and bias: affine=False.": len(norms) == layers - 1 and not any(bare),
+        f"One batch norm belongs behind each of the three linear layers; yours has {len(norms)}.":
+            len(norms) != layers,
+        "The last batch norm has a weight and a bias. The loss standardises each dimension, so they "
+        "would do nothing: affine=False.": not all(bare[-1:]),
+        "A batch norm between the layers has no weight and no bias. Only the last one has affine=False.":
+            any(bare[:-1]),
+    })  # fmt: skip
 
 
 def _head(

@@ -12,25 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from barlow_edu.numerics.optim import warmup_cosine
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare
-
-CHECKERS = ("run_length", "warmup_factor", "checkpoint")
+from barlow_edu.teaching.checks.base import (
+    NotRight,
+    attempt,
+    checker,
+    compare,
+    judge_parts,
+    numbers,
+    tell,
+)
 
 
 @checker
 def run_length(function: Callable[[int, int, int, float], tuple[int, float]]) -> None:
     """Check a function (images, batch_size, epochs, images_per_second) -> (steps, minutes)."""
-    for run in [(1000, 128, 6, 50.0), (50_000, 256, 40, 700.0)]:
-        answer = attempt(function, *run)
-        try:
-            steps, minutes = answer
-        except (TypeError, ValueError) as error:
-            raise NotRight("Return two numbers: the steps of the run and its minutes.") from error
-        for value, right, mistakes, what in (
-            (steps, _steps, _STEPS, "the number of steps"),
-            (minutes, _minutes, _MINUTES, "the time in minutes"),
-        ):
-            compare(value, right(*run), {told: f(*run) for told, f in mistakes.items()}, what)
+    worlds = [(1000, 128, 6, 50.0), (50_000, 256, 40, 700.0)]
+    parts = {"the number of steps": _STEPS, "the time in minutes": _MINUTES}
+    names = "two numbers: the steps of the run and its minutes"
+    judge_parts(function, worlds, lambda *run: (_steps(*run), _minutes(*run)), parts, names)
 
 
 def _steps(images: int, n: int, epochs: int, rate: float) -> int:
@@ -67,10 +66,7 @@ def warmup_factor(function: Callable[[int, int, int, float], float]) -> None:
     for total, *rest in [(20, 5, 0.1), (13, 0, 0.01)]:
         runs = [(step, total, *rest) for step in range(total)]
         factors = [attempt(function, *run) for run in runs]
-        try:
-            answer = torch.tensor([float(x) for x in factors], dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise NotRight("Return one number, the factor at that step.") from error
+        answer = numbers(factors, "one number, the factor at that step", total)
         mistakes = {told: functools.partial(_list, f, runs) for told, f in _SCHEDULES.items()}
         compare(answer, _list(warmup_cosine, runs), mistakes, "the list of factors", tolerance=1e-6)
 
@@ -137,11 +133,10 @@ def _take_up(function: Callable[..., Mapping[str, Any]], steps: int) -> None:
     run.train(until=steps)
     truth = copy.deepcopy(run)  # what an honest checkpoint would hold
     state = attempt(function, run.model, run.optimizer, run.generator, run.step)
-    if not isinstance(state, Mapping):
-        raise NotRight(f"Return a dictionary, not {type(state).__name__}.")
-    missing = [key for key in _LOST if key not in state]
-    if missing:
-        raise NotRight(f"Your checkpoint has no {missing[0]!r}: {_LOST[missing[0]]}")
+    tell({f"Return a dictionary, not {type(state).__name__}.": not isinstance(state, Mapping)})
+    tell(
+        {f"Your checkpoint has no {key!r}: {lost}": key not in state for key, lost in _LOST.items()}
+    )
     _explain_objects(state)
     run.train(until=steps + 3)
     _explain_contents(state, truth, run)
@@ -151,8 +146,8 @@ def _take_up(function: Callable[..., Mapping[str, Any]], steps: int) -> None:
     except Exception as error:
         raise NotRight(f"A fresh run could not take it up: {error}") from error
     again.train(until=steps + 3)
-    if not again.same_weights(run):
-        raise NotRight("The run can be taken up, but it arrives at other weights.")
+    other = not _equal(again.model.state_dict(), run.model.state_dict())
+    tell({"The run can be taken up, but it arrives at other weights.": other})
 
 
 _LOST = {
@@ -194,50 +189,41 @@ class _Tiny:
         self.generator.set_state(state["generator"])
         self.step = int(state["step"])
 
-    def same_weights(self, other: _Tiny) -> bool:
-        return _equal(self.model.state_dict(), other.model.state_dict())
-
 
 def _explain_objects(state: Mapping[str, Any]) -> None:
     """Things themselves where their state should be."""
-    for key, call in (("model", "state_dict"), ("optimizer", "state_dict")):
-        if isinstance(state[key], (nn.Module, torch.optim.Optimizer)):
-            raise NotRight(
-                f"You kept the {key} itself. It goes on changing, and a file of it needs this very code "
-                f"to be opened: keep a copy of {key}.{call}()."
-            )
-        if not isinstance(state[key], Mapping):
-            raise NotRight(f"{key!r} should hold {key}.{call}(), got {type(state[key]).__name__}.")
-    if isinstance(state["generator"], torch.Generator):
-        raise NotRight("You kept the generator itself. It goes on drawing: keep its get_state().")
-    if not isinstance(state["generator"], Tensor):
-        raise NotRight("'generator' should hold generator.get_state(), a tensor of bytes.")
+    for key in ("model", "optimizer"):
+        tell({
+            f"You kept the {key} itself. It goes on changing, and a file of it needs this very code "
+            f"to be opened: keep a copy of {key}.state_dict().":
+                isinstance(state[key], (nn.Module, torch.optim.Optimizer)),
+            f"{key!r} should hold {key}.state_dict(), got {type(state[key]).__name__}.":
+                not isinstance(state[key], Mapping),
+        })  # fmt: skip
+    tell({
+        "You kept the generator itself. It goes on drawing: keep its get_state().":
+            isinstance(state["generator"], torch.Generator),
+        "'generator' should hold generator.get_state(), a tensor of bytes.":
+            not isinstance(state["generator"], Tensor),
+    })  # fmt: skip
 
 
 def _explain_contents(state: Mapping[str, Any], then: _Tiny, now: _Tiny) -> None:
     """What was kept against the truth at that step, ``then``, and after more training, ``now``."""
     for key in ("model", "optimizer"):
         found, right = state[key], getattr(then, key).state_dict()
-        if _equal(found, right):
-            continue
-        if _equal(found, getattr(now, key).state_dict()) or key == "optimizer":
-            raise NotRight(
-                f"state_dict() of the {key} holds the tensors themselves, not copies. Training went on and "
-                "changed what you had kept. Use copy.deepcopy, or write it to a file at once."
-            )
-        raise NotRight(
+        copied = not _equal(found, getattr(now, key).state_dict()) and key == "model"
+        tell({
             "Something of the model is missing or changed. state_dict() holds the running averages of "
-            "batch norm too, parameters() does not."
-        )
-    if not torch.equal(state["generator"], then.generator.get_state()):
-        raise NotRight(
-            "This is not the state that the generator is in. initial_seed() and a fresh generator know where it "
-            "began, get_state() knows where it is."
-        )
-    if state["step"] != then.step:
-        raise NotRight(
-            f"step should be {then.step}, the steps already made, got {state['step']!r}."
-        )
+            "batch norm too, parameters() does not.": copied and not _equal(found, right),
+            f"state_dict() of the {key} holds the tensors themselves, not copies. Training went on and changed "
+            "what you had kept. Use copy.deepcopy, or write it to a file at once.": not _equal(found, right),
+        })  # fmt: skip
+    tell({
+        "This is not the state that the generator is in. initial_seed() and a fresh generator know where it "
+        "began, get_state() knows where it is.": not torch.equal(state["generator"], then.generator.get_state()),
+        f"step should be {then.step}, the steps already made, got {state['step']!r}.": state["step"] != then.step,
+    })  # fmt: skip
 
 
 def _equal(a: Any, b: Any) -> bool:

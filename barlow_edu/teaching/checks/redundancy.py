@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge
+from barlow_edu.teaching.checks.base import Shaped, attempt, checker, judge, tell
 from barlow_edu.teaching.checks.worlds import centred, normal, standard
-
-CHECKERS = ("zca_matrix", "kind_of_collapse", "canonical_correlations")
 
 KINDS = ("constant", "dimensional", "none")
 
@@ -43,29 +41,22 @@ _ZCA = {
 
 def _explain_whitening(answer: object, covariance: Tensor) -> object:
     """Tell whitening matrices that are not ZCA, and U in the wrong place, whatever the signs in U."""
-    if isinstance(answer, tuple):
-        raise NotRight("Return one matrix W, (D, D), not a tuple.")
+    tell({"Return one matrix W, (D, D), not a tuple.": isinstance(answer, tuple)})
     right, eye = _root(covariance), torch.eye(len(covariance), dtype=covariance.dtype)
     if getattr(answer, "shape", None) != eye.shape or not torch.is_tensor(answer):
         return answer
     w = answer.detach().double()
     if _near(w, right) or not torch.isfinite(w).all():
         return answer
-    if _near(w @ covariance @ w.T, eye):
-        raise NotRight(
-            "This whitens: W Σ Wᵀ = I. But so does any rotation of it, and ZCA is the one that turns "
-            "back, with U on the left: U diag(λ^(−1/2)) Uᵀ."
-        )
-    if _near(w.T @ covariance @ w, eye):
-        raise NotRight(
-            "Yours is a transposed whitening matrix: Wᵀ Σ W = I, but W Σ Wᵀ is not. For ZCA turn "
-            "(Uᵀ), scale, and turn back (U)."
-        )
-    if _near(w, w.T) and _near(torch.linalg.eigvalsh(w), torch.linalg.eigvalsh(right)):
-        raise NotRight(
-            "The scales are right, but the directions are not. eigh returns the eigenvectors as "
-            "columns of U, so it is U diag(λ^(−1/2)) Uᵀ, not Uᵀ diag(λ^(−1/2)) U."
-        )
+    tell({
+        "This whitens: W Σ Wᵀ = I. But so does any rotation of it, and ZCA is the one that turns "
+        "back, with U on the left: U diag(λ^(−1/2)) Uᵀ.": _near(w @ covariance @ w.T, eye),
+        "Yours is a transposed whitening matrix: Wᵀ Σ W = I, but W Σ Wᵀ is not. For ZCA turn "
+        "(Uᵀ), scale, and turn back (U).": _near(w.T @ covariance @ w, eye),
+        "The scales are right, but the directions are not. eigh returns the eigenvectors as "
+        "columns of U, so it is U diag(λ^(−1/2)) Uᵀ, not Uᵀ diag(λ^(−1/2)) U.":
+            _near(w, w.T) and _near(torch.linalg.eigvalsh(w), torch.linalg.eigvalsh(right)),
+    })  # fmt: skip
     return answer
 
 
@@ -74,66 +65,65 @@ def kind_of_collapse(function: Callable[[Tensor], str]) -> None:
     """Check a function: embeddings (N, D) -> "constant", "dimensional" or "none"."""
     for z, right, hints in _patients():
         answer = attempt(function, z)
-        if answer not in KINDS:
-            raise NotRight(
-                f"Return one of {', '.join(map(repr, KINDS))}; your function returned {answer!r}."
-            )
-        if answer != right:
-            raise NotRight(f"You said {answer!r}, but it is {right!r}: {hints[answer]}")
+        kinds = ", ".join(map(repr, KINDS))
+        tell({f"Return one of {kinds}; your function returned {answer!r}.": answer not in KINDS})
+        tell({f"You said {answer!r}, but it is {right!r}: {hints[answer]}": answer != right})
 
 
 def _patients() -> Iterator[tuple[Tensor, str, dict[str, str]]]:
     """Embeddings (200, 8), the kind of their collapse, and for each wrong answer what went wrong."""
     z = torch.randn(200, 8, generator=torch.Generator().manual_seed(10))
-    sources = z[:, [0, 0, 0, 0, 0, 0, 0, 0]], z[:, [0, 1, 0, 1, 1, 0, 1, 0]]
     turned = torch.tensor([1.0, -2, 3, 1, -1, 2, 0.5, 1])
     slow = "a small spread is not a collapse before it falls below 0.01."
-    yield z, "none", dict.fromkeys(KINDS, "these are eight unrelated dimensions.")
+    other_units = (
+        "the dimensions are unrelated, and only their units differ. Standardise each before you "
+        "look at the effective rank."
+    )
+
+    def patient(z: Tensor, kind: str, told: str, **hints: str) -> tuple:
+        return z, kind, dict.fromkeys(KINDS, told) | hints
+
+    yield patient(z, "none", "these are eight unrelated dimensions.")
     noise = (
         "only rounding noise is left, a spread below 0.01. The effective rank cannot see that, since "
         "it ignores the scale: look at the standard deviations first."
     )
-    yield 3 + 1e-5 * z, "constant", {"none": noise, "dimensional": noise}
+    yield patient(3 + 1e-5 * z, "constant", noise)
     rows = (
         "every image gets the same numbers, and the numbers differ between dimensions. Take the "
         "standard deviation over the images, dim 0."
     )
-    yield torch.linspace(-2, 2, 8) + 1e-6 * z, "constant", {"none": rows, "dimensional": rows}
+    yield patient(torch.linspace(-2, 2, 8) + 1e-6 * z, "constant", rows)
     copies = (
         "all dimensions are one and the same up to scale and sign, so the standardised effective rank "
         "is 1. Each one varies, so standard deviations do not show it."
     )
-    yield sources[0] * turned + 0.01 * z, "dimensional", {"none": copies, "constant": copies}
+    yield patient(z[:, 8 * [0]] * turned + 0.01 * z, "dimensional", copies)
     pairs = (
         "there are only two different dimensions, each four times: effective rank 2, below D/2 = 4."
     )
-    yield sources[1] * turned + 0.01 * z, "dimensional", {"none": pairs, "constant": pairs}
+    yield patient(z[:, [0, 1, 0, 1, 1, 0, 1, 0]] * turned + 0.01 * z, "dimensional", pairs)
     centre = (
         "the mean is 50, and the spread around it is healthy. Subtract the mean of each dimension."
     )
-    yield z + 50, "none", {"dimensional": centre, "constant": centre}
-    units_differ = (
-        "the dimensions are unrelated, and only their units differ. Standardise each before you "
-        "look at the effective rank."
-    )
-    units = z * torch.logspace(-1, 3, 8)
-    yield units, "none", {"dimensional": units_differ, "constant": slow}
-    yield 0.05 * z, "none", {"dimensional": slow, "constant": slow}
+    yield patient(z + 50, "none", centre)
+    yield patient(z * torch.logspace(-1, 3, 8), "none", other_units, constant=slow)
+    yield patient(0.05 * z, "none", slow)
     dead = "one dimension of eight is dead, the other seven are fine. Constant means: no dimension varies."
     one_dead = z.clone()
     one_dead[:, 3] = 1.0
-    yield one_dead, "none", {"constant": dead, "dimensional": dead}
+    yield patient(one_dead, "none", dead)
     alive = (
         "one dimension of eight has a spread of 0.05. Constant means that no dimension varies: look at the "
         "largest of the standard deviations, not at their mean."
     )
     alone = z * torch.tensor([0.05] + 7 * [0.001])
-    yield alone, "none", {"constant": alive, "dimensional": units_differ}
+    yield patient(alone, "none", other_units, constant=alive)
     twelve = (
         "there are only five different dimensions among twelve: effective rank 5, below D/2 = 6."
     )
     repeated = z[:, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]] + 0.01 * normal(200, 12, seed=11).float()
-    yield repeated, "dimensional", {"constant": twelve, "none": twelve}
+    yield patient(repeated, "dimensional", twelve)
 
 
 @checker
@@ -144,8 +134,8 @@ def canonical_correlations(function: Callable[[Tensor, Tensor], Tensor]) -> None
 
 
 def _vector(answer, *_):
-    if isinstance(answer, tuple):
-        raise NotRight("Return the singular values alone: torch.linalg.svdvals gives just them.")
+    alone = "Return the singular values alone: torch.linalg.svdvals gives just them."
+    tell({alone: isinstance(answer, tuple)})
     return answer
 
 

@@ -10,17 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from barlow_edu.methods.relatives import simclr_loss, vicreg_loss
-from barlow_edu.teaching.checks.base import (
-    NotRight,
-    attempt,
-    checker,
-    compare,
-    follow,
-    judge,
-)
+from barlow_edu.teaching.checks.base import checker, follow, judge, judge_parts, tell
 from barlow_edu.teaching.checks.worlds import centred, off_diagonal, redundancy, views
-
-CHECKERS = ("contrastive_loss", "vicreg_terms", "redundancy_from_contrast")
 
 
 @checker
@@ -87,37 +78,31 @@ _CONTRASTIVE = {
 @checker
 def vicreg_terms(function: Callable[[Tensor, Tensor], tuple]) -> None:
     """Check a function (z_a, z_b) -> invariance, variance and covariance term of VICReg."""
+    worlds = []
     for n, d, seed in ((9, 4, 110), (12, 5, 111)):
         z_a, z_b = views(n, d, seed)
-        z_a, z_b = 0.3 * z_a, 0.4 * z_b
         z_b[:, 0] *= 4  # one dimension whose deviation is above 1
-        answer = attempt(function, z_a, z_b)
-        terms = _three_terms(answer)
-        right = vicreg_loss(z_a, z_b)[1:]
-        _explain_all(terms, torch.stack(tuple(right)))
-        for value, expected, (name, mistakes) in zip(terms, right, _VICREG.items(), strict=True):
-            wrong = {told: f(z_a, z_b) for told, f in mistakes.items()}
-            compare(value, expected, wrong, name, 1e-3)  # with 0.0001 under the root, or without it
+        worlds.append((0.3 * z_a, 0.4 * z_b))
+    # with 0.0001 under the root, or without it
+    judge_parts(function, worlds, _right_terms, _VICREG, _TERMS, 1e-3, look=_all_at_once)
 
 
-def _three_terms(answer) -> list[Tensor]:
-    try:
-        terms = [torch.as_tensor(x).detach() for x in answer]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise NotRight("Return three numbers: invariance, variance, covariance.") from error
-    if len(terms) != 3:
-        raise NotRight(f"Return three numbers, not {len(terms)}: invariance, variance, covariance.")
-    return terms
+_TERMS = "three numbers: invariance, variance, covariance"
 
 
-def _explain_all(terms: list[Tensor], right: Tensor) -> None:
-    """Mistakes that change all three terms at once."""
-    given = torch.stack([x.double() for x in terms if x.ndim == 0] or [torch.zeros(())])
-    weights = torch.tensor([25.0, 25.0, 1.0])
-    if given.shape == right.shape and torch.allclose(given, right.double() * weights, rtol=1e-3):
-        raise NotRight("These are the terms times 25, 25 and 1. Return them without their weights.")
-    if given.shape == right.shape and torch.allclose(given, right.double().flip(0), rtol=1e-3):
-        raise NotRight("The order is turned round: invariance, variance, covariance.")
+def _right_terms(z_a: Tensor, z_b: Tensor) -> Tensor:
+    return torch.stack(tuple(vicreg_loss(z_a, z_b)[1:])).double()
+
+
+def _all_at_once(terms: Tensor, z_a: Tensor, z_b: Tensor) -> None:
+    right = _right_terms(z_a, z_b)
+    weighted = right * torch.tensor([25.0, 25.0, 1.0])
+    tell({
+        "These are the terms times 25, 25 and 1. Return them without their weights.":
+            torch.allclose(terms, weighted, rtol=1e-3),
+        "The order is turned round: invariance, variance, covariance.":
+            torch.allclose(terms, right.flip(0), rtol=1e-3),
+    })  # fmt: skip
 
 
 def _mean(hinge: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from barlow_edu.teaching.checks.base import checker, judge
+from barlow_edu.teaching.checks.mistakes import LOSS
 from barlow_edu.teaching.checks.worlds import (
-    invariance,
+    cosines,
+    loss,
     matrix,
     normal,
     off_diagonal,
     redundancy,
 )
-
-CHECKERS = ("off_diagonal_rms", "loss_from_matrix", "find_twins")
 
 
 @checker
@@ -50,47 +49,14 @@ _RMS = {
 def loss_from_matrix(learner) -> None:
     """f(c, lambd) -> the Barlow Twins loss of a cross-correlation matrix (D, D)."""
     worlds = [(matrix(5, seed=4).float(), 0.1), (matrix(8, seed=5).float(), 0.37)]
-    judge(learner, worlds, _loss, _LOSS, "the loss")
-
-
-def _loss(c: Tensor, lambd: float) -> Tensor:
-    return invariance(c) + lambd * redundancy(c)
-
-
-_LOSS = {
-    "The second sum runs over i ≠ j only: take the diagonal out of it.":
-        lambda c, w: invariance(c) + w * c.square().sum(),
-    "λ is missing before the second sum.": lambda c, w: _loss(c, 1),
-    "λ belongs before the second sum, not the first.": lambda c, w: w * invariance(c) + redundancy(c),
-    "λ belongs before the second sum alone, not before both.": lambda c, w: w * _loss(c, 1),
-    "λ stands inside the square, and is squared with it. It belongs before the second sum.":
-        lambda c, w: _loss(c, w**2),
-    "The diagonal should become 1, not 0: the first sum is of (1 − C_ii)².":
-        lambda c, w: c.diagonal().square().sum() + w * redundancy(c),
-    "Square 1 − C_ii before you add up.": lambda c, w: (1 - c.diagonal()).sum() + w * redundancy(c),
-    "You took the trace, one number, before you squared. Square 1 − C_ii for each i, then add up.":
-        lambda c, w: (1 - c.trace()) ** 2 + w * redundancy(c),
-    "You added up 1 − C_ii before you squared. Square each, then add up.":
-        lambda c, w: (1 - c.diagonal()).sum() ** 2 + w * redundancy(c),
-    "Square the off-diagonal entries before you add up.": lambda c, w: invariance(c) + w * off_diagonal(c).sum(),
-    "The loss is a sum, not a mean.":
-        lambda c, w: (1 - c.diagonal()).square().mean() + w * off_diagonal(c).square().mean(),
-    "The loss is a sum, not a mean over all D² entries.": lambda c, w: _loss(c, w) / c.numel(),
-    "The first term is a sum, not a mean.": lambda c, w: invariance(c) / len(c) + w * redundancy(c),
-    "The second term is a sum, not a mean.": lambda c, w: invariance(c) + w * off_diagonal(c).square().mean(),
-}  # fmt: skip
+    judge(learner, worlds, loss, LOSS, "the loss")
 
 
 @checker
 def find_twins(learner) -> None:
     """f(z_a, z_b) -> (N,) row numbers: for each row of z_a, the most similar (cosine) row of z_b."""
-    judge(
-        learner,
-        [_twins(30, 8, seed=5), _twins(21, 6, seed=6)],
-        lambda a, b: _cosines(a, b).argmax(1),
-        _TWINS,
-        "the row numbers",
-    )
+    worlds = [_twins(30, 8, seed=5), _twins(21, 6, seed=6)]
+    judge(learner, worlds, lambda a, b: cosines(a, b).argmax(1), _TWINS, "the row numbers")
 
 
 def _twins(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -101,18 +67,14 @@ def _twins(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
     return z, ((z + 0.3 * noise) * lengths)[torch.randperm(n, generator=generator)]
 
 
-def _cosines(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
-    return F.normalize(a, dim=dim) @ F.normalize(b, dim=dim).T
-
-
 _TWINS = {
     "Return row numbers (argmax), not similarities.": lambda a, b: torch.float32,
     "You searched among the rows of z_a for those of z_b: the other way round.":
-        lambda a, b: _cosines(a, b).argmax(0),
+        lambda a, b: cosines(a, b).argmax(0),
     "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.":
-        lambda a, b: _cosines(a, b, dim=0).argmax(1),
+        lambda a, b: cosines(a, b, dim=0).argmax(1),
     "Long vectors win: divide by the lengths, so that only the direction counts.": lambda a, b: (a @ b.T).argmax(1),
-    "You took the least similar row.": lambda a, b: _cosines(a, b).argmin(1),
+    "You took the least similar row.": lambda a, b: cosines(a, b).argmin(1),
     "Every row found itself: compare z_a with z_b, not with z_a.": lambda a, b: torch.arange(len(a)),
     "You used the distance. With rows of different length use the cosine.": lambda a, b: torch.cdist(a, b).argmin(1),
 }  # fmt: skip

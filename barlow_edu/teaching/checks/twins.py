@@ -8,53 +8,33 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import (
-    NotRight,
-    Shaped,
-    attempt,
-    checker,
-    compare,
-    judge,
-    numbers,
-)
-
-CHECKERS = ("pair_chances", "solarise_any", "crop_box")
+from barlow_edu.teaching.checks.base import Shaped, attempt, checker, judge, judge_parts, tell
+from barlow_edu.teaching.checks.mistakes import BRIGHT, SOLARISED
 
 SIZES = (32, 47)
-BRIGHT = 128 / 255
 
 
 @checker
 def pair_chances(function: Callable[[float, float], tuple[float, float, float]]) -> None:
     """Check a function p1, p2 -> chances that both views, exactly one, neither is changed."""
-    for p in ((0.7, 0.2), (1.0, 0.1), (0.0, 0.2)):
-        chances = numbers(attempt(function, *p), "three numbers: both, exactly one, neither", 3)
-        _explain_whole(chances, p)
-        for (name, mistakes), value, right in zip(
-            _CHANCES.items(), chances, _chances(*p), strict=True
-        ):
-            wrong = {told: f(*p) for told, f in mistakes.items()}
-            compare(value, right, wrong, f"At p1 = {p[0]}, p2 = {p[1]}, the chance of {name}")
+    worlds = ((0.7, 0.2), (1.0, 0.1), (0.0, 0.2))
+    names = "three numbers: both, exactly one, neither"
+    judge_parts(function, worlds, _chances, _CHANCES, names, look=_all_at_once)
 
 
-def _explain_whole(chances: Tensor, p: tuple[float, float]) -> None:
-    """Mistakes that change all three numbers at once."""
-
+def _all_at_once(chances: Tensor, *p: float) -> None:
     def same(other: Tensor) -> bool:
         return torch.allclose(chances, other, atol=1e-9)
 
-    right = _chances(*p)
-    if same(right):
-        return
-    if same(_chances(sum(p) / 2, sum(p) / 2)):
-        raise NotRight(
+    right, average = _chances(*p), sum(p) / 2
+    if not same(right):
+        tell({
             "You gave both views the same, average probability. That is what calling one augment "
-            "function twice does; here each view has its own."
-        )
-    if same(100 * right):
-        raise NotRight("These are percent. Give chances between 0 and 1.")
-    if any(same(right[list(order)]) for order in permutations(range(3))):
-        raise NotRight("The numbers are right, their order is not: both, exactly one, neither.")
+            "function twice does; here each view has its own.": same(_chances(average, average)),
+            "These are percent. Give chances between 0 and 1.": same(100 * right),
+            "The numbers are right, their order is not: both, exactly one, neither.":
+                any(same(right[list(order)]) for order in permutations(range(3))),
+        })  # fmt: skip
 
 
 def _chances(p1: float, p2: float) -> Tensor:
@@ -63,14 +43,14 @@ def _chances(p1: float, p2: float) -> Tensor:
 
 
 _CHANCES = {
-    "both": {
+    "At p1 = {0}, p2 = {1}, the chance of both": {
         "You added the probabilities. For two independent draws they multiply.": lambda p, q: p + q,
         "The smaller probability would be right if the rarer event always came with the other. "
         "The draws are independent: multiply.": min,
         "You took the square of one probability. Each view has its own.": lambda p, q: p * p,
         "That is the average of the two. For both at once they multiply.": lambda p, q: (p + q) / 2,
     },
-    "exactly one": {
+    "At p1 = {0}, p2 = {1}, the chance of exactly one": {
         "The sum counts the pairs in which both are changed, twice. Take them away, twice.": lambda p, q: p + q,
         "That is the chance of at least one. Take away the pairs in which both are changed.":
             lambda p, q: p + q - p * q,
@@ -78,7 +58,7 @@ _CHANCES = {
         "You counted view 2 changed and view 1 not. The other way round counts too.": lambda p, q: q * (1 - p),
         "That is the chance of not both, which has the pairs with neither in it.": lambda p, q: 1 - p * q,
     },
-    "neither": {
+    "At p1 = {0}, p2 = {1}, the chance of neither": {
         "That is the chance of not both. Neither means: not the one and not the other.": lambda p, q: 1 - p * q,
         "You took away the sum. Multiply the two chances of staying unchanged, 1 − p each.": lambda p, q: 1 - p - q,
         "The three chances must add up to 1: one of these three always happens.": lambda p, q: p * q,
@@ -93,17 +73,17 @@ def solarise_any(function: Callable[[Tensor], Tensor]) -> None:
     judge(function, [(levels / 255,)], _solarised, _FLOATS, "The solarised float image", 1e-6)
     between = torch.linspace(127.6, 127.9, 256).view(1, 1, 16, 16) / 255  # above 0.5, below 128/255
     answer = attempt(function, between)
-    if torch.is_tensor(answer) and torch.allclose(answer.double(), 1 - between.double(), atol=1e-6):
-        raise NotRight(
-            "Your threshold is 0.5. Byte 128 is 128/255 = 0.50196: take that, or floats between the two turn over."
-        )
+    tell({
+        "Your threshold is 0.5. Byte 128 is 128/255 = 0.50196: take that, or floats between the two turn over.":
+            torch.is_tensor(answer) and torch.allclose(answer.double(), 1 - between.double(), atol=1e-6)
+    })  # fmt: skip
     dark = levels % 2  # bytes 0 and 1, which look like floats to who asks for the largest value
-    worlds = [(levels,), (dark,)]
-    judge(function, worlds, _solarised, _BYTES, "The solarised byte image", 1e-6)
-    if getattr(attempt(function, levels), "dtype", None) != torch.uint8:
-        raise NotRight(
-            "The values of the byte image are right, but its type is not uint8 any more. Keep the type."
-        )
+    judge(function, [(levels,), (dark,)], _solarised, _BYTES, "The solarised byte image", 1e-6)
+    kind = getattr(attempt(function, levels), "dtype", None)
+    told = (
+        "The values of the byte image are right, but its type is not uint8 any more. Keep the type."
+    )
+    tell({told: kind != torch.uint8})
 
 
 def _solarised(x: Tensor) -> Tensor:
@@ -112,20 +92,12 @@ def _solarised(x: Tensor) -> Tensor:
 
 
 _FLOATS = {
-    "Nothing changed. Floats in [0, 1] never reach 128: there the threshold is 128/255.": lambda x: x,
-    "You inverted every value. Only those at or above the threshold turn over.": lambda x: 1 - x,
-    "You inverted the dark values. Solarising turns the bright ones over.":
-        lambda x: torch.where(x >= BRIGHT, x, 1 - x),
-    "255 − x is for bytes. For floats in [0, 1] the inverse of x is 1 − x.":
-        lambda x: torch.where(x >= BRIGHT, 255 - x, x),
     "You left out the threshold itself: byte 128 turns over too, so >= and not >.":
         lambda x: torch.where(x > BRIGHT, 1 - x, x),
-    "You set bright values to black. Solarising turns them over: x becomes 1 − x.":
-        lambda x: torch.where(x >= BRIGHT, 0, x),
     "You turned values below 0: bright ones become 1 − x, not −x.": lambda x: torch.where(x >= BRIGHT, -x, x),
     "Your threshold is 127/255. Byte 128 is the first to turn over: 128/255.":
         lambda x: torch.where(x >= 127 / 255, 1 - x, x),
-}  # fmt: skip
+} | SOLARISED  # fmt: skip
 _BYTES = {
     "A byte image of 0 and 1 was taken for floats. Ask for its type, x.dtype, not for its largest value.":
         lambda x: torch.where(x > 0, 1 - x, x) if x.max() == 1 else Shaped([0]),
@@ -150,10 +122,8 @@ def crop_box(function: Callable[..., Tensor]) -> None:
 
 
 def _one_box_a_row(answer, area: Tensor, *_):
-    if isinstance(answer, (tuple, list)):
-        raise NotRight(
-            "Return one tensor (N, 4). torch.stack([top, left, height, width], 1) makes it."
-        )
+    one = "Return one tensor (N, 4). torch.stack([top, left, height, width], 1) makes it."
+    tell({one: isinstance(answer, (tuple, list))})
     return answer
 
 

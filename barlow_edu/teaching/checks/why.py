@@ -11,19 +11,12 @@ from torch import Tensor
 from barlow_edu.teaching.checks.base import Shaped, checker, judge
 from barlow_edu.teaching.checks.worlds import centred, normal
 
-CHECKERS = ("log_det_series", "kernel_hsic", "slice_gap")
-
 
 @checker
 def log_det_series(function: Callable[[Tensor, int], Tensor]) -> None:
     """Check a function: correlation matrix (D, D), order -> Σ_{k ≤ order} (−1)^(k+1) tr(E^k) / k, E = R − I."""
     r, other = _related(4, seed=130), _related(6, seed=135)
-    worlds = [
-        (r, 3),
-        (r, 5),
-        (r, 2),
-        (other, 4),
-    ]  # at order 2 several mistakes look alike: tr E is 0
+    worlds = [(r, 3), (r, 5), (r, 2), (other, 4)]  # at 2 several mistakes look alike: tr E is 0
     judge(function, worlds, _series, _SERIES, "Order {1}")
 
 

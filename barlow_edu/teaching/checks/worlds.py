@@ -6,6 +6,7 @@ Every draw has a seed of its own, so that a checker says the same on every run a
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -59,6 +60,16 @@ def invariance(c: Tensor) -> Tensor:
 def redundancy(c: Tensor) -> Tensor:
     """Σ_{i≠j} C_ij²."""
     return off_diagonal(c).square().sum()
+
+
+def loss(c: Tensor, lambd: float) -> Tensor:
+    """The Barlow Twins loss of C (D, D)."""
+    return invariance(c) + lambd * redundancy(c)
+
+
+def cosines(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
+    """Every row of ``a`` with every row of ``b``; a mistake with ``dim=0``, where columns get length 1."""
+    return F.normalize(a, dim=dim) @ F.normalize(b, dim=dim).T
 
 
 def perplexity(values: Tensor) -> Tensor:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from barlow_edu.data import load_images
 from barlow_edu.teaching.figures.drawing import DIVERGING, GREY, PALETTE, TEXT, WIDTH, ink, styled
-from barlow_edu.views import TwinViews
 
 # part -> (its middle on the x axis, what stands below it)
 PARTS = {
@@ -89,6 +86,11 @@ def machine(lit: str | Sequence[str] = tuple(PARTS), title: str | None = None) -
 
 def _pictures() -> list[np.ndarray]:
     """A card and two views of it, (H, W, 3) in [0, 1]."""
+    import torch  # here, so that the other figures do without
+
+    from barlow_edu.data import load_images
+    from barlow_edu.views import TwinViews
+
     cards, views = load_images("garments", split="test", limit=30).images, TwinViews("garments")
     pair = views(cards, torch.Generator().manual_seed(1))
     shown = [x[1] for x in (cards / 255, *map(views.denormalize, pair))]

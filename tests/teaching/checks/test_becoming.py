@@ -78,7 +78,7 @@ WRONG_STEP = {
     "Nothing has moved": lambda a, b, w, lr: (a, b),
     "Return two tensors": lambda a, b, w, lr: by_backward(a, b, w, lr)[0],
     "a single number": lambda a, b, w, lr: be.barlow_twins_loss(a, b, w).loss,
-    "must be (N, D) tensors": lambda a, b, w, lr: ("z_a", "z_b"),
+    "the new z_a and the new z_b": lambda a, b, w, lr: ("z_a", "z_b"),
     "in place": in_place,
     "has shape": lambda a, b, w, lr: (a.T, b.T),
     "differ by up to": lambda a, b, w, lr: by_backward(a, b, w, lr / 3),
@@ -157,7 +157,7 @@ def of_squares(c):
 WRONG_MODES = {
     "This is the entropy itself": lambda c: entropy(shares(c)),
     "This is the entropy in bits": lambda c: entropy(shares(c), np.log2),
-    "The entropy is in bits, but": lambda c: np.exp(entropy(shares(c), np.log2)),
+    "exp of an entropy in bits": lambda c: np.exp(entropy(shares(c), np.log2)),
     "The sign of the entropy": lambda c: np.exp(-entropy(shares(c))),
     "You squared": of_squares,
     "These are eigenvalues": of_eigenvalues,

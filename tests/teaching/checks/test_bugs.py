@@ -58,8 +58,8 @@ WRONG_DIAGONAL = {
         (a / a.std(0, correction=0)).T @ (b / b.std(0, correction=0)) / len(a)
     ),
     "along the features (dim 1)": lambda a, b: standardize(a.T) @ standardize(b.T).T / len(a),
-    "rows belong to view A": lambda a, b: correlation(b, a),
-    "shape (9, 9)": lambda a, b: correlation(a.T, b.T),
+    "row i belongs to view A": lambda a, b: correlation(b, a),
+    "compares images with images": lambda a, b: correlation(a.T, b.T),
     "values differ": lambda a, b: correlation(a, b) + 0.1,
     "returned nothing": lambda a, b: None,
 }

@@ -105,16 +105,16 @@ RIGHT_RANK = {
 }
 WRONG_RANK = {
     "centred the features": lambda x: entropy(shares(x, True)).exp(),
-    "those of the squares": lambda x: entropy(shares(x, power=2)).exp(),
+    "You squared the singular values": lambda x: entropy(shares(x, power=2)).exp(),
     "covariance's eigenvalues": lambda x: entropy(shares(x, True, 2)).exp(),
-    "One exp is missing": lambda x: entropy(shares(x)),
-    "sign is lost": lambda x: (-entropy(shares(x))).exp(),
+    "the entropy itself": lambda x: entropy(shares(x)),
+    "sign of the entropy is turned": lambda x: (-entropy(shares(x))).exp(),
     "entropy in bits": lambda x: entropy(shares(x), torch.log2).exp(),
     "entropy in nats": lambda x: 2 ** entropy(shares(x)),
-    "not by the largest": lambda x: entropy(shares(x) / shares(x)[0]).exp(),
-    "counts the directions": lambda x: torch.linalg.matrix_rank(x).double(),
+    "divided by the largest": lambda x: entropy(shares(x) / shares(x)[0]).exp(),
+    "counts every singular value": lambda x: torch.linalg.matrix_rank(x).double(),
     "participation ratio": lambda x: 1 / shares(x).square().sum(),
-    "no shares yet": lambda x: entropy(torch.linalg.svdvals(x)).exp(),
+    "not divided by their sum": lambda x: entropy(torch.linalg.svdvals(x)).exp(),
     "list of 6 numbers": lambda x: shares(x) * shares(x).log(),
     "values differ": lambda x: entropy(shares(x)).exp() + 0.1,
 }

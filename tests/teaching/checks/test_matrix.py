@@ -35,7 +35,7 @@ def in_place(z_a, z_b):
 
 
 WRONG_C = {
-    "This is the covariance: you": lambda a, b: centred(a).T @ centred(b) / len(a),
+    "This is the covariance, which": lambda a, b: centred(a).T @ centred(b) / len(a),
     "covariance with N − 1": lambda a, b: centred(a).T @ centred(b) / (len(a) - 1),
     "This is the cosine": lambda a, b: (a / a.norm(dim=0)).T @ (b / b.norm(dim=0)),
     "did not subtract the means": lambda a, b: scaled(a).T @ scaled(b) / len(a),

@@ -208,9 +208,9 @@ WRONG_VICREG = {
         w * x for w, x in zip((25, 25, 1), all_three(a, b), strict=True)
     ),
     "order is turned round": lambda a, b: all_three(a, b)[::-1],
-    "not 2": lambda a, b: all_three(a, b)[:2],
+    "You gave 2": lambda a, b: all_three(a, b)[:2],
     "Return three numbers:": lambda a, b: sum(all_three(a, b)),
-    "has shape": with_invariance(lambda a, b: (a - b).square()),
+    "Return three numbers: invariance": with_invariance(lambda a, b: (a - b).square()),
 }
 
 

@@ -45,19 +45,17 @@ WRONG = {
     "loss_from_matrix": {
         "i ≠ j only": lambda c, lambd: (1 - c.diagonal()).square().sum() + lambd * c.square().sum(),
         "λ is missing": lambda c, lambd: (1 - c.diagonal()).square().sum() + off(c).square().sum(),
-        "not the first": lambda c, lambd: (
+        "not to the other one": lambda c, lambd: (
             lambd * (1 - c.diagonal()).square().sum() + off(c).square().sum()
         ),
-        "become 1, not 0": lambda c, lambd: (
-            c.diagonal().square().sum() + lambd * off(c).square().sum()
-        ),
-        "not a mean": lambda c, lambd: (
+        "is 1, not 0": lambda c, lambd: c.diagonal().square().sum() + lambd * off(c).square().sum(),
+        "made of sums": lambda c, lambd: (
             (1 - c.diagonal()).square().mean() + lambd * off(c).square().mean()
         ),
-        "before both": lambda c, lambd: (
+        "the whole loss by λ": lambda c, lambd: (
             lambd * ((1 - c.diagonal()).square().sum() + off(c).square().sum())
         ),
-        "inside the square": lambda c, lambd: (
+        "not inside it": lambda c, lambd: (
             (1 - c.diagonal()).square().sum() + (lambd * off(c)).square().sum()
         ),
         "the trace": lambda c, lambd: (1 - c.trace()) ** 2 + lambd * off(c).square().sum(),

@@ -113,12 +113,12 @@ RIGHT_SOLARISE = {
     ),
 }
 WRONG_SOLARISE = {
-    "Nothing changed": where(lambda x: x < 128, lambda x: 255 - x),
-    "inverted every value": lambda x: 1 - x,
+    "Nothing has changed": where(lambda x: x < 128, lambda x: 255 - x),
+    "inverted every pixel": lambda x: 1 - x,
     "inverted the dark": where(lambda x: x >= T, lambda x: 1 - x),
     "255 − x is for bytes": where(lambda x: x < T, lambda x: 255 - x),
     "left out the threshold": where(lambda x: x <= T, lambda x: 1 - x),
-    "set bright values to black": where(lambda x: x < T, torch.zeros_like),
+    "off at black": where(lambda x: x < T, torch.zeros_like),
     "below 0": where(lambda x: x < T, lambda x: -x),
     "bytes did not change": on_bytes(lambda x: x),
     "every byte but 0": on_bytes(where(lambda x: x < T, lambda x: 255 - x)),

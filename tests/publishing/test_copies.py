@@ -214,22 +214,29 @@ def test_student_notebook_fails_exactly_at_the_exercises(stem):
     assert failing_cells(filled) == {}
 
 
-def test_no_link_of_a_build_leads_out_of_it(tmp_path):
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory):
+    """A folder with the builds ``student`` and ``instructor``, as the commands write them."""
+    folder = tmp_path_factory.mktemp("builds")
     for kind in ("student", "instructor"):
-        course.build(kind, NOTEBOOKS[0].parent, tmp_path / kind)
-        for path in sorted((tmp_path / kind).glob("*.ipynb")):
+        assert main(["course", kind, "--out", str(folder / kind)]) == 0
+    return folder
+
+
+def test_no_link_of_a_build_leads_out_of_it(builds):
+    for kind in ("student", "instructor"):
+        for path in sorted((builds / kind).glob("*.ipynb")):
             for cell in read(path).cells:
                 shown = [
                     o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", [])
                 ]
                 text = "\n".join([*shown, cell.source if cell.cell_type == "markdown" else ""])
                 found = re.findall(r"\]\((?!https?:|#|mailto:|data:)([^)#\s]+)", text)
-                assert all((tmp_path / kind / link).exists() for link in found), (path.name, found)
+                assert all((builds / kind / link).exists() for link in found), (path.name, found)
 
 
-def test_build_writes_all_and_never_overwrites(tmp_path, capsys):
-    out = tmp_path / "student"
-    assert main(["course", "student", "--out", str(out)]) == 0
+def test_build_writes_all_and_never_overwrites(builds, capsys):
+    out = builds / "student"
     assert sorted(p.name for p in out.glob("*.ipynb")) == [p.name for p in NOTEBOOKS]
     before = (out / NOTEBOOKS[0].name).read_bytes()
     assert main(["course", "student", "--out", str(out)]) == 2
@@ -237,19 +244,15 @@ def test_build_writes_all_and_never_overwrites(tmp_path, capsys):
     assert (out / NOTEBOOKS[0].name).read_bytes() == before
 
 
-def test_student_build_is_the_same_every_time(tmp_path):
-    for name in ("a", "b"):
-        course.build("student", NOTEBOOKS[0].parent, tmp_path / name)
-    for path in NOTEBOOKS:
-        assert (tmp_path / "a" / path.name).read_bytes() == (
-            tmp_path / "b" / path.name
-        ).read_bytes()
+def test_student_build_is_the_same_every_time(builds, tmp_path):
+    course.build("student", NOTEBOOKS[0].parent, tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (builds / "student" / path.name).read_bytes()
 
 
-def test_instructor_version_unfolds_solutions(tmp_path):
-    assert main(["course", "instructor", "--out", str(tmp_path)]) == 0
+def test_instructor_version_unfolds_solutions(builds):
     for path in NOTEBOOKS:
-        solutions = tagged(read(tmp_path / path.name), "solution")
+        solutions = tagged(read(builds / "instructor" / path.name), "solution")
         assert solutions and not any(
             c.metadata.get("jupyter", {}).get("source_hidden") for c in solutions
         )
@@ -359,9 +362,8 @@ def test_needed_cells_are_followed_backwards():
     assert [cells.index(c) for c in cells if c.id in found] == [0, 1, 2, 4, 6]
 
 
-def test_teaching_notes_are_put_together(tmp_path):
-    assert main(["course", "instructor", "--out", str(tmp_path)]) == 0
-    text = (tmp_path / "TEACHING_NOTES.md").read_text(encoding="utf-8")
+def test_teaching_notes_are_put_together(builds):
+    text = (builds / "instructor" / "TEACHING_NOTES.md").read_text(encoding="utf-8")
     assert text.count("\n## ") == len(NOTEBOOKS)
     for path in NOTEBOOKS:
         for cell in tagged(read(path), "instructor"):

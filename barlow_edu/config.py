@@ -97,6 +97,7 @@ RECORD = {
     "snapshots": Setting(24, "how many times C is kept, most of them early", int, 0),
     "snapshot_dims": Setting(128, "rows and columns of C that are kept", int, 1),
     "probe_size": Setting(1024, "images from which that C is computed", int, 2),
+    "probe_split": Setting("train", "the split that they come from", choices=("train", "test")),
 }
 # A configuration that says nothing is one for small images.
 SMALL_IMAGES = {"encoder": "small_resnet", "stem": "cifar", "image_size": 32, "proj_dim": 512}
@@ -301,6 +302,16 @@ def images_for(config: Mapping[str, Any], images: Any = None) -> ImageSet | Imag
     stream = open_stream(config)
     fits = config["stream"] is False or 3 * stream.canvas**2 * len(stream) <= IN_MEMORY
     return in_memory(stream) if fits and not streamed else stream
+
+
+def watched_images(config: Mapping[str, Any], images: ImageSet | ImageStream) -> Any:
+    """The images on which C is looked at while ``images`` are trained on: these, or (probe_split) the test split."""
+    if config["probe_split"] == "train":
+        return images
+    if isinstance(images, ImageStream):
+        return open_stream(config, "test")
+    size = images.images.shape[-1] if config["data"] == "folder" else None
+    return load_images(config["data"], config["root"], "test", size=size)
 
 
 def _as_yaml(value: Any) -> str:

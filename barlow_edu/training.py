@@ -16,7 +16,15 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from barlow_edu.config import DEFAULTS, Schedule, build_model, build_views, images_for, load_config
+from barlow_edu.config import (
+    DEFAULTS,
+    Schedule,
+    build_model,
+    build_views,
+    images_for,
+    load_config,
+    watched_images,
+)
 from barlow_edu.data import ImageSet
 from barlow_edu.numerics import distributed
 from barlow_edu.numerics.devices import Computer
@@ -91,7 +99,8 @@ def pretrain(
         distributed.check_same(state.images, "images (is a copy on one machine not whole?)")
         about = about_run(state, images, root=config["root"] if data is None else None)
         with open_run(folder, resume, state, schedule.total, about) as writer:
-            loop = Loop(config, schedule, state, images, writer, progress, on_snapshot)
+            watched = images if data is not None else watched_images(config, images)
+            loop = Loop(config, schedule, state, images, writer, progress, on_snapshot, watched)
             for _ in loop.steps():
                 pass
     return Run(folder)
@@ -108,6 +117,7 @@ class Loop:
     writer: RunWriter
     progress: bool = False
     on_snapshot: Callable[[int, Tensor], None] | None = None
+    watched: ImageSet | ImageStream | None = None  # default: images
 
     def steps(self) -> Iterator[int]:
         """Train from the state's step to the plan's last. Yields the number of each step when it is done."""
@@ -208,10 +218,11 @@ class Loop:
     def _twins_to_watch(self) -> list[Tensor]:
         """Two views of a fixed batch, from a generator of their own: C is always looked at on these."""
         generator = torch.Generator().manual_seed(self.config["seed"] + 1)
-        count = min(self.config["probe_size"], len(self.images))
+        images = self.watched or self.images
+        count = min(self.config["probe_size"], len(images))
         count -= count % self.world_size
-        rows = torch.randperm(len(self.images), generator=generator)[self._shard(count)]
-        return self._twins(self.images.load(rows), count, generator)
+        rows = torch.randperm(len(images), generator=generator)[self._shard(count)]
+        return self._twins(images.load(rows), count, generator)
 
     def _shard(self, total: int) -> slice:
         """Where this process's rows lie in a batch of ``total``, in which the processes come in order."""

@@ -1,4 +1,4 @@
-"""How many directions do features use? Effective rank, RankMe and the decay of the spectrum."""
+"""How many directions do features use, and how far is C from the identity?"""
 
 from __future__ import annotations
 
@@ -55,6 +55,37 @@ def covariance_spectrum(features: Tensor | np.ndarray) -> Tensor:
     x = _table(features)
     values = _singular_values(x - x.mean(0)).square() / len(x)
     return torch.cat([values, values.new_zeros(x.shape[1] - len(values))])
+
+
+class Identity(NamedTuple):
+    """How near a cross-correlation matrix C (D, D) is to the identity, see ``identity``."""
+
+    distance: float  # ‖C − I‖_F / √D
+    diagonal: float  # mean of C_ii
+    rms: float  # root mean square of C_ij off the diagonal
+    floor: float  # what rms is by chance, 1 / √(N − 1)
+
+
+def identity(c: Tensor | np.ndarray, pairs: int) -> Identity:
+    """How near C (D, D) is to the identity, and how much of the rest is the noise of so many ``pairs``.
+
+    distance² = mean (1 − C_ii)² + (D − 1) rms², so the distance grows with D where rms does not. Dimensions that
+    have nothing to do with each other still have rms = floor. Raises ValueError unless C is square and finite, and
+    for fewer than two pairs.
+
+    >>> identity(torch.tensor([[0.5, 0.0], [0.0, 0.5]]), pairs=101)
+    Identity(distance=0.5, diagonal=0.5, rms=0.0, floor=0.1)
+    """
+    x = _table(c)
+    if x.shape[0] != x.shape[1] or pairs < 2:
+        raise ValueError(
+            f"C must be square and of two pairs at least, got {tuple(x.shape)} of {pairs}."
+        )
+    d, diagonal = len(x), x.diagonal()
+    off = (x.square().sum() - diagonal.square().sum()).clamp(min=0)
+    distance = ((1 - diagonal).square().sum() + off).div(d).sqrt()
+    rms = (off / max(1, d * (d - 1))).sqrt()
+    return Identity(float(distance), float(diagonal.mean()), float(rms), (pairs - 1) ** -0.5)
 
 
 class Decay(NamedTuple):

@@ -32,13 +32,13 @@ GARMENTS = (
     | {"lambd": 0.1, "batch_size": 128},
     [
         {},
-        {"proj_hidden": None},
         {"lambd": 0.2},
-        {"augment": {"scale": [0.5, 1.0]}},
-        {"lr": 0.01},
-        {"batch_size": 256},
         {"image_size": 24},
-        {"proj_dim": 512, "lambd": 0.005},
+        {"batch_size": 64, "augment": {"scale": [0.5, 1.0]}},
+        {"batch_size": 64, "augment": {"scale": [0.5, 1.0]}, "lambd": 0.2},
+        {"batch_size": 64, "augment": {"scale": [0.3, 1.0]}, "lambd": 0.2},
+        {"batch_size": 64, "augment": {"scale": [0.5, 1.0]}, "lambd": 0.2, "lr": 0.01},
+        {"proj_hidden": None},
     ],
 )
 CIFAR = (

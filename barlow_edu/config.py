@@ -78,6 +78,9 @@ OPTIMISATION = {
     "weight_decay": Setting(1e-4, "decay of weights, not of biases and batch norm", float, 0),
     "momentum": Setting(0.9, "momentum of sgd and lars", float, 0, 1),
     "warmup_epochs": Setting(0.5, "epochs in which the rate rises from 0", float, 0),
+    "warmup_offset": Setting(
+        1, "rate of the first step, in warm-up steps; published: 0", int, 0, 1
+    ),
     "final_lr": Setting(0.001, "where the cosine ends, as a share of lr", float, 0, 1),
     "reference_processes": Setting(1, "gradients as published code has them on so many", int, 1),
 }

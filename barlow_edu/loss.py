@@ -89,13 +89,18 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, group: Group = None) -> Tensor:
 
 
 def barlow_twins_loss(
-    z_a: Tensor, z_b: Tensor, lambd: float = 0.005, form: str = "auto", group: Group = None
+    z_a: Tensor,
+    z_b: Tensor,
+    lambd: float = 0.005,
+    form: str = "auto",
+    group: Group = None,
+    eps: float = 0.0,
 ) -> LossTerms:
     """Barlow Twins loss L = Σ_i (1 − C_ii)² + lambd Σ_{i≠j} C_ij² (paper, eq. 1).
 
     Shapes: (N, D), (N, D) -> LossTerms of scalars and a (D,) diagonal. ``form`` is "matrix" (builds C, D x D), "gram"
     (builds two N x N matrices) or "auto" (the cheaper of the two). Both are exact. Statistics and products are
-    float32 or better, also under autocast.
+    float32 or better, also under autocast. ``eps`` is added to the variances, as in ``standardize``.
 
     With several processes (``group``, default: torch's default group, if there is one) each passes its own N rows
     and gets the loss of all W N rows. The gradient of its own rows comes multiplied by W: DistributedDataParallel
@@ -114,7 +119,7 @@ def barlow_twins_loss(
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
     if form == "auto":
         form = cheaper_form(world_size(group) * len(z_a), z_a.shape[1], world_size(group))
-    return LossTerms(*correlation.terms(z_a, z_b, lambd, form, group))
+    return LossTerms(*correlation.terms(z_a, z_b, lambd, form, group, eps))
 
 
 def cheaper_form(batch_size: int, dim: int, world_size: int = 1) -> str:

@@ -235,12 +235,19 @@ class BarlowTwinsModel(TwinModel):
     settings: ClassVar = {
         "lambd": Setting(0.005, "weight of the redundancy term", float, 0),
         "form": Setting("auto", "the loss by C, or by Gram matrices", choices=FORMS),
+        "eps": Setting(0.0, "added to the variances in the loss; published: 1e-5", float, 0),
     }
+
+    @property
+    def last_norm(self) -> bool:
+        """Whether the projector ends with batch norm; not where the loss has an eps, which would be added twice."""
+        return not self.config["eps"]
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Two batches of views -> the loss and its parts."""
         z_a, z_b = self._embed_both(view1, view2)
-        terms = barlow_twins_loss(z_a, z_b, self.config["lambd"], self.config["form"])
+        lambd, form, eps = (self.config[key] for key in ("lambd", "form", "eps"))
+        terms = barlow_twins_loss(z_a, z_b, lambd, form, eps=eps)
         return terms.loss, {"loss": terms.loss.detach()} | correlation_metrics(terms)
 
 

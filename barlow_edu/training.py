@@ -144,7 +144,8 @@ class Loop:
                         loss, metrics = model(view1, view2)
                     # Take a step down the gradient. The rate, too, follows from the step's number, or from the
                     # clock. Nothing so far has asked for a value: that would wait until the device has computed it.
-                    factor = warmup_cosine(at, schedule.total, schedule.warmup, config["final_lr"])
+                    ends = config["final_lr"], config["warmup_offset"]
+                    factor = warmup_cosine(at, schedule.total, schedule.warmup, *ends)
                     lr = set_learning_rate(state.optimizer, factor)
                     state.optimizer.zero_grad(set_to_none=True)
                     distributed.published_scale(loss, config["reference_processes"]).backward()

@@ -39,6 +39,9 @@ GARMENTS = (
         {"batch_size": 64, "augment": {"scale": [0.3, 1.0]}, "lambd": 0.2},
         {"batch_size": 64, "augment": {"scale": [0.5, 1.0]}, "lambd": 0.2, "lr": 0.01},
         {"proj_hidden": None},
+        {"proj_dim": 32, "proj_hidden": 256},
+        {"proj_dim": 32, "proj_hidden": 256, "lambd": 0.05},
+        {"proj_dim": 32, "proj_hidden": 256, "augment": {"scale": [0.5, 1.0]}},
     ],
 )
 CIFAR = (

@@ -42,6 +42,7 @@ CHANGES = {
     "joint_views": (True, {}, TRAINED | {"calls"}),
     "lambd": (0.1, {}, TRAINED),
     "form": ("gram", {}, set()),  # but for rounding: see below
+    "eps": (0.1, {}, TRAINED),
     "ablate": ({"terms": "invariance"}, {}, TRAINED),
     "temperature": (1.0, {"method": "simclr"}, TRAINED),
     "predictor": (False, {"method": "simsiam"}, TRAINED),
@@ -60,6 +61,7 @@ CHANGES = {
     "weight_decay": (1.0, {}, TRAINED),
     "momentum": (0.1, {"optimizer": "sgd"}, TRAINED),
     "warmup_epochs": (0.9, {}, TRAINED),
+    "warmup_offset": (0, {}, TRAINED),
     "final_lr": (0.9, {}, TRAINED),
     "reference_processes": (16, {"optimizer": "sgd"}, TRAINED),
     "precision": ("bfloat16", {}, TRAINED | {"environment"}),
@@ -72,6 +74,7 @@ CHANGES = {
     "snapshots": (2, {}, {S, "calls"}),
     "snapshot_dims": (5, {}, {S}),
     "probe_size": (20, {}, {S, "calls"}),
+    "probe_split": ("test", {}, {S}),
 }
 # These change nothing that a run shows on a machine without a GPU; each is refused where it does not fit.
 REFUSED = {

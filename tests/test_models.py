@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from tiny import TinyEncoder
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
 from barlow_edu.models import BRANCH_START, ENCODERS, build_encoder
+from barlow_edu.numerics import optim
 from barlow_edu.numerics.batchnorm import batch_statistics
 
 
@@ -457,3 +459,74 @@ def test_joint_views_differ_in_batch_norm_alone():
     joint.load_state_dict(apart.state_dict())
     losses = [model.eval()(a, b)[0] for model in (apart, joint)]
     torch.testing.assert_close(*losses)
+
+
+# step for step as published
+
+
+def published_training(encoder, projector, twins, settings):
+    """Weights after one step for each of ``twins``, by the formulas of the published code, in plain torch.
+
+    C = BN(z_a)ᵀ BN(z_b) / N with torch's batch norm (eps 1e-5); the rate rises from 0; weights by LARS.
+    """
+    norm = nn.BatchNorm1d(settings["proj_dim"], affine=False).double()
+    weights = [p for part in (encoder, projector) for p in part.parameters()]
+    momentum = [torch.zeros_like(w) for w in weights]
+    for step, views in enumerate(twins):
+        z_a, z_b = (projector(encoder(view)) for view in views)
+        c = norm(z_a).T @ norm(z_b) / len(z_a)
+        off = c - c.diagonal().diag()
+        loss = (c.diagonal() - 1).square().sum() + settings["lambd"] * off.square().sum()
+        gradients = torch.autograd.grad(loss, weights)
+        rising, rest = settings["warmup"], settings["total"] - settings["warmup"]
+        if step < rising:
+            factor = step / rising
+        else:
+            share = (1 + np.cos(np.pi * (step - rising) / rest)) / 2
+            factor = share + 0.001 * (1 - share)
+        with torch.no_grad():
+            for w, g, v in zip(weights, gradients, momentum, strict=True):
+                if w.ndim > 1:
+                    g = g + settings["weight_decay"] * w
+                    g = g * 0.001 * w.norm() / g.norm()
+                v.mul_(0.9).add_(g)
+                rate = settings["lr"] if w.ndim > 1 else settings["bias_lr"]
+                w.sub_(factor * rate * v)
+    return weights
+
+
+@pytest.mark.parametrize("form", ["matrix", "gram"])
+def test_twenty_steps_are_those_of_the_published_formulas(form):
+    torch.manual_seed(0)
+    settings = {"encoder": TinyEncoder(), "encoder_dim": 12, "proj_dim": 8, "lambd": 0.0051}
+    model = be.BarlowTwinsModel(settings, eps=1e-5, form=form).double()
+    assert not isinstance(model.projector[-1], nn.BatchNorm1d)
+    twins = torch.randn(20, 2, 32, 3, 16, 16, dtype=torch.float64)
+    twins[:, 1] += twins[:, 0]
+    rates = {"lr": 1.6, "bias_lr": 0.0384, "weight_decay": 1e-6}
+    plan = {**settings, **rates, "warmup": 5, "total": 20}
+    parts = copy.deepcopy((model.encoder, model.projector))
+    published = published_training(*parts, twins, plan)
+    optimizer = optim.build_optimizer("lars", model, **rates)
+    for step, views in enumerate(twins):
+        optim.set_learning_rate(optimizer, optim.warmup_cosine(step, 20, 5, offset=0))
+        optimizer.zero_grad()
+        model(*views)[0].backward()
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), published, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_an_eps_holds_the_push_on_a_dying_dimension():
+    """The gradient of a dimension grows as 1 / σ, until eps is larger than its variance."""
+    torch.manual_seed(0)
+    z_a, noise = torch.randn(2, 64, 4, dtype=torch.float64)
+    z_b = z_a + noise
+
+    def push(scale, eps):
+        z = (z_a * torch.tensor([scale, 1, 1, 1])).requires_grad_()
+        be.barlow_twins_loss(z, z_b, eps=eps).loss.backward()
+        return z.grad[:, 0].norm()
+
+    assert push(1e-6, 0.0) / push(1e-3, 0.0) == pytest.approx(1e3, rel=1e-6)
+    assert push(1e-6, 1e-5) / push(1e-3, 1e-5) < 2

@@ -66,7 +66,8 @@ class AblatedBarlowTwins(BarlowTwinsModel):
       predictor=False: True puts BYOL's predictor behind the first view's projector (table 6: 70.2);
       stop_gradient=False: True lets no gradient through the second view (70.5; with the predictor 61.3).
 
-    The last batch norm of the projector is there only where the loss standardises along the batch alone.
+    The last batch norm of the projector is there only where the loss standardises along the batch alone. The setting
+    ``eps`` has no effect here.
     """
 
     settings: ClassVar = {

@@ -43,13 +43,16 @@ def correlate(z_a: Tensor, z_b: Tensor, group: Group) -> Tensor:
         return all_reduce(c, group) / _batch_size(z_a, group)
 
 
-def terms(z_a: Tensor, z_b: Tensor, lambd: float, form: str, group: Group) -> tuple[Tensor, ...]:
+def terms(
+    z_a: Tensor, z_b: Tensor, lambd: float, form: str, group: Group, eps: float = 0.0
+) -> tuple[Tensor, ...]:
     """Loss, invariance, redundancy (scalars) and diagonal (D,) of raw embeddings (N, D), (N, D).
 
-    form: "matrix" or "gram". The gradient is computed in closed form.
+    form: "matrix" or "gram". eps is added to the variances. The gradient is computed in closed form.
     """
     with _full_precision(z_a):
-        return _Terms.apply(_at_least_float32(z_a), _at_least_float32(z_b), lambd, form, group)
+        views = map(_at_least_float32, (z_a, z_b))
+        return _Terms.apply(*views, lambd, form, group, eps)
 
 
 class _Standardize(torch.autograd.Function):
@@ -80,15 +83,15 @@ class _Terms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z_a, z_b, lambd: float, form: str, group: Group) -> tuple[Tensor, ...]:
+    def forward(ctx, z_a, z_b, lambd, form: str, group: Group, eps: float) -> tuple[Tensor, ...]:
         n, own, views = _batch_size(z_a, group), own_rows(len(z_a), group), (z_a, z_b)
         if form == "gram":
             if group is not None:  # from here on every rank holds all N rows
                 views = [collect(z, group).flatten(0, 1) for z in views]
-            (a, scale_a), (b, scale_b) = map(_standardize, views)
+            (a, scale_a), (b, scale_b) = (_standardize(z, eps) for z in views)
             redundancy, diagonal, *products = _gram(a, b, own, group)
         else:
-            (a, scale_a), (b, scale_b) = (_standardize(z, group=group) for z in views)
+            (a, scale_a), (b, scale_b) = (_standardize(z, eps, group) for z in views)
             redundancy, diagonal, *products = _matrix(a, b, n, group)
         invariance = (1 - diagonal).square_().sum()
         ctx.lambd, ctx.form, ctx.n, ctx.own, ctx.group = lambd, form, n, own, group
@@ -109,7 +112,7 @@ class _Terms(torch.autograd.Function):
                 grads = _gram_backward(*common, *products, ctx.own, ctx.group)
             else:
                 grads = _matrix_backward(*common, *products, ctx.n)
-        return *grads, None, None, None
+        return *grads, None, None, None, None
 
 
 def _matrix(a: Tensor, b: Tensor, n: int, group: Group) -> tuple[Tensor, ...]:

@@ -93,16 +93,19 @@ def build_optimizer(
     raise ValueError(f"No optimizer {name!r}. Choose one of {', '.join(OPTIMIZERS)}.")
 
 
-def warmup_cosine(step: int, total: int, warmup: int, final: float = 0.001) -> float:
+def warmup_cosine(
+    step: int, total: int, warmup: int, final: float = 0.001, offset: int = 1
+) -> float:
     """Factor on the learning rate at ``step`` of ``total``: linear warm-up, then a half cosine to ``final``.
 
-    The paper warms up for 10 of 1000 epochs and ends at a thousandth (section 3).
+    The paper warms up for 10 of 1000 epochs and ends at a thousandth (section 3). The first step has the
+    rate of ``offset`` steps of the warm-up: with 0, as in the published code, it moves nothing.
 
     >>> [round(warmup_cosine(step, total=6, warmup=2), 3) for step in range(7)]
     [0.5, 1.0, 1.0, 0.854, 0.5, 0.147, 0.001]
     """
     if step < warmup:
-        return (step + 1) / warmup
+        return (step + offset) / warmup
     progress = (step - warmup) / max(1, total - warmup)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 

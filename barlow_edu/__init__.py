@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # functions and classes
     from barlow_edu.evaluation.probes import linear_probe as linear_probe
     from barlow_edu.evaluation.probes import nearest as nearest
     from barlow_edu.evaluation.spectra import covariance_spectrum as covariance_spectrum
+    from barlow_edu.evaluation.spectra import distance_to_identity as distance_to_identity
     from barlow_edu.evaluation.spectra import effective_rank as effective_rank
     from barlow_edu.evaluation.spectra import rankme as rankme
     from barlow_edu.evaluation.spectra import spectrum_decay as spectrum_decay

@@ -89,12 +89,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, group: Group = None) -> Tensor:
 
 
 def barlow_twins_loss(
-    z_a: Tensor,
-    z_b: Tensor,
-    lambd: float = 0.005,
-    form: str = "auto",
-    group: Group = None,
-    eps: float = 0.0,
+    z_a: Tensor, z_b: Tensor, lambd=0.005, form: str = "auto", group: Group = None, eps=0.0
 ) -> LossTerms:
     """Barlow Twins loss L = Σ_i (1 − C_ii)² + lambd Σ_{i≠j} C_ij² (paper, eq. 1).
 

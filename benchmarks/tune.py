@@ -20,7 +20,7 @@ from barlow_edu.config import load_config
 from barlow_edu.data import ImageSet
 from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import KNN_K, KNN_TEMPERATURE, knn_accuracy
-from barlow_edu.evaluation.spectra import identity
+from barlow_edu.evaluation.spectra import distance_to_identity
 from barlow_edu.storage.files import write_json
 from barlow_edu.studies.relatives import held_out
 from barlow_edu.training import pretrain
@@ -117,7 +117,7 @@ def _try(config: dict, fit: ImageSet, held: ImageSet, folder: Path) -> dict:
     model, views = run.load_model(), run.views()
     sets = [extract_features(model.encoder, s.images, views.normalize) for s in (fit, held)]
     twins = views(held.images[:2048], torch.Generator().manual_seed(1))
-    near = identity(model.cross_correlation(*twins), len(twins[0]))
+    near = distance_to_identity(model.cross_correlation(*twins), len(twins[0]))
     return {
         "knn": knn_accuracy(sets[0], fit.labels, sets[1], held.labels),
         **{k: round(v, 4) for k, v in near._asdict().items()},

@@ -59,12 +59,13 @@ def evaluate(
     then means, with standard deviations (``SEED_CHANGES`` says what a seed changes where). progress: show a bar
     (None: on a terminal; elsewhere the log says what is being done). device: default, that of the configuration.
 
-    Returns {"data", "k", "temperature", "train_images", "test_images", "protocol", "rows", ...}; rows maps "pixels",
-    "random encoder", "trained encoder" (and "supervised encoder") to {"knn", "linear", "regularization",
-    "effective_rank", "rankme", "alpha", "few", "sd"}, as far as asked for. save=True adds each row to the run's
-    evaluation.json once it is there: results on other images than the run's stand there under "transfer". Raises
-    ValueError if the run was trained on other images than its configuration loads, for splits whose classes differ
-    or are fewer than two, and for seeds or labels that cannot be.
+    Returns {"data", "k", "temperature", "train_images", "test_images", "protocol", "rows", "identity", ...}; rows
+    maps "pixels", "random encoder", "trained encoder" (and "supervised encoder") to {"knn", "linear",
+    "regularization", "effective_rank", "rankme", "alpha", "few", "sd"}, as far as asked for; identity is about C,
+    see ``identity_of``. save=True adds each row to the run's evaluation.json once it is there: results on other
+    images than the run's stand there under "transfer". Raises ValueError if the run was trained on other images
+    than its configuration loads, for splits whose classes differ or are fewer than two, and for seeds or labels
+    that cannot be.
 
     >>> import torch
     >>> noise = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8)
@@ -106,6 +107,8 @@ def evaluate(
                 settings = (None if name == "all" else int(name), protocol.seeds, device, progress)
                 tuned = results.setdefault("fine_tuning", {"budget": BUDGETS})
                 tuned[name] = tune_both(run, train, test, *settings)
+            if name == "trained encoder" and (run.path / "projector.safetensors").exists():
+                results["identity"] = spectra.identity_of(run, test, device)
             if save:  # now: what comes later may fail
                 add_to_run(run, results)
     return results

@@ -46,6 +46,12 @@ def evaluation_table(results: Mapping[str, Any]) -> str:
         numbers = ((row.get("effective_rank"), 1), (row.get("rankme"), 1), (row.get("alpha"), 2))
         cells += ["-" if x is None else f"{x:.{digits}f}" for x, digits in numbers]
         lines.append(_line(name, cells, wide))
+    if "identity" in results:
+        near, states = results["identity"], ("untrained", "trained")
+        what = f"C of {near['pairs']:,} test pairs, all {near['dim']} dimensions"
+        columns = {"distance": "‖C − I‖ / √D", "diagonal": "mean C_ii", "rms": "rms off it"}
+        lines += ["", f"{what}:", _line("", [*columns.values(), "chance"])]
+        lines += [_line(s, [f"{near[s][k]:.3f}" for k in (*columns, "floor")]) for s in states]
     lines += _scores("Linear probe", {n: row["few"] for n, row in rows.items() if "few" in row})
     tuned = {n: s for n, s in results.get("fine_tuning", {}).items() if n != "budget"}
     starts = ("pretrained", "random init") if tuned else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 RANKME_EPSILON = 1e-7  # Garrido et al., eq. 1
 LARGE = 512  # rows and columns
+PAIRS = 2048  # of C
 DECAY_RANKS = (5, 50)  # first and last rank of the fit, counted from 1
 
 
@@ -58,7 +59,7 @@ def covariance_spectrum(features: Tensor | np.ndarray) -> Tensor:
 
 
 class Identity(NamedTuple):
-    """How near a cross-correlation matrix C (D, D) is to the identity, see ``identity``."""
+    """How near a cross-correlation matrix C (D, D) is to the identity, see ``distance_to_identity``."""
 
     distance: float  # ‖C − I‖_F / √D
     diagonal: float  # mean of C_ii
@@ -66,14 +67,14 @@ class Identity(NamedTuple):
     floor: float  # what rms is by chance, 1 / √(N − 1)
 
 
-def identity(c: Tensor | np.ndarray, pairs: int) -> Identity:
+def distance_to_identity(c: Tensor | np.ndarray, pairs: int) -> Identity:
     """How near C (D, D) is to the identity, and how much of the rest is the noise of so many ``pairs``.
 
     distance² = mean (1 − C_ii)² + (D − 1) rms², so the distance grows with D where rms does not. Dimensions that
     have nothing to do with each other still have rms = floor. Raises ValueError unless C is square and finite, and
     for fewer than two pairs.
 
-    >>> identity(torch.tensor([[0.5, 0.0], [0.0, 0.5]]), pairs=101)
+    >>> distance_to_identity(torch.tensor([[0.5, 0.0], [0.0, 0.5]]), pairs=101)
     Identity(distance=0.5, diagonal=0.5, rms=0.0, floor=0.1)
     """
     x = _table(c)
@@ -86,6 +87,20 @@ def identity(c: Tensor | np.ndarray, pairs: int) -> Identity:
     distance = ((1 - diagonal).square().sum() + off).div(d).sqrt()
     rms = (off / max(1, d * (d - 1))).sqrt()
     return Identity(float(distance), float(diagonal.mean()), float(rms), (pairs - 1) ** -0.5)
+
+
+def identity_of(run: Any, images: Any, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """``distance_to_identity`` of C of a run's model, and of its untrained twin, on up to 2,048 pairs of views."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randperm(len(images), generator=generator)[:PAIRS]
+    twins = images.twins(images.load(rows), run.views(), generator, device)
+    near = {"pairs": len(rows), "dim": run.config["proj_dim"]}
+    for name, weights in (("untrained", False), ("trained", True)):
+        c = run.load_model(weights).to(device).cross_correlation(*twins)
+        near[name] = {
+            k: round(v, 4) for k, v in distance_to_identity(c, len(rows))._asdict().items()
+        }
+    return near
 
 
 class Decay(NamedTuple):

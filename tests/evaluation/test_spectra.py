@@ -173,3 +173,25 @@ def test_large_tables_take_the_short_way_to_the_same_numbers(monkeypatch):
         monkeypatch.setattr(spectra, "LARGE", 10)
         assert [f(features) for f in functions] == pytest.approx(slow, rel=1e-6)
         monkeypatch.undo()
+
+
+def test_the_distance_to_the_identity_is_that_of_numpy_and_has_the_noise_of_independent_numbers():
+    z = np.random.default_rng(0).normal(size=(2, 400, 12))
+    c = np.corrcoef(z[0].T, z[0].T + z[1].T)[:12, 12:]
+    near = be.distance_to_identity(c, pairs=400)
+    off = c[~np.eye(12, dtype=bool)]
+    assert near.distance == pytest.approx(np.linalg.norm(c - np.eye(12)) / np.sqrt(12))
+    assert near.diagonal == pytest.approx(np.trace(c) / 12)
+    assert near.rms == pytest.approx(np.sqrt(np.square(off).mean()))
+    assert near.rms == pytest.approx(near.floor, rel=0.2)  # 132 draws of unrelated dimensions
+    assert near.floor == pytest.approx(1 / np.sqrt(399))
+
+
+def test_the_distance_of_one_dimension_has_no_other_part():
+    assert be.distance_to_identity(torch.tensor([[0.75]]), 5) == (0.25, 0.75, 0.0, 0.5)
+
+
+@pytest.mark.parametrize(("c", "pairs"), [(torch.eye(3)[:2], 9), (torch.eye(3), 1)])
+def test_a_distance_needs_a_square_and_two_pairs(c, pairs):
+    with pytest.raises(ValueError, match="square"):
+        be.distance_to_identity(c, pairs)

@@ -187,8 +187,9 @@ def test_the_distance_to_the_identity_is_that_of_numpy_and_has_the_noise_of_inde
     assert near.floor == pytest.approx(1 / np.sqrt(399))
 
 
-def test_the_distance_of_one_dimension_has_no_other_part():
-    assert be.distance_to_identity(torch.tensor([[0.75]]), 5) == (0.25, 0.75, 0.0, 0.5)
+def test_a_diagonal_below_one_is_all_of_the_distance_where_nothing_is_off_it():
+    near = be.distance_to_identity(torch.tensor([[0.5, 0.0], [0.0, 0.75]]), 5)
+    assert near == pytest.approx((math.sqrt((0.25 + 0.0625) / 2), 0.625, 0.0, 0.5))
 
 
 @pytest.mark.parametrize(("c", "pairs"), [(torch.eye(3)[:2], 9), (torch.eye(3), 1)])

@@ -16,7 +16,8 @@ class LARS(torch.optim.Optimizer):
 
     For groups with ``adapt=True`` the gradient g of a tensor w, weight decay added, is scaled by
     trust = eta |w| / |g| (1 where either norm is zero), then accumulated with ``momentum``:
-    v = momentum * v + trust * g, w = w - lr * v. The paper excludes biases and batch norm from decay and adaptation
+    v = momentum * v + trust * g, w = w - lr * v. (So the published code of Barlow Twins has it; You et al. divide by
+    |g| without decay + weight_decay |w|.) The paper excludes biases and batch norm from decay and adaptation
     (section 3): give those a group with ``adapt=False, weight_decay=0``.
     """
 

@@ -311,10 +311,10 @@ def watched_images(config: Mapping[str, Any], images: ImageSet | ImageStream) ->
     """The images on which C is looked at while ``images`` are trained on: these, or (probe_split) the test split."""
     if config["probe_split"] == "train":
         return images
-    if isinstance(images, ImageStream):
-        return open_stream(config, "test")
-    size = images.images.shape[-1] if config["data"] == "folder" else None
-    return load_images(config["data"], config["root"], "test", size=size)
+    if config["data"] != "folder":
+        return load_images(config["data"], config["root"], "test")
+    stream = open_stream(config, "test")
+    return stream if isinstance(images, ImageStream) else in_memory(stream)
 
 
 def _as_yaml(value: Any) -> str:

@@ -138,14 +138,14 @@ class Player:
         display({"text/html": self.player(), "text/plain": name})
 
 
-def display_picture(png: bytes, size: tuple[int, int], alt: str, text: str) -> None:
+def display_picture(png: bytes, size: tuple[int, int], alt: str, text: str, **place) -> None:
     """Display a PNG, ``size`` (width, height) on the page, with its alt text in the metadata."""
     metadata = {"image/png": {"alt": alt, "width": size[0], "height": size[1]}}
-    display({"image/png": base64.b64encode(png).decode(), "text/plain": text}, metadata)
+    display({"image/png": base64.b64encode(png).decode(), "text/plain": text}, metadata, **place)
 
 
-def display(data: dict, metadata: dict | None = None) -> None:
-    """Display a bundle of MIME types, under the cell that runs."""
+def display(data: dict, metadata: dict | None = None, **place) -> None:
+    """Display a bundle of MIME types, under the cell that runs; ``place``: IPython's display_id and update."""
     from IPython.display import display as show_bundle
 
-    show_bundle(data, raw=True, metadata=metadata or {})
+    show_bundle(data, raw=True, metadata=metadata or {}, **place)

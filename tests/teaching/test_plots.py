@@ -426,3 +426,68 @@ def test_exported_page_plays_by_keyboard_without_network(notebook):
     assert alts[0] == 'C is "nearly" the identity & square.' and alts[1].startswith("A film: 2")
     assert first.startswith("step 0, mean diagonal") and before != after
     assert second == spoken == "step 10, mean diagonal 1.00, off-diagonal RMS 0.00"
+
+
+def test_c_is_watched_in_one_place_and_every_moment_stays(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda data, **place: shown.append((data, place))
+    )
+    draw = plots.Watch("C of a test")
+    for step in (0, 5):
+        draw(step, torch.eye(4) * (1 + step))
+    assert [place["update"] for _, place in shown] == [False, True]
+    assert (
+        len({place["display_id"] for _, place in shown}) == 1
+    )  # the second takes the first one's place
+    assert shown[0][0]["image/png"] != shown[1][0]["image/png"]
+    assert (
+        shown[0][0]["text/plain"] == shown[1][0]["text/plain"] == "<C of a test>"
+    )  # nbval compares it
+    assert list(draw.snapshots) == [0, 5]
+    np.testing.assert_array_equal(draw.snapshots[5], 6 * np.eye(4))
+    with pytest.raises(ValueError, match="step 7"):
+        draw(7, torch.full((4, 4), torch.nan))
+
+
+def test_a_flipbook_holds_its_figures_in_rows_and_plays_them_without_a_kernel():
+    figures = [plots.heatmaps({"C": np.full((4, 4), level)}, vmax=1) for level in (-1, 0, 1)]
+    book = plots.Flipbook(figures, ["low", "none", "high"], "Three levels")
+    sheet, layout = Image.open(io.BytesIO(book.png)).convert("RGB"), book.layout
+    assert sheet.size == layout["size"]
+    wide, high = book.frame
+    colours = []
+    for k in range(3):
+        line, column = divmod(k, layout["columns"])
+        x, y = column * layout["pitch"][0], line * layout["pitch"][1]
+        colours.append(sheet.getpixel((x + wide // 3, y + high // 2)))
+    blue, white, red = colours
+    assert blue[2] > blue[0] + 50
+    assert red[0] > red[2] + 50
+    assert min(white) > 200
+    assert "high" in book.alt
+    assert "low" in book.alt
+    html = book.player()
+    assert html == plots.Flipbook(figures[::-1], ["low", "none", "high"], "Three levels").player()
+    assert "&quot;captions&quot;: [&quot;low&quot;, &quot;none&quot;, &quot;high&quot;]" in html
+    with pytest.raises(ValueError, match="3 figures and 2 captions"):
+        plots.Flipbook(figures, ["a", "b"], "T")
+    with pytest.raises(ValueError, match="0 figures"):
+        plots.Flipbook([], [], "T")
+
+
+def test_on_the_circle_a_dimension_points_where_its_angle_is_and_a_push_starts_at_its_tip():
+    angle = torch.tensor([20.0, 110.0]).deg2rad() + torch.arange(3)[:, None] * 2 * torch.pi / 3
+    z = 2**0.5 * angle.cos()
+    ax = plots.circle({"A": z, "B": 3 * z}, {"A": 0.1 * z}).axes[0]
+    arrows, pushes, hollow = ax.collections
+    expected = [[np.cos(a), np.sin(a)] for a in np.deg2rad([20, 110])]
+    np.testing.assert_allclose(np.stack([arrows.U, arrows.V], 1), expected, atol=1e-6)
+    np.testing.assert_allclose(np.stack([hollow.U, hollow.V], 1), expected, atol=1e-6)
+    np.testing.assert_allclose(pushes.get_offsets(), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        np.stack([pushes.U, pushes.V], 1), 0.1 * np.array(expected), atol=1e-6
+    )
+    assert [text.get_text() for text in ax.texts] == ["A0", "A1", "B0", "B1"]
+    with pytest.raises(ValueError, match="4 images: a circle needs three"):
+        plots.circle({"A": torch.zeros(4, 2)})

@@ -74,6 +74,41 @@ _GRADIENT = {
 
 
 @checker
+def gradient_of_z(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """Check a function (N, D), (N, D), lambd -> dL/dz_a (N, D), through the standardisation."""
+    worlds = [(*views(9, 4, seed=44), 0.07), (*views(6, 5, seed=45), 0.3)]
+    judge(function, worlds, _through, _THROUGH, "dL/dz_a")
+
+
+def _through(
+    z_a: Tensor, z_b: Tensor, lambd: float, cut=True, deviation=None, n=None, turned=False
+) -> Tensor:
+    a, b = standard(z_a), standard(z_b)
+    c = a.T @ b / len(a)
+    g = _gradient(c, lambd)
+    pulled = b @ (g if turned else g.T) - cut * a * (g * c).sum(1)
+    return pulled / ((n or len(a)) * (z_a.std(0, correction=0) if deviation is None else deviation))
+
+
+_THROUGH = {
+    "This is dL/dA, step 2. Go on through the standardisation.": lambda a, b, w: _through(a, b, w, False, 1),
+    "The part along A_i is still in: subtract A_i times the sum of G_ij C_ij over j.":
+        lambda a, b, w: _through(a, b, w, False),
+    "σ is missing: divide each column by its standard deviation.": lambda a, b, w: _through(a, b, w, deviation=1),
+    "You divided by the deviations of view B. The gradient of z_a has those of view A.":
+        lambda a, b, w: _through(a, b, w, deviation=b.std(0, correction=0)),
+    "This σ divides by N − 1. Use correction=0, as in C.": lambda a, b, w: _through(a, b, w, deviation=a.std(0)),
+    "N is missing: C is an average over the batch.": lambda a, b, w: _through(a, b, w, n=1),
+    "G has to be transposed: row i of G belongs to dimension i of view A.":
+        lambda a, b, w: _through(a, b, w, turned=True),
+    "The sign is turned round: this is the step that lowers the loss, minus the gradient.":
+        lambda a, b, w: -_through(a, b, w),
+    "λ is missing: entries of G off the diagonal weigh λ.": lambda a, b, w: _through(a, b, 1),
+    "This is the gradient of view B. The one of view A is asked for.": lambda a, b, w: _through(b, a, w),
+}  # fmt: skip
+
+
+@checker
 def gram_redundancy(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N, D), (N, D) -> Σ_{i≠j} C_ij² that never holds a (D, D) tensor."""
     worlds = [views(6, 23, seed=42), views(9, 31, seed=43)]

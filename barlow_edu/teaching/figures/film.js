@@ -1,9 +1,10 @@
-// The film player of film.py. It stands in a notebook output after the picture that holds all frames
+// The player of film.py and flipbook.py. It stands in a notebook output after the picture that holds all frames
 // ("the sheet"), cuts its frames out of that picture, and reads the numbers from a text chunk of the PNG.
 (function (script) {
   "use strict";
   const root = script.previousElementSibling;
   const spec = JSON.parse(root.dataset.film);
+  const [WIDE, HIGH] = [spec.tile].flat().length > 1 ? spec.tile : [spec.tile, spec.tile];
   const FPS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 2 : 8;
 
   // The nearest picture of the right size before this element, in the same output area.
@@ -95,11 +96,14 @@
     if (spec.part) add(root, "div", { class: "be-film-part" }, spec.part);
     const panels = add(root, "div", { class: "be-film-panels" });
     const canvas = add(panels, "canvas",
-      { class: "be-film-c", role: "img", width: spec.dims[0], height: spec.dims[0] });
-    const legend = add(panels, "div", { class: "be-film-legend", "aria-hidden": "true" });
-    add(legend, "span", {}, "1");
-    add(legend, "i", { style: `background: linear-gradient(to top, ${spec.colours.join(", ")})` });
-    add(legend, "span", {}, "−1");
+      spec.captions ? { class: "be-film-page", role: "img", width: WIDE, height: HIGH, style: `width: ${spec.width}px` }
+        : { class: "be-film-c", role: "img", width: spec.dims[0], height: spec.dims[0] });
+    if (spec.colours) {
+      const legend = add(panels, "div", { class: "be-film-legend", "aria-hidden": "true" });
+      add(legend, "span", {}, "1");
+      add(legend, "i", { style: `background: linear-gradient(to top, ${spec.colours.join(", ")})` });
+      add(legend, "span", {}, "−1");
+    }
     const chart = numbers && add(panels, "canvas", { class: "be-film-spectrum", role: "img" });
     const bar = add(root, "div", { class: "be-film-bar" });
     const play = add(bar, "button", { type: "button" }, "▶ Play");
@@ -116,8 +120,8 @@
       const g = canvas.getContext("2d");
       g.imageSmoothingEnabled = false;
       g.drawImage(sheet, spec.origin[0] + column * spec.pitch[0], spec.origin[1] + line * spec.pitch[1],
-        spec.tile, spec.tile, 0, 0, spec.dims[0], spec.dims[0]);
-      let text = "step " + spec.steps[frame].toLocaleString("en");
+        WIDE, HIGH, 0, 0, canvas.width, canvas.height);
+      let text = spec.captions ? spec.captions[frame] : "step " + spec.steps[frame].toLocaleString("en");
       if (numbers) {
         text += `, mean diagonal ${numbers.diagonal[frame].toFixed(2)}`
           + `, off-diagonal RMS ${numbers.rms[frame].toFixed(2)}`;
@@ -126,10 +130,10 @@
         chart.setAttribute("aria-label", `Singular values of C, from ${values[0].toFixed(2)} down to `
           + `${values[values.length - 1].toFixed(2)}; the target is 1 for all.`);
       }
-      readout.textContent = text.replace("-", "−").replace("off−", "off-");
+      readout.textContent = spec.captions ? text : text.replace("-", "−").replace("off−", "off-");
       slider.value = frame;
       slider.setAttribute("aria-valuetext", text);
-      canvas.setAttribute("aria-label", "Cross-correlation matrix at " + text);
+      canvas.setAttribute("aria-label", (spec.captions ? "" : "Cross-correlation matrix at ") + text);
     }
     function stop() {
       clearInterval(timer);

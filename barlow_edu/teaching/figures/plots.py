@@ -7,14 +7,17 @@ A NaN or an infinity in the input is a ValueError, since a gap in a picture is e
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import show
 from barlow_edu.teaching.figures import drawing
+from barlow_edu.teaching.figures.circle import circle
 from barlow_edu.teaching.figures.drawing import (
     DASHES,
     GREY,
@@ -27,11 +30,15 @@ from barlow_edu.teaching.figures.drawing import (
     to_array,
 )
 from barlow_edu.teaching.figures.film import Film
+from barlow_edu.teaching.figures.flipbook import Flipbook
 from barlow_edu.teaching.figures.machine import machine
 from barlow_edu.teaching.figures.pictures import neighbours, profile, scatter
 
 __all__ = [
+    "Flipbook",
+    "Watch",
     "bars",
+    "circle",
     "correlation",
     "correlation_strip",
     "curves",
@@ -108,6 +115,25 @@ def correlation_strip(
 def film(snapshots: Mapping[int, object], title=None, dims: int = 64, max_frames: int = 36) -> Film:
     """A film of C with slider, play button and keyboard: see :class:`barlow_edu.teaching.figures.film.Film`."""
     return Film(snapshots, title=title, dims=dims, max_frames=max_frames)
+
+
+class Watch:
+    """C under the cell while it trains, drawn anew at each call: ``draw = Watch()``, then ``draw(step, c)``.
+
+    ``pretrain(..., on_snapshot=draw)`` calls it; a loop of one's own can, too. ``c``: (D, D). All of them stay in
+    ``snapshots``, step -> (D, D) in float32, for ``film`` afterwards. Raises ValueError as ``correlation`` does.
+    """
+
+    def __init__(self, title: str = "C while it trains"):
+        self.title, self.snapshots = title, {}
+        self._id = uuid.uuid4().hex
+
+    def __call__(self, step: int, c) -> None:
+        first = not self.snapshots
+        self.snapshots[step] = drawing.to_matrix(c, f"C at step {step}").astype(np.float32)
+        fig = correlation(self.snapshots[step], f"{self.title}: step {step:,}")
+        picture = embed.to_png(fig, self.title), embed.pixels(fig), self.title
+        embed.display_picture(*picture, f"<{self.title}>", display_id=self._id, update=not first)
 
 
 @styled

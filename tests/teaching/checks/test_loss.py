@@ -164,13 +164,59 @@ WRONG_GRAM = {
     "values differ": lambda a, b: 2 * through_c(a, b),
 }
 
+
+def of_z_by_autograd(z_a, z_b, lambd):
+    z_a = z_a.clone().requires_grad_()
+    by_loops(standardised(z_a).T @ standardised(z_b) / len(z_a), lambd).backward()
+    return z_a.grad
+
+
+def of_z_by_jacobian(z_a, z_b, lambd):
+    """Step 2, then the Jacobian of the standardisation column by column, as numpy."""
+    a, b, n = standardised(z_a), standardised(z_b), len(z_a)
+    step = b @ by_autograd(a.T @ b / n, lambd).T / n
+    columns = []
+    for i in range(a.shape[1]):
+        jacobian = torch.eye(n) - 1 / n - torch.outer(a[:, i], a[:, i]) / n
+        columns.append(jacobian.double() @ step[:, i] / z_a[:, i].std(correction=0))
+    return torch.stack(columns, 1).numpy()
+
+
+def before_standardising(z_a, z_b, lambd):
+    a = standardised(z_a).requires_grad_()
+    by_loops(a.T @ standardised(z_b) / len(a), lambd).backward()
+    return a.grad
+
+
+WRONG_THROUGH = {
+    "This is dL/dA": before_standardising,
+    "part along A_i is still in": lambda a, b, w: (
+        before_standardising(a, b, w) / a.std(0, correction=0)
+    ),
+    "σ is missing": lambda a, b, w: of_z_by_autograd(a, b, w) * a.std(0, correction=0),
+    "deviations of view B": lambda a, b, w: (
+        of_z_by_autograd(a, b, w) * a.std(0, correction=0) / b.std(0, correction=0)
+    ),
+    "divides by N − 1": lambda a, b, w: (
+        of_z_by_autograd(a, b, w) * a.std(0, correction=0) / a.std(0)
+    ),
+    "N is missing": lambda a, b, w: len(a) * of_z_by_autograd(a, b, w),
+    "sign is turned round": lambda a, b, w: -of_z_by_autograd(a, b, w),
+    "λ is missing": lambda a, b, w: of_z_by_autograd(a, b, 1),
+    "gradient of view B": lambda a, b, w: of_z_by_autograd(b, a, w),
+    "has shape": lambda a, b, w: of_z_by_autograd(a, b, w).sum(0),
+    "values differ": lambda a, b, w: 3 * of_z_by_autograd(a, b, w),
+}
+
 RIGHT = {
     "loss_from_c": {"loops": by_loops, "weights": by_weights},
     "gradient_of_c": {"autograd": by_autograd, "numpy": by_numpy},
+    "gradient_of_z": {"autograd": of_z_by_autograd, "jacobian": of_z_by_jacobian},
     "gram_redundancy": {"trace": by_trace, "image by image": by_images_in_numpy},
 }
 WRONG = {
     "loss_from_c": WRONG_LOSS,
     "gradient_of_c": WRONG_GRADIENT,
+    "gradient_of_z": WRONG_THROUGH,
     "gram_redundancy": WRONG_GRAM,
 }

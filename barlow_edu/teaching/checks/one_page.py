@@ -1,0 +1,95 @@
+"""Checkers of notebook 06: a step of training written by the learner, and features that are to beat a number."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from barlow_edu.data import load_images
+from barlow_edu.evaluation.probes import knn_accuracy
+from barlow_edu.loss import plain_loss
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge
+from barlow_edu.teaching.checks.worlds import normal
+
+CHECKERS = ("train_step", "better_features")
+
+
+@checker
+def train_step(function: Callable) -> None:
+    """Check a function (network, view, x, optimizer, lambd) -> loss that makes one step of Barlow Twins."""
+    variants = {
+        message: functools.partial(_trained, functools.partial(_step, **slip))
+        for message, slip in _SLIPS.items()
+    }
+    right = functools.partial(_trained, _step)
+    learner = functools.partial(_trained, function)
+    judge(learner, [(60, 0.3), (61, 0.05)], right, variants, "Loss and weights after two steps")
+
+
+def _trained(step: Callable, seed: int, lambd: float) -> Tensor:
+    """Losses of two steps and the weights (4, 5) after them, as one list; what is no number is passed on."""
+    torch.manual_seed(seed)
+    network = nn.Linear(5, 4).double()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    x = normal(12, 5, seed=seed)
+    losses = [
+        step(network, lambda x: x + 0.5 * torch.randn_like(x), x, optimizer, lambd) for _ in "ab"
+    ]
+    if any(loss is None or loss is ... for loss in losses):
+        return losses[0]
+    losses = [torch.as_tensor(loss).detach().double().reshape(1) for loss in losses]
+    return torch.cat([*losses, network.weight.detach().flatten()])
+
+
+def _step(network, view, x, optimizer, lambd, twins=True, zero=True, move=True, sign=1, stop=False):
+    a = view(x)
+    b = view(x) if twins else a
+    z_a, z_b = network(a), network(b)
+    loss = plain_loss(z_a, z_b.detach() if stop else z_b, lambd)
+    if zero:
+        optimizer.zero_grad()
+    (sign * loss).backward()
+    if move:
+        optimizer.step()
+    return loss
+
+
+_SLIPS = {
+    "Both views are the same picture: call view(x) twice, so that each has its own distortion.": {"twins": False},
+    "The gradients of the step before were added on top: call optimizer.zero_grad() first.": {"zero": False},
+    "The weights have not moved: optimizer.step() is missing.": {"move": False},
+    "The loss went up: backward() belongs to the loss, not to minus the loss.": {"sign": -1},
+    "Only view A moves the network: leave out detach() and no_grad() for view B.": {"stop": True},
+}  # fmt: skip
+
+
+@checker
+def better_features(function: Callable[[Tensor], Tensor], to_beat: float = 0.45) -> None:
+    """Check features, uint8 images (N, 3, 32, 32) -> (N, k): are 20 neighbours right more often than ``to_beat``?"""
+    known, asked = load_images("garments", limit=3000), load_images("garments", "test", limit=1000)
+    features = [_features(function, x.images) for x in (known, asked)]
+    accuracy = knn_accuracy(features[0], known.labels, features[1], asked.labels, k=20)
+    if accuracy < 0.15:
+        raise NotRight(
+            f"kNN {accuracy:.1%}: that is hardly above chance, 10 %. Is the encoder in eval() mode?"
+        )
+    if accuracy <= to_beat:
+        raise NotRight(
+            f"kNN {accuracy:.1%}, to beat: {to_beat:.1%}. Change one thing, and train again."
+        )
+
+
+def _features(function: Callable, images: Tensor) -> Tensor:
+    features = attempt(function, images)
+    if not torch.is_tensor(features) or features.ndim != 2 or len(features) != len(images):
+        raise NotRight(
+            f"Return one row of features for each of the {len(images):,} images, (N, k)."
+        )
+    if not torch.isfinite(features.double().abs()).all():
+        raise NotRight("The features hold NaN or infinity.")
+    if (features.double() - features[:1].double()).abs().max() < 1e-6:
+        raise NotRight("All images have the same features: the network has collapsed.")
+    return features.detach().float()

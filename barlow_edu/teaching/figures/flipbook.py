@@ -1,0 +1,65 @@
+"""A flipbook: figures as the frames of a film, with the film's player."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from barlow_edu.teaching import embed
+from barlow_edu.teaching.figures import drawing
+
+SHARPNESS, COLOURS, GAP = 1.5, 64, 10  # pixels of a frame for each on the page; of the picture
+WIDTH = 1050  # of the picture of all frames, in its pixels
+
+
+class Flipbook:
+    """Figures of one size as frames: slider, play button and keyboard, or, without scripts, all of them in rows.
+
+    ``captions`` (one a figure) are written below, and read aloud. ``title`` names the whole. Displayed in a
+    notebook it needs no kernel and no network. Raises ValueError for no figure, or another number of captions.
+    """
+
+    def __init__(self, figures: Iterable[Figure], captions: Sequence[str], title: str):
+        frames = [_picture(fig) for fig in figures]
+        if not frames or len(frames) != len(captions):
+            raise ValueError(f"Got {len(frames)} figures and {len(captions)} captions.")
+        self.title, self.captions, self.frame = title, list(captions), frames[0].size
+        pitch = [side + GAP for side in self.frame]
+        columns = max(1, (WIDTH + GAP) // pitch[0])
+        rows = -(-len(frames) // columns)
+        sheet = Image.new("RGB", (min(columns, len(frames)) * pitch[0], rows * pitch[1]), "white")
+        for k, frame in enumerate(frames):
+            sheet.paste(frame, (k % columns * pitch[0], k // columns * pitch[1]))
+        self.alt = f"{title}: {len(frames)} frames, from “{captions[0]}” to “{captions[-1]}”."
+        self.layout = {"size": sheet.size, "tile": self.frame, "columns": columns}
+        self.layout |= {"origin": (0, 0), "pitch": pitch, "width": self.frame[0] / SHARPNESS}
+        sheet = sheet.quantize(COLOURS, dither=Image.Dither.NONE)
+        self.png = embed.encode(sheet, Description=self.alt)
+
+    def __repr__(self) -> str:
+        return f"<Flipbook: {self.title}, {len(self.captions)} frames>"
+
+    def player(self) -> str:
+        """The HTML that stands after the picture: it depends on title, captions and sizes alone."""
+        steps = list(range(len(self.captions)))
+        spec = {"title": self.title, "alt": self.alt, "steps": steps, "captions": self.captions}
+        note = "Run the cell above to play these pictures as a film."
+        data = embed.attribute({**spec, "dims": self.frame, **self.layout})
+        style = f"<style>\n{embed.asset('figures/film.css')}</style>"
+        script = f"<script>{embed.asset('figures/film.js')}</script>"
+        return f'{style}<div class="be-film" data-film="{data}">{note}</div>{script}'
+
+    def _ipython_display_(self) -> None:
+        size = tuple(round(side / SHARPNESS) for side in self.layout["size"])
+        embed.display_picture(self.png, size, self.alt, repr(self))
+        embed.display({"text/html": self.player(), "text/plain": "<Flipbook player>"})
+
+
+def _picture(fig: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    with drawing.style():
+        fig.savefig(buffer, format="png", dpi=100 * SHARPNESS)
+    return Image.open(buffer).convert("RGB")

@@ -223,7 +223,7 @@ function describe(data, i) {
   return `λ = ${plain(data.lambdas[i])}: kNN of the embeddings z ${fixed(data.knn_z[i], 1)} %, of the features h `
     + `${fixed(data.knn_h[i], 1)} %; effective rank ${fixed(data.rank_z[i], 0)} of ${data.dim} (z) and `
     + `${fixed(data.rank_h[i], 0)} of ${data.features} (h); mean diagonal ${fixed(data.diagonal[i], 2)}, off-diagonal RMS `
-    + `${fixed(data.rms[i], 3)}, invariance ${short(data.invariance[i])}, λ · redundancy ${short(data.weighted[i])}.`;
+    + `${fixed(data.rms[i], 3)}.`;
 }
 
 // Build the explorer in `root`. Returns {root, index, show(index)}; "change" events of root tell of the reader.
@@ -231,6 +231,7 @@ function explore(root, spec, data) {
   root.textContent = "";
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", spec.title);
+  root.classList.add("be-lx-all");
   followTheme(root);
   const part = data.dims < data.dim ? `first ${data.dims} of ${data.dim} dimensions` : `all ${data.dim} dimensions`;
   const last = data.lambdas.length - 1, table = colourTable(spec.colours);

@@ -97,7 +97,7 @@ class LiveLambda(widgets.VBox):
             options=BATCHES, value=batch_size, description="N (batch)"
         )
         self.button.observe(lambda change: self.play() if change.new else self.pause(), "value")
-        again.on_click(lambda _: self.reset())
+        again.on_click(lambda _: self._start_again(zero))
         zero.observe(lambda change: self._turn_off(change.new), "value")
         self.slider.observe(lambda change: self._set(lambd=change.new), "value")
         dims.observe(lambda change: self.reset(change.new), "value")
@@ -165,8 +165,13 @@ class LiveLambda(widgets.VBox):
             self._record()
             self._publish()
 
+    def _start_again(self, zero: widgets.ToggleButton) -> None:
+        """Fresh weights, and the λ that the slider shows."""
+        zero.value = False
+        self.reset()
+
     def _turn_off(self, off: bool) -> None:
-        self.slider.disabled = off
+        self.slider.disabled, self.slider.readout = off, not off  # its number is not the λ of now
         self._set(lambd=0.0 if off else self.slider.value)
 
     def _show_state(self) -> None:

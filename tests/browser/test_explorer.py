@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from barlow_edu.studies.lambda_sweep import load_sweep
+from barlow_edu.teaching.explorer import clearest
 
 NOTEBOOK = Path(__file__).parent.parent.parent / "notebooks" / "08_lambda_explorer.ipynb"
 BAR = 30  # frames a second that are promised
@@ -222,7 +223,7 @@ def test_notebook_06_in_jupyterlab(browser, lab, sweep, errors, picture, capsys)
 
 def check_explorer(page, explorer, sweep, picture, capsys):
     """Start, keyboard, mouse, frame rate, and the way to the kernel and back."""
-    index = sweep.nearest(0.005)
+    index = clearest(sweep)
     assert_shows(explorer, sweep, index)
     picture(explorer, "explorer_start")
     explorer.locator(".be-lx-slider").focus()
@@ -333,7 +334,7 @@ def test_exported_notebook_without_kernel_or_network(
     page, asked = offline_page(browser, converted, errors, viewport={"width": 1100, "height": 900})
     explorer = page.locator(".be-lx[data-mounted]")
     assert asked and not any(url.startswith(("http://127.", "http://localhost")) for url in asked)
-    assert_shows(explorer, sweep, sweep.nearest(0.005))
+    assert_shows(explorer, sweep, clearest(sweep))
     explorer.locator(".be-lx-slider").focus()
     page.keyboard.press("End")
     assert_shows(explorer, sweep, 40)
@@ -372,9 +373,10 @@ def offline_page(browser, path, errors, **options):
 
 
 def test_exported_page_without_kernel_or_network(browser, exported, sweep, errors, picture, capsys):
-    page, asked = offline_page(browser, exported, errors, viewport={"width": 900, "height": 900})
+    page, asked = offline_page(browser, exported, errors, viewport={"width": 1366, "height": 768})
     explorer = page.locator(".be-lx[data-mounted]")
-    assert_shows(explorer, sweep, sweep.nearest(0.005))
+    assert explorer.bounding_box()["height"] <= 647  # the pane of JupyterLab on such a screen
+    assert_shows(explorer, sweep, clearest(sweep))
     explorer.locator(".be-lx-slider").focus()
     page.keyboard.press("Home")
     assert_shows(explorer, sweep, 0)
@@ -388,11 +390,17 @@ def test_exported_page_without_kernel_or_network(browser, exported, sweep, error
 
 
 def test_exported_page_on_a_dark_phone(browser, exported, sweep, errors, picture):
-    options = {"viewport": {"width": 360, "height": 780}, "has_touch": True, "is_mobile": True}
+    options = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
     page, _ = offline_page(browser, exported, errors, color_scheme="dark", **options)
     explorer = page.locator(".be-lx[data-mounted]")
     assert explorer.get_attribute("data-dark") == "true"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    canvas, bar = (explorer.locator(part).first.bounding_box() for part in ("canvas", ".be-lx-bar"))
+    assert (
+        0 <= bar["y"] - (canvas["y"] + canvas["height"]) < 40
+    )  # matrix and slider are seen together
+    explorer.locator(".be-lx-charts").scroll_into_view_if_needed()
+    assert 0 <= explorer.locator(".be-lx-bar").bounding_box()["y"] < 780  # and it stays in sight
     box = explorer.locator(".be-lx-slider").bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] - 10, box["y"] + box["height"] / 2)
     assert int(explorer.locator(".be-lx-slider").input_value()) >= 39

@@ -377,7 +377,6 @@ YET = {
     "01_redundancy_reduction",
     "03_making_twins",
     "04_the_cross_correlation_matrix",
-    "05_the_loss_from_scratch",
     "07_watching_c_become_identity",
     "08_lambda_explorer",
     "09_encoder_and_projector",

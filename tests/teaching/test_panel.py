@@ -127,8 +127,12 @@ def test_sliders_reach_the_problem():
     find(live, ipywidgets.SelectionSlider, "N (batch)").value = 32
     assert live.problem.batch_size == 32
     live.problem.step()
+    off.value = True
+    assert not live.slider.readout  # its number would not be the λ of now
     find(live, ipywidgets.Button, "Reset").click()
     assert live.problem.steps == 0 and len(live.view.history) == 1
+    assert live.problem.lambd == pytest.approx(live.slider.value) and live.slider.readout
+    assert f"λ = {live.slider.value:.3g}, step 0" in live.view.text
 
 
 def test_without_a_loop_it_says_what_to_do():

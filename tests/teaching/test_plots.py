@@ -225,7 +225,13 @@ def test_staircase_pairs_measured_and_theory():
         np.testing.assert_allclose(solid[j].get_ydata(), theory[:, j] + 0.01)
         np.testing.assert_allclose(dashed[j].get_ydata(), theory[:, j])
         assert dashed[j].get_color() == drawing.ink(solid[j].get_color())
-    assert "mode 2" in words(fig) and "theory (dashed)" in words(fig)
+    assert "mode 1" in words(fig) and "theory (dashed)" in words(fig)
+    film = plots.staircase(times, theory, loss=4 - theory.sum(1), now=4.5)
+    above, below = film.axes
+    seen = times[times <= 4.5]
+    np.testing.assert_allclose(above.lines[1].get_xdata(), seen)
+    np.testing.assert_allclose(below.lines[0].get_ydata(), 4 - theory.sum(1)[: len(seen)])
+    assert "mode 0" in words(film) and "mode 1" not in words(film)  # that one has yet to come
     with pytest.raises(ValueError, match="one row a time"):
         plots.staircase(times, theory[:9], theory)
 

@@ -15,7 +15,7 @@ SHARPNESS, COLOURS, GAP = 1.5, 64, 10  # pixels of a frame for each on the page;
 WIDTH = 1050  # of the picture of all frames, in its pixels
 
 
-class Flipbook:
+class Flipbook(embed.Player):
     """Figures of one size as frames: slider, play button and keyboard, or, without scripts, all of them in rows.
 
     ``captions`` (one a figure) are written below, and read aloud. ``title`` names the whole. Displayed in a
@@ -53,9 +53,7 @@ class Flipbook:
         return f'{style}<div class="be-film" data-film="{data}">{note}</div>{script}'
 
     def _ipython_display_(self) -> None:
-        size = tuple(round(side / SHARPNESS) for side in self.layout["size"])
-        embed.display_picture(self.png, size, self.alt, repr(self))
-        embed.display({"text/html": self.player(), "text/plain": "<Flipbook player>"})
+        self.display(tuple(round(side / SHARPNESS) for side in self.layout["size"]))
 
 
 def _picture(fig: Figure) -> Image.Image:

@@ -262,39 +262,58 @@ def spectrum(values_by_name: Mapping[str, object], log: bool = True, ylabel="val
 
 @styled
 def staircase(
-    times, measured, predicted=None, xlabel="time", ylabel="strength of the mode"
+    times,
+    measured,
+    predicted=None,
+    xlabel="time",
+    ylabel="strength of the mode",
+    loss=None,
+    now=None,
 ) -> Figure:
     """Modes learned one by one: measured solid, the theory's prediction dashed in the same colour.
 
-    Shapes: (T,), (T, k), (T, k). The modes are named at their ends.
+    Shapes: (T,), (T, k), (T, k), and with ``loss``, (T,), a panel below. ``now``: draw what was measured up to
+    this time only, as a frame of a film. The modes are named where they are half learned.
     """
     times, measured = to_array(times, "times", 1), to_array(measured, "measured", 2)
     predicted = measured[:, :0] if predicted is None else to_array(predicted, "predicted", 2)
     if len(times) != len(measured) or len(times) != len(predicted):
         raise ValueError(f"times {times.shape}, measured {measured.shape} and predicted "
                          f"{predicted.shape} need one row a time.")  # fmt: skip
-    fig, ax = one_panel(3.4)
+    panels = 1 if loss is None else 2
+    fig = Figure(figsize=(WIDTH, 3.4 if loss is None else 4.6))
+    ax, *below = fig.subplots(panels, sharex=True, squeeze=False, height_ratios=[2, 1][:panels])[
+        :, 0
+    ]
+    seen = slice(None) if now is None else times <= now
     for j, column in enumerate(predicted.T):
         color = drawing.ink(PALETTE[j % len(PALETTE)])
         ax.plot(times, column, color=color, ls=DASHES[1], lw=1.6, zorder=3)
     for j, column in enumerate(measured.T):
         color = PALETTE[j % len(PALETTE)]
-        ax.plot(times, column, color=color, lw=3.2, alpha=0.6)
-        half = int(np.argmax(column >= column[0] + 0.5 * (column[-1] - column[0])))
+        ax.plot(times[seen], column[seen], color=color, lw=3.2, alpha=0.6)
+        level = 0.65 if j % 2 else 0.35  # modes that come together are named at different heights
+        half = int(np.argmax(column >= column[0] + level * (column[-1] - column[0])))
         box = {
             "boxstyle": "round,pad=0.15",
             "facecolor": "white",
             "edgecolor": "none",
             "alpha": 0.85,
         }
-        ax.text(times[half], column[half], f"mode {j + 1}", color=drawing.ink(color), size=9,
-                ha="center", va="center", bbox=box, zorder=4)  # fmt: skip
+        if now is None or times[half] <= now:
+            ax.text(times[half], column[half], f"mode {j}", color=drawing.ink(color), size=9,
+                    ha="center", va="center", bbox=box, zorder=4)  # fmt: skip
     handles = [Line2D([], [], color=GREY, lw=3.2, alpha=0.6, label="measured (solid)")]
     if predicted.size:
         handles.append(Line2D([], [], color=TEXT, ls=DASHES[1], lw=1.6, label="theory (dashed)"))
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set(ylabel=ylabel, ylim=(-0.05, 1.05 * max(measured.max(), 1)))
     ax.margins(x=0.01)
+    for panel in below:
+        losses = to_array(loss, "loss", 1)
+        panel.plot(times[seen], losses[seen], color=TEXT, lw=2)
+        panel.set(ylabel="loss", ylim=(-0.05 * losses.max(), 1.05 * losses.max()))
+    (below or [ax])[-1].set(xlabel=xlabel, xlim=(times[0], times[-1]))
     return fig
 
 

@@ -112,61 +112,30 @@ WRONG_TIME = {
 }
 
 
-def shares(c):
-    values = np.linalg.svd(np.asarray(c), compute_uv=False)
-    return values / values.sum()
+def leading(gamma, rows, size):
+    return size * torch.linalg.eigh(gamma).eigenvectors[:, -rows:].T / rows**0.5
 
 
-def entropy(p, log=np.log):
-    p = p[p > 0]
-    return -(p * log(p)).sum()
+def slow_modes_first(gamma, rows, size):
+    """In numpy: most of the size for the modes that take longest."""
+    vectors, values, _ = np.linalg.svd(gamma.numpy())
+    w = vectors[:, :rows].T / values[:rows, None] ** 3
+    return size * w / np.linalg.norm(w)
 
 
-def by_torch(c):
-    p = torch.linalg.svdvals(c)
-    p = p / p.sum()
-    return torch.special.entr(p).sum().exp()
+def at_random(gamma, rows, size):
+    w = torch.randn(rows, len(gamma), generator=torch.Generator().manual_seed(3), dtype=gamma.dtype)
+    return size * w / w.norm()
 
 
-def by_categorical(c):
-    return torch.distributions.Categorical(probs=torch.linalg.svdvals(c)).perplexity()
-
-
-def by_gram(c):
-    values = np.sqrt(np.linalg.eigvalsh(np.asarray(c.T @ c)).clip(0))
-    p = values / values.sum()
-    return np.prod(np.where(p > 0, p, 1.0) ** -p)
-
-
-def with_zeros(c):
-    p = torch.linalg.svdvals(c)
-    p = p / p.sum()
-    return torch.exp(-(p * p.log()).sum())
-
-
-def of_eigenvalues(c):
-    sizes = np.abs(np.linalg.eigvals(np.asarray(c)))
-    return np.exp(entropy(sizes / sizes.sum()))
-
-
-def of_squares(c):
-    p = shares(c) ** 2
-    return np.exp(entropy(p / p.sum()))
-
-
-WRONG_MODES = {
-    "This is the entropy itself": lambda c: entropy(shares(c)),
-    "This is the entropy in bits": lambda c: entropy(shares(c), np.log2),
-    "exp of an entropy in bits": lambda c: np.exp(entropy(shares(c), np.log2)),
-    "The sign of the entropy": lambda c: np.exp(-entropy(shares(c))),
-    "You squared": of_squares,
-    "These are eigenvalues": of_eigenvalues,
-    "not divided by their sum": lambda c: np.exp(entropy(np.linalg.svd(c.numpy())[1])),
-    "counts every singular value": lambda c: float(torch.linalg.matrix_rank(c)),
-    "participation ratio": lambda c: 1 / (shares(c) ** 2).sum(),
-    "NaN for": with_zeros,
-    "has shape": lambda c: torch.linalg.svdvals(c),
-    "differ by up to": lambda c: 2 * np.exp(entropy(shares(c))),
+WRONG_START = {
+    "a row for each mode": lambda gamma, rows, size: leading(gamma, rows, size).T,
+    "NaN": lambda gamma, rows, size: leading(gamma, rows, size) * torch.nan,
+    "more than the 0.01": lambda gamma, rows, size: 5 * leading(gamma, rows, size),
+    "fewer than 4 directions": lambda gamma, rows, size: (
+        leading(gamma, rows, size)[:1].repeat(rows, 1) / rows**0.5
+    ),
+    "of the time of a random start": at_random,
 }
 
 RIGHT = {
@@ -179,11 +148,6 @@ RIGHT = {
         ),
         "integrated": by_integration,
     },
-    "effective_modes": {
-        "torch": by_torch,
-        "gram": by_gram,
-        "categorical": by_categorical,
-        "bits": lambda c: 2 ** entropy(shares(c), np.log2),
-    },
+    "faster_start": {"leading": leading, "slow ones": slow_modes_first},
 }
-WRONG = {"free_step": WRONG_STEP, "learning_time": WRONG_TIME, "effective_modes": WRONG_MODES}
+WRONG = {"free_step": WRONG_STEP, "learning_time": WRONG_TIME, "faster_start": WRONG_START}

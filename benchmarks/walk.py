@@ -34,7 +34,7 @@ TRACK = [
     ("00_start_here", ("5. ",), 10),
     ("00_start_here", ("6. ", "7. "), 12),
     ("00_start_here", ("A common mistake", "Recap"), 10),
-    ("08_lambda_explorer", ("", "1. ", "2. "), 15),
+    ("08_lambda_explorer", ("", "1. "), 15),
 ]
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 MINUTES = re.compile(r"\*\*Time:\*\* (\d+) minutes")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import checker, judge, numbers
-from barlow_edu.teaching.checks.worlds import invariance, matrix, off_diagonal, redundancy
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers
+from barlow_edu.teaching.live import LiveProblem
+
+THINGS, DIAGONAL = 7.5, 0.84  # what a schedule is to reach
 
 
 @checker
@@ -27,39 +29,6 @@ _BALANCE = {
         lambda w, d, n: w * ((d - 1) / (n - 1)) ** 0.5,
     "You gave back the same λ. Then the balance moves, because the number of terms changes.": lambda w, d, n: w,
     "That is the weight λ (D − 1) itself. Which λ gives the same weight at new_dim?": lambda w, d, n: w * (d - 1),
-}  # fmt: skip
-
-
-@checker
-def redundancy_share(learner) -> None:
-    """f(c, lambd) -> the share of the loss, 0 to 1, that λ times the redundancy term makes up."""
-    worlds = [(matrix(7, seed=6), 0.35), (matrix(5, seed=7), 0.06)]
-    judge(learner, worlds, _share, _SHARE, "the share")
-
-
-def _share(c: Tensor, lambd: float) -> Tensor:
-    return _ratio(lambd * redundancy(c), invariance(c))
-
-
-def _ratio(one: Tensor, other: Tensor) -> Tensor:
-    return one / (one + other)
-
-
-_SHARE = {
-    "λ is missing: the loss holds λ times the redundancy.": lambda c, w: _share(c, 1),
-    "λ is missing above the fraction line, but not below.":
-        lambda c, w: redundancy(c) / (invariance(c) + w * redundancy(c)),
-    "λ is missing below the fraction line, but not above.":
-        lambda c, w: w * redundancy(c) / (invariance(c) + redundancy(c)),
-    "λ was squared with the entries: it stands before the square, not inside it.": lambda c, w: _share(c, w**2),
-    "That is the share of the invariance term. We want the other one.": lambda c, w: 1 - _share(c, w),
-    "That is the ratio of the two parts. Divide by the whole loss instead.":
-        lambda c, w: w * redundancy(c) / invariance(c),
-    "You counted the diagonal as redundancy. Leave it out.": lambda c, w: _ratio(w * c.square().sum(), invariance(c)),
-    "That is in percent. Give a number between 0 and 1.": lambda c, w: 100 * _share(c, w),
-    "That is λ times the redundancy itself. Divide it by the loss.": lambda c, w: w * redundancy(c),
-    "Both terms are sums, not means: only then is λ the λ of the paper.": lambda c, w: _ratio(
-        w * off_diagonal(c).square().mean(), (1 - c.diagonal()).square().mean()),
 }  # fmt: skip
 
 
@@ -120,3 +89,26 @@ _PLATEAU = {
     "A λ whose kNN is exactly best − margin belongs to the plateau: at least, so >= and not >.":
         lambda x, y, m: x[_stretch(y, y.max() - m, strict=True)],
 }  # fmt: skip
+
+
+@checker
+def schedule(learner) -> None:
+    """f(t) -> λ at the moment t of the training, 0 to 1: trains the live world with 24 dimensions by it."""
+    world, steps = LiveProblem(dim=24), 400
+    for step in range(steps):
+        lambd = attempt(learner, step / steps)
+        if isinstance(lambd, bool) or not isinstance(lambd, (int, float)) or not 0 <= lambd < 1e6:
+            raise NotRight(f"λ at t = {step / steps:g} is {lambd!r}: return a number, 0 or more.")
+        world.lambd = lambd
+        world.step()
+    said, diagonal = world.distinct(), float(world.c.diagonal().mean())
+    if said < 2:
+        raise NotRight(f"All dimensions are copies: {said:.1f} things are said. Raise λ.")
+    if said < THINGS:
+        raise NotRight(
+            f"{said:.1f} different things are said, {THINGS:g} are wanted. A higher λ forbids copies."
+        )
+    if diagonal < DIAGONAL:
+        raise NotRight(
+            f"The mean diagonal is {diagonal:.2f}, {DIAGONAL:g} is wanted: twins disagree. Lower λ."
+        )

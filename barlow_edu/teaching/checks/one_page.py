@@ -14,8 +14,6 @@ from barlow_edu.loss import plain_loss
 from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge
 from barlow_edu.teaching.checks.worlds import normal
 
-CHECKERS = ("train_step", "better_features")
-
 
 @checker
 def train_step(function: Callable) -> None:

@@ -4,14 +4,6 @@ import numpy as np
 import torch
 
 
-def off(c):
-    return c[~torch.eye(len(c), dtype=torch.bool)].square().sum()
-
-
-def on(c):
-    return (1 - c.diagonal()).square().sum()
-
-
 def stretch(lambdas, knn, margin, reach=0):
     best = low = high = int(knn.argmax())
     while low > 0 and knn[low - 1] >= knn[best] - margin:
@@ -51,12 +43,7 @@ RIGHT = {
             torch.tensor(lambd) / ((new**2 - new) / new) * ((dim**2 - dim) / dim)
         ),
     ],
-    "redundancy_share": [
-        lambda c, lambd: lambd * off(c) / (on(c) + lambd * off(c)),
-        lambda c, lambd: (
-            1 - (on(c) / (on(c) + lambd * (c.pow(2).sum() - c.diag().pow(2).sum()))).item()
-        ),
-    ],
+    "schedule": [lambda t: 10 ** (-2 * t), lambda t: 10 ** (-0.2 - 1.8 * t)],
     "plateau": [
         lambda lambdas, knn, margin: [lambdas[i] for i in stretch(lambdas, knn, margin)],
         by_runs,
@@ -75,23 +62,13 @@ WRONG = {
         "values differ": lambda lambd, dim, new: 1 / new,
         "returned nothing": lambda lambd, dim, new: None,
     },
-    "redundancy_share": {
-        "λ is missing:": lambda c, lambd: off(c) / (on(c) + off(c)),
-        "above the fraction line": lambda c, lambd: off(c) / (on(c) + lambd * off(c)),
-        "invariance": lambda c, lambd: on(c) / (on(c) + lambd * off(c)),
-        "ratio": lambda c, lambd: lambd * off(c) / on(c),
-        "Leave it out": lambda c, lambd: (
-            lambd * c.square().sum() / (on(c) + lambd * c.square().sum())
-        ),
-        "percent": lambda c, lambd: 100 * lambd * off(c) / (on(c) + lambd * off(c)),
-        "Divide it by the loss": lambda c, lambd: lambd * off(c),
-        "not means": lambda c, lambd: (
-            lambd * off(c) / 42 / ((1 - c.diagonal()).square().mean() + lambd * off(c) / 42)
-        ),
-        "below the fraction line": lambda c, lambd: lambd * off(c) / (on(c) + off(c)),
-        "not inside it": lambda c, lambd: lambd**2 * off(c) / (on(c) + lambd**2 * off(c)),
-        "right on other inputs": lambda c, lambd: 0.35 * off(c) / (on(c) + 0.35 * off(c)),
-        "in place": lambda c, lambd: c.fill_diagonal_(0).square().sum(),
+    "schedule": {
+        "All dimensions are copies": lambda t: 0,
+        "are wanted. A higher": lambda t: 0.001,
+        "twins disagree": lambda t: 10.0,
+        "λ at t = 0 is 'high'": lambda t: "high",
+        "λ at t = 0 is -1": lambda t: -1,
+        "returned nothing": lambda t: None,
     },
     "plateau": {
         "places in the list": stretch,

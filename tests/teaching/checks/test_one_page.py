@@ -74,7 +74,7 @@ WRONG = {
         "above chance": lambda x: torch.randn(
             len(x), 8, generator=torch.Generator().manual_seed(0)
         ),
-        "to beat: 45.0%": lambda x: F.avg_pool2d(x.float(), 8).flatten(1),
+        "to beat: 45.0%": lambda x: x.float().mean((2, 3)),
     },
 }
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+from sklearn.neighbors import KNeighborsRegressor
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge
 from barlow_edu.teaching.checks.mistakes import CORRELATION
-from barlow_edu.teaching.checks.worlds import correlation, normal, views
-
-COPIES = {(0, 3): "shifted and scaled", (1, 4): "turned round", (0, 6): "scaled", (3, 6): "scaled"}
-RELATED = (2, 5)  # correlation about 0.95: alike, but no copies
+from barlow_edu.teaching.checks.worlds import correlation, off_diagonal, standard, views
 
 
 @checker
@@ -52,65 +51,31 @@ _EXPECTED = {
 
 
 @checker
-def find_copies(function: Callable[[Tensor], list[tuple[int, int]]]) -> None:
-    """Check a function (N, D) -> pairs (i, j), i < j, of dimensions with correlation +1 or −1."""
-    z = _wasteful()
-    pairs = _to_pairs(attempt(function, z))
-    tell({
-        "Your list holds pairs (i, i). Every dimension is its own copy: leave out the diagonal.":
-            any(i == j for i, j in pairs),
-        "Your list holds a pair (i, j) with i > j. C of one view is symmetric: keep i < j only.":
-            any(i > j for i, j in pairs),
-        "Your list holds a pair twice. Each pair belongs there once.": len(set(pairs)) < len(pairs),
-    })  # fmt: skip
-    _explain_missing(set(COPIES) - set(pairs))
-    _explain_extra(set(pairs) - set(COPIES))
-    order = [7, 1, 2, 5, 4, 0, 3]  # a second embedding: other places, and one dimension less
-    expected = {(5, 6), (1, 4)}
-    pairs = _to_pairs(attempt(function, z[:, order]))
-    by_heart = (
-        "Right for one embedding, wrong for another. Look the copies up in what you are given."
-    )
-    tell({by_heart: sorted(pairs) != sorted(expected)})
+def fool_c(function: Callable[[int], Tensor]) -> None:
+    """Check a function: N -> an embedding (N, D) whose C is the identity, and which repeats itself all the same.
 
-
-def _explain_missing(missing: set[tuple[int, int]]) -> None:
-    if not missing:
-        return
-    first = min(missing)
-    tell({
-        f"You found no copy, but dimensions {first} are one. Rounding leaves a correlation of "
-        "0.9999..., never quite 1: compare with 0.999.": len(missing) == len(COPIES),
-        f"You missed {first}: one is the other with a minus sign, correlation −1. Look at the magnitude.":
-            {COPIES[pair] for pair in missing} == {"turned round"},
-        f"You missed {first}, which is {COPIES[first]}. Compare correlations, not raw numbers or "
-        "covariances, and with 0.999: rounding may leave 0.9999..., not 1.": True,
-    })  # fmt: skip
-
-
-def _explain_extra(extra: set[tuple[int, int]]) -> None:
-    tell({
-        f"{RELATED} is strongly related (0.95), but no copy: a copy is 0.999 or more in magnitude.":
-            extra == {RELATED},
-        f"{min(extra, default=())} is no copy. Your threshold is too low: chance alone gives entries up to 0.3 here.":
-            bool(extra),
-    })  # fmt: skip
-
-
-def _to_pairs(answer: object) -> list[tuple[int, int]]:
-    try:
-        return [(int(i), int(j)) for i, j in answer]
-    except (TypeError, ValueError) as error:
+    C with itself may differ from I by chance; some dimension must be guessed from the others, by neighbours.
+    """
+    z = torch.as_tensor(attempt(function, 3000)).detach().double()
+    if z.ndim != 2 or len(z) != 3000 or not 2 <= z.shape[1] <= 8:
+        raise NotRight(f"Return N rows and 2 to 8 columns; for N = 3000 you gave {tuple(z.shape)}.")
+    if not (z.isfinite().all() and (z.std(0) > 1e-6).all()):
         raise NotRight(
-            f"Return a list of pairs (i, j), such as [(0, 3)], not {type(answer).__name__}."
-        ) from error
-
-
-def _wasteful() -> Tensor:
-    """An embedding (60, 8), float32, with the pairs of COPIES, and RELATED that only look like one."""
-    z = normal(60, 8, seed=31).float()
-    z[:, 3] = 40 * z[:, 0] + 7
-    z[:, 4] = -z[:, 1]
-    z[:, 6] = 0.2 * z[:, 0]
-    z[:, 5] = z[:, 2] + 0.3 * z[:, 5]
-    return z
+            "A dimension is constant, NaN or infinite: it has no correlation with anything."
+        )
+    z = standard(z)
+    seen = off_diagonal(correlation(z, z)).abs().max().item()
+    if seen > 0.1:
+        raise NotRight(
+            f"C sees it: an entry off the diagonal is {seen:.2f} in size. Up to 0.1 may be chance."
+        )
+    best = 0.0
+    for j in range(z.shape[1]):
+        others = torch.cat([z[:, :j], z[:, j + 1 :]], 1)
+        guess = KNeighborsRegressor(5).fit(others[:2000], z[:2000, j])
+        best = max(best, guess.score(others[2000:], z[2000:, j]))
+    if best < 0.8:
+        raise NotRight(
+            f"C is fooled, but no dimension can be read off the others: the best guess explains {best:.0%} of one, "
+            "80 % is asked for. Make one from the others, with something bent in between."
+        )

@@ -89,29 +89,29 @@ WRONG_SUM = {
 }
 
 
-def sizes(z):
-    return np.abs(np.corrcoef(z.numpy().T))
+def bent(n):
+    x = torch.randn(n)
+    return torch.stack([x, x**2], 1)
 
 
-def above(size, threshold, start=1):
-    d = len(size)
-    return [(i, j) for i in range(d) for j in range(i + start, d) if size[i, j] > threshold]
+def signs(n):
+    """The product of two signs: each pair of the three is independent, and any two give the third."""
+    a, b = np.sign(np.random.default_rng(0).normal(size=(2, n)))
+    return np.stack([a, b, a * b], 1)
 
 
-def as_tensor(z):
-    return torch.triu(torch.corrcoef(z.T).abs() > 0.9999, 1).nonzero()
+def circle(n):
+    angle = 6.2832 * torch.rand(n)
+    return torch.stack([angle.cos(), angle.sin()], 1)
 
 
-WRONG_COPIES = {
-    "pairs (i, i)": lambda z: above(sizes(z), 0.999, start=0),
-    "i > j": lambda z: torch.from_numpy(sizes(z) - 2 * np.eye(8) > 0.999).nonzero(),
-    "twice": lambda z: above(sizes(z), 0.999) * 2,
-    "found no copy": lambda z: [],
-    "minus sign": lambda z: above(np.corrcoef(z.numpy().T), 0.999),
-    "shifted and scaled. Compare correlations": lambda z: [(0, 6), (1, 4), (3, 6)],
-    "strongly related": lambda z: above(sizes(z), 0.9),
-    "threshold is too low": lambda z: above(sizes(z), 0.1),
-    "list of pairs": lambda z: sizes(z),
+WRONG_FOOL = {
+    "C sees it": lambda n: torch.randn(n, 1).repeat(1, 3),
+    "C sees it: an entry off the diagonal is 0.9": lambda n: torch.rand(n, 1) ** torch.arange(1, 3),
+    "the best guess explains 0%": lambda n: np.random.default_rng(0).normal(size=(n, 4)),
+    "no dimension can be read off": circle,  # the sine has two values for each cosine, and their mean is 0
+    "N rows and 2 to 8 columns": lambda n: torch.randn(n, 1),
+    "is constant": lambda n: torch.stack([torch.randn(n), torch.ones(n)], 1),
 }
 
 RIGHT = {
@@ -124,10 +124,10 @@ RIGHT = {
         "formula": lambda n, d: (d * d - d) / (n - 1),
         "counted": counted_one_by_one,
     },
-    "find_copies": {"loops": lambda z: above(sizes(z), 0.999), "torch": as_tensor},
+    "fool_c": {"a square": bent, "signs": signs},
 }
 WRONG = {
     "cross_correlation": WRONG_C,
     "expected_redundancy": WRONG_SUM,
-    "find_copies": WRONG_COPIES,
+    "fool_c": WRONG_FOOL,
 }

@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # functions and classes
     from barlow_edu.runs import best_run as best_run
     from barlow_edu.runs import load_run as load_run
     from barlow_edu.storage.interrupts import TrainingInterrupted as TrainingInterrupted
+    from barlow_edu.teaching.playground import playground as playground
     from barlow_edu.teaching.predict import predict as predict
     from barlow_edu.training import TrainingDiverged as TrainingDiverged
     from barlow_edu.training import pretrain as pretrain

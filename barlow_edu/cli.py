@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     doctor = commands.add_parser("doctor", help="check that everything the course needs works")
     doctor.set_defaults(run=_doctor)
+    text = "train Barlow Twins in a browser: one HTML file, no kernel, no network"
+    playground = commands.add_parser("playground", help=text)
+    add = playground.add_argument
+    add("--out", type=Path, default=Path("playground.html"), help="the file (playground.html)")
+    add("--no-open", action="store_true", help="write it, and do not open a browser")
+    playground.set_defaults(run=_playground)
     _add_pretrain(commands)
     _add_evaluate(commands)
     text = "keep a run among the recorded ones (data/runs/NAME)"
@@ -140,6 +146,16 @@ def _doctor(options: argparse.Namespace) -> int:
     from barlow_edu import doctor
 
     return doctor.run(sys.stdout)
+
+
+def _playground(options: argparse.Namespace) -> None:
+    import webbrowser
+
+    from barlow_edu.teaching import playground
+
+    path = playground.write(options.out).resolve()
+    opened = not options.no_open and webbrowser.open(path.as_uri())
+    print(f"{path}: {'opened' if opened else 'open it'} in a browser.")
 
 
 def _pretrain(options: argparse.Namespace) -> None:

@@ -52,23 +52,35 @@ def compose(
     integer, so every machine computes the same pixels.
     factors: tint (N, 3) and background (N, 3) in 0..255, side (N,) and place (N, 2; top, left) in pixels.
     """
+    alpha, factors = place(photos, rng, card)
+    cards = np.empty((len(photos), 3, card, card), np.uint8)
+    for start in range(0, len(photos), 256):  # a few at a time: fast in the cache, small in memory
+        rows = slice(start, start + 256)
+        colours = (factors[key][rows] for key in ("tint", "background", "corners"))
+        _paint(cards[rows], alpha[rows].astype(np.int32), *colours)
+    del factors["corners"]
+    return cards, factors
+
+
+def place(
+    photos: np.ndarray, rng: np.random.RandomState, card: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """How much of every pixel is garment, uint8 (N, card, card), and the factors of ``compose``.
+
+    To these comes "corners" (N, 4): the brightness of the background there, in per cent.
+    """
     n = len(photos)
     side = rng.randint(round(0.45 * card), round(0.95 * card) + 1, n)
-    place = (rng.randint(0, 1 << 16, (n, 2)) * (card - side + 1)[:, None]) >> 16
+    where = (rng.randint(0, 1 << 16, (n, 2)) * (card - side + 1)[:, None]) >> 16
     tint = rng.randint(102, 256, (n, 3))  # 0.4 to 1.0
     background = rng.randint(0, 103, (n, 3))  # 0 to 0.4
-    corners = rng.randint(60, 101, (n, 4))  # per cent of the background at each corner
-    cards = np.empty((n, 3, card, card), np.uint8)
-    for start in range(0, n, 256):  # a few at a time: fast in the cache, small in memory
-        rows = slice(start, start + 256)
-        alpha = np.zeros((len(cards[rows]), card, card), np.int32)
-        for a, photo, s, (top, left) in zip(
-            alpha, photos[rows], side[rows], place[rows], strict=True
-        ):
-            small = Image.fromarray(photo).resize((s, s), Image.Resampling.BILINEAR)
-            a[top : top + s, left : left + s] = small
-        _paint(cards[rows], alpha, tint[rows], background[rows], corners[rows])
-    return cards, {"tint": tint, "background": background, "side": side, "place": place}
+    corners = rng.randint(60, 101, (n, 4))
+    alpha = np.zeros((n, card, card), np.uint8)
+    for a, photo, s, (top, left) in zip(alpha, photos, side, where, strict=True):
+        small = Image.fromarray(photo).resize((s, s), Image.Resampling.BILINEAR)
+        a[top : top + s, left : left + s] = small
+    factors = {"tint": tint, "background": background, "side": side, "place": where}
+    return alpha, {**factors, "corners": corners}
 
 
 def _paint(cards, alpha, tint, background, corners) -> None:

@@ -1,5 +1,6 @@
 // The lambda explorer and the live panel of explorer.py, drawn in the browser.
-// The same functions serve a script that stands in a page after a picture, and the two widgets.
+// The same functions serve a script that stands in a page after a picture, and the two widgets. C is painted by
+// playground/heatmap.js, which stands before this file.
 "use strict";
 
 const CHUNK = "beLx"; // of the PNG: what the explorer shows
@@ -43,35 +44,12 @@ const plain = (lambda) => {
 
 // ---- C as a picture ---------------------------------------------------------------------------------
 
-// 255 colours for the bytes 0 to 254, as RGBA in the byte order of ImageData.
-function colourTable(hex) {
-  const table = new Uint8ClampedArray(4 * 256);
-  for (let i = 0; i < 255; i += 1) {
-    const rgb = parseInt(hex.slice(6 * i, 6 * i + 6), 16);
-    table.set([rgb >> 16, (rgb >> 8) & 255, rgb & 255, 255], 4 * i);
-  }
-  return new Uint32Array(table.buffer);
-}
-
-function paintMatrix(canvas, bytes, dims, table) {
-  if (canvas.width !== dims) canvas.width = canvas.height = dims;
-  const g = canvas.getContext("2d");
-  const image = g.createImageData(dims, dims);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[bytes[i]];
-  g.putImageData(image, 0, 0);
-}
-
 function addMatrix(parent, table) {
   const box = add(parent, "div", { class: "be-lx-matrix" });
   const canvas = add(box, "canvas", { class: "be-lx-c", role: "img", width: 1, height: 1 });
   const legend = add(box, "div", { class: "be-lx-legend", "aria-hidden": "true" });
-  const colours = [0, 32, 64, 95, 127, 159, 190, 222, 254].map((i) => {
-    const [r, g, b] = new Uint8Array(table.buffer, 4 * i, 3);
-    return `rgb(${r} ${g} ${b})`;
-  });
   add(legend, "span", {}, "1");
-  add(legend, "i", { style: `background: linear-gradient(to top, ${colours.join(", ")})` });
+  add(legend, "i", { style: `background: ${gradient(table)}` });
   add(legend, "span", {}, "−1");
   return canvas;
 }

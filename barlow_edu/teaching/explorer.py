@@ -30,7 +30,7 @@ from barlow_edu.studies.study import Study
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
-from barlow_edu.teaching.panel import LiveLambda, bundle, colour_table
+from barlow_edu.teaching.panel import EXPLORER, LiveLambda, bundle, colour_table
 
 __all__ = ["LambdaExplorer", "LiveLambda"]
 CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
@@ -89,8 +89,12 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
     a network. Raises ValueError for a sweep over anything else than λ, or with several seeds.
     """
 
+<<<<<<< HEAD
     title = "The lambda explorer"
     _esm = asset("explorer.js") + "\nexport default { render: renderExplorer };\n"
+=======
+    _esm = EXPLORER + "\nexport default { render: renderExplorer };\n"
+>>>>>>> dee4494 (The playground: Barlow Twins trains in the browser, with gradients and kernels of our own)
     _css = asset("explorer.css")
     data = traitlets.Bytes().tag(sync=True)
     spec = traitlets.Dict().tag(sync=True)
@@ -171,7 +175,7 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
         note = "Run the cell above to slide through the picture."
         data = embed.attribute(self.spec)
         body = f'<div class="be-lx be-lx-player" data-explorer="{data}">{note}</div>'
-        script = asset("explorer.js") + "startBesidePicture(script.previousElementSibling);"
+        script = EXPLORER + "startBesidePicture(script.previousElementSibling);"
         script = f"(function (script) {{\n{script}\n}})(document.currentScript);"
         return f"<style>{self._css}</style>{body}<script>{script}</script>"
 

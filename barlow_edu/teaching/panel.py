@@ -33,6 +33,7 @@ BEHIND = 2  # frames that the browser may be behind
 UNSEEN = 120  # frames without any browser drawing, until training stops
 PATIENCE = 300  # seconds without a touch, until training stops
 HISTORY = 240  # frames in the loss curve
+EXPLORER = asset("playground/heatmap.js").replace("export ", "") + asset("explorer.js")
 DIMS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 BATCHES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -53,7 +54,7 @@ def bundle(found: dict | tuple | None, text: str) -> dict:
 class LiveView(anywidget.AnyWidget):
     """C and the loss curve, drawn in the browser, which answers every frame (``seen``)."""
 
-    _esm = asset("explorer.js") + asset("panel.js") + "\nexport default { render: renderNamed };\n"
+    _esm = EXPLORER + asset("panel.js") + "\nexport default { render: renderNamed };\n"
     _css = asset("explorer.css")
     colours = traitlets.Unicode(colour_table()).tag(sync=True)
     frame = traitlets.Bytes().tag(sync=True)  # uint8 (D, D), see to_bytes

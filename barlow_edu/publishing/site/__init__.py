@@ -19,6 +19,7 @@ import yaml
 from barlow_edu.publishing import copies
 from barlow_edu.publishing.site import gallery, notebooks, reference
 from barlow_edu.publishing.site import pages as other_pages
+from barlow_edu.teaching import playground
 
 NEEDED = ("sphinx", "myst-nb", "sphinx-book-theme")
 HERE = Path(__file__).parent
@@ -39,6 +40,7 @@ def build_site(out: str | Path, source: Path | None = None) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="barlow_edu_site_") as folder:
         write_source(Path(folder) / "source", source or copies.notebooks_dir())
         run_sphinx(Path(folder) / "source", Path(folder) / "html")
+        playground.write_beside(Path(folder) / "html")
         (Path(folder) / "html" / MARK).touch()
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(Path(folder) / "html", out)

@@ -7,7 +7,7 @@ const decades = (from, to, each) => { // two digits each: 0.001, 0.0013, ...
 const even = (from, to, count) => Array.from({ length: count + 1 }, (_, i) => Number((from + (to - from) * i / count).toFixed(3)));
 
 export const DIALS = {
-  lambda: [0, ...decades(0.0001, 10, 8)],
+  lambda: [0, ...decades(0.0001, 10, 10)],
   dim: [4, 8, 16, 32, 64, 128],
   batch: [8, 16, 32, 64, 128, 256],
   rate: decades(0.0001, 0.1, 6),
@@ -26,8 +26,8 @@ export const DIALS = {
 };
 
 export const DEFAULTS = {
-  method: "barlow", lambda: 0.1, pull: true, push: true, dim: 32, batch: 128, rate: 0.0046, encoder: "conv", depth: 3,
-  width: 16, norm: true, crop: 0.3, flip: true, colour: 1, grey: 0.5, seed: 0,
+  method: "barlow", lambda: 0.5, pull: true, push: true, dim: 16, batch: 256, rate: 0.01, encoder: "conv", depth: 3,
+  width: 8, norm: true, crop: 0.5, flip: true, colour: 1, grey: 0.5, seed: 0,
 };
 
 // "#lambda=0.1&dim=64&lang=de" -> settings that differ from the defaults, and what else is there. What does not fit is

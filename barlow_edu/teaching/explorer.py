@@ -89,12 +89,8 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
     a network. Raises ValueError for a sweep over anything else than λ, or with several seeds.
     """
 
-<<<<<<< HEAD
     title = "The lambda explorer"
-    _esm = asset("explorer.js") + "\nexport default { render: renderExplorer };\n"
-=======
     _esm = EXPLORER + "\nexport default { render: renderExplorer };\n"
->>>>>>> dee4494 (The playground: Barlow Twins trains in the browser, with gradients and kernels of our own)
     _css = asset("explorer.css")
     data = traitlets.Bytes().tag(sync=True)
     spec = traitlets.Dict().tag(sync=True)

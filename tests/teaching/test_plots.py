@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.isotonic import IsotonicRegression
 
 from barlow_edu.teaching import embed
-from barlow_edu.teaching.figures import drawing, plots
+from barlow_edu.teaching.figures import drawing, film, plots
 
 RNG = np.random.default_rng(0)
 C4 = np.array([[0.9, 0.1, -0.2, 0], [0, 0.8, 0, 0], [0.3, 0, 1, -0.7], [0, 0, 0, -0.004]])
@@ -330,6 +330,18 @@ def test_film_sheet_holds_every_frame_and_the_numbers():
     off = c[~np.eye(16, dtype=bool)]
     assert numbers["rms"][3] == pytest.approx(np.sqrt((off**2).mean()), abs=1e-4)
     np.testing.assert_allclose(numbers["spectrum"][3], scipy.linalg.svdvals(c), rtol=5e-3)
+
+
+def test_film_says_how_far_c_is_from_the_identity_and_what_is_noise(monkeypatch):
+    headings, sheet = [], film._sheet
+    monkeypatch.setattr(film, "_sheet", lambda *a: headings.append(a[3][1]) or sheet(*a))
+    off = np.full((4, 4), 0.1) - np.eye(4) * 0.1
+    plots.film({0: np.zeros((4, 4)), 9: np.eye(4) * 0.5 + off}, pairs=401)
+    distance = np.sqrt(0.5**2 + 3 * 0.1**2)
+    expected = f"1.00 to {distance:.2f}, RMS off the diagonal 0.10, by chance 0.05"
+    assert headings == [f"‖C − I‖/√D {expected}"]
+    plots.film({0: np.eye(4)})
+    assert headings[1] == "below each frame its training step"
 
 
 def test_film_stays_small_and_its_html_depends_on_no_measured_value():

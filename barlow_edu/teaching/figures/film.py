@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from barlow_edu.evaluation.spectra import distance_to_identity
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import SHARPNESS
 from barlow_edu.teaching.figures import drawing
@@ -25,7 +26,8 @@ class Film(embed.Player):
 
     ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most ``max_frames`` of them are shown,
     fewer when ``dims`` is above 64, evenly spaced in their order. Of each the first ``dims``
-    dimensions (256 at most) are seen; the numbers and the spectrum are those of the whole C.
+    dimensions (256 at most) are seen; the numbers and the spectrum are those of the whole C. With ``pairs``, the
+    number of twins behind C, the heading says how far it is from the identity, first and last, and what is noise.
 
     Displayed in a notebook it needs no kernel, no network and no widget: slider, play button and
     keyboard work in JupyterLab and in exported HTML; GitHub shows the picture of all frames. Nothing
@@ -33,7 +35,9 @@ class Film(embed.Player):
     a page of its own. Raises ValueError for no snapshots, unequal shapes, NaN or infinity.
     """
 
-    def __init__(self, snapshots: Mapping[int, object], title=None, dims=64, max_frames=36):
+    def __init__(
+        self, snapshots: Mapping[int, object], title=None, dims=64, max_frames=36, pairs=None
+    ):
         if not snapshots or dims < 1 or max_frames < 1:
             raise ValueError(
                 "A film needs snapshots, dims >= 1 and max_frames >= 1, got "
@@ -54,6 +58,10 @@ class Film(embed.Player):
             f"to step {self.steps[-1]:,}, on a red-blue scale from −1 to 1."
         )
         caption = ", ".join(filter(None, [self.part, "below each frame its training step"]))
+        if pairs:
+            before, after = (distance_to_identity(matrices[i], pairs) for i in (0, -1))
+            caption = f"‖C − I‖/√D {before.distance:.2f} to {after.distance:.2f}"
+            caption += f", RMS off the diagonal {after.rms:.2f}, by chance {after.floor:.2f}"
         self.layout = _layout(len(self.steps), shown)
         sheet = _sheet(self.frames, self.layout, self.steps, [self.title, caption])
         self.png = embed.encode(sheet, Description=self.alt, film=json.dumps(self.numbers))

@@ -33,10 +33,11 @@ def noise_share(lambd: float, dim: int, batch_size: int) -> float:
 def lambda_for(dim: int, batch_size: int, share: float = PAPER_SHARE) -> float:
     """λ that keeps the paper's :func:`noise_share` at another width D and batch N.
 
-    λ = share (N − 1) / (D − 1), two digits, at most 0.1: with few dimensions and many samples noise is no
-    concern, and a λ near 1 only holds the encoder back. The exact value matters little: the paper finds accuracy
-    nearly flat from 0.002 to 0.02 (figure 5), and 0.0125 in place of 0.005 changed no more than another seed did in
-    the tuning of ``cifar10_cpu``. Raises ValueError as :func:`noise_share` does, or if share is not above 0.
+    λ = share (N − 1) / (D − 1), two digits, at most 0.1: with few dimensions and many samples noise is no concern,
+    and a λ near 1 only holds the encoder back. The rule is ours and has not been tested yet: ``lambda_rule.yaml``
+    beside this file declares the trainings for it. The exact value matters little: the paper finds accuracy nearly
+    flat from 0.002 to 0.02 (figure 5), and 0.0125 in place of 0.005 changed no more than another seed did in the
+    tuning of ``cifar10_cpu``. Raises ValueError as :func:`noise_share` does, or if share is not above 0.
     """
     if not share > 0:
         raise ValueError(f"share must be above 0, got {share}.")

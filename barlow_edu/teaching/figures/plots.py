@@ -112,13 +112,7 @@ def correlation_strip(
     return fig
 
 
-def film(
-    snapshots: Mapping[int, object],
-    title=None,
-    dims: int = 64,
-    max_frames: int = 36,
-    pairs: int | None = None,
-) -> Film:
+def film(snapshots: Mapping[int, object], title=None, dims=64, max_frames=36, pairs=None) -> Film:
     """A film of C with slider, play button and keyboard: see :class:`barlow_edu.teaching.figures.film.Film`."""
     return Film(snapshots, title=title, dims=dims, max_frames=max_frames, pairs=pairs)
 

@@ -8,10 +8,8 @@ averages included. For the semi-supervised one all of it is trained on, with 1 %
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import math
-import pickle
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -24,13 +22,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from barlow_edu.numerics.devices import Computer
-from barlow_edu.storage.files import replacing, sync, write_json
+from barlow_edu.numerics.optim import set_learning_rate, warmup_cosine
+from barlow_edu.storage.checkpoints import read_checkpoint, write_checkpoint
+from barlow_edu.storage.files import write_json
 from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import balanced
 from barlow_edu.views import TwinViews
 
-CHECKPOINT = "linear.pt"
-FORMAT = 1
+CHECKPOINTS = (
+    "linear"  # the folder of the checkpoints; beside a run's own they would be taken for these
+)
 log = logging.getLogger("barlow_edu")
 
 
@@ -116,7 +117,10 @@ class LinearEvaluation:
         self.rows = labelled_rows(train.labels, self.protocol.percent, self.protocol.seed)
         self.generator = torch.Generator().manual_seed(self.protocol.seed)
         self.head = self._head()
-        self.optimizer = self._optimizer()
+        p, rates = self.protocol, [(self.head, self.protocol.lr)]
+        rates += [(self.encoder, p.encoder_lr)] if self.tuned else []
+        groups = [{"params": [*part.parameters()], "base_lr": lr} for part, lr in rates]
+        self.optimizer = torch.optim.SGD(groups, p.lr, p.momentum, weight_decay=p.weight_decay)
         self.epoch, self.history = 0, []
 
     def run(self, progress: bool | None = False) -> dict[str, Any]:
@@ -129,7 +133,7 @@ class LinearEvaluation:
         self._load()
         hidden, epochs = None if progress is None else not progress, self.protocol.epochs
         while self.epoch < epochs:
-            self._set_rate()
+            set_learning_rate(self.optimizer, warmup_cosine(self.epoch, epochs, 0, final=0.0))
             steps = math.ceil(len(self.rows) / self.protocol.batch_size)
             name = f"epoch {self.epoch + 1} of {epochs}"
             for batch in tqdm(self._batches(), name, steps, disable=hidden):
@@ -174,18 +178,6 @@ class LinearEvaluation:
         nn.init.zeros_(head.bias)
         return head.to(self.computer.device)
 
-    def _optimizer(self) -> torch.optim.SGD:
-        p = self.protocol
-        groups = [{"params": list(self.head.parameters()), "base_lr": p.lr}]
-        if self.tuned:
-            groups.append({"params": list(self.encoder.parameters()), "base_lr": p.encoder_lr})
-        return torch.optim.SGD(groups, lr=p.lr, momentum=p.momentum, weight_decay=p.weight_decay)
-
-    def _set_rate(self) -> None:
-        factor = 0.5 * (1 + math.cos(math.pi * self.epoch / self.protocol.epochs))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch: normalised crops and labels, every image once."""
         order = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
@@ -227,8 +219,7 @@ class LinearEvaluation:
         if self.out is None:
             return
         state = {
-            "format": FORMAT,
-            "epoch": self.epoch,
+            "step": self.epoch,
             "history": self.history,
             "unreadable": [self.train.unreadable, self.test.unreadable],
             "head": self.head.state_dict(),
@@ -236,28 +227,19 @@ class LinearEvaluation:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
-        buffer = io.BytesIO()
-        torch.save(self._subject() | state, buffer)
-        with replacing(self.out / CHECKPOINT) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-            sync(temporary)
+        write_checkpoint(self.out / CHECKPOINTS, self._subject() | state)
 
     def _load(self) -> None:
-        path = None if self.out is None else self.out / CHECKPOINT
-        if path is None or not path.exists():
+        if self.out is None or not (self.out / CHECKPOINTS).exists():
             return
-        content = io.BytesIO(path.read_bytes())
-        try:
-            state = torch.load(content, map_location=self.computer.device, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-            raise ValueError(f"{path} is damaged. Remove it to begin again.") from error
+        state = read_checkpoint(self.out / CHECKPOINTS, self.computer.device)
         for key, value in self._subject().items():
             if state.get(key) != value:
                 raise ValueError(
-                    f"{path} is of another evaluation: {key} is {state.get(key)}, not {value}. Choose another "
+                    f"{self.out} holds another evaluation: {key} is {state.get(key)}, not {value}. Choose another "
                     "folder, or remove it."
                 )
-        self.epoch, self.history = state["epoch"], state["history"]
+        self.epoch, self.history = state["step"], state["history"]
         for stream, names in zip((self.train, self.test), state["unreadable"], strict=True):
             stream.unreadable.update(names)
         self.head.load_state_dict(state["head"])

@@ -8,6 +8,7 @@ themselves is not in it, nor are gaps between tensors: ``USABLE`` leaves room fo
 
 from __future__ import annotations
 
+import bisect
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,9 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from barlow_edu.config import build_model, load_config
+from barlow_edu.config import Schedule, build_model, load_config
 from barlow_edu.loss import cheaper_form
 from barlow_edu.numerics.recompute import save_memory
+from barlow_edu.settings import Setting, complete
 from barlow_edu.storage.trees import scan
 
 USABLE = 0.92  # of a GPU's memory; the rest is for libraries, and for gaps between tensors
@@ -162,101 +164,94 @@ def simulate(config: Mapping[str, Any], rows: int) -> Network:
     return Network(rows, trained, fixed, seen, saved, meter.peak, flops.get_total_flops())
 
 
-@dataclass(frozen=True)
+# The machine: options of the command ``plan``, and of the function.
+MACHINE = {
+    "gpus": Setting(1, "how many", int, 1),
+    "gpu_memory": Setting(80.0, "GB of one", float, 1e-9),
+    "tflops": Setting(
+        None, "10^12 operations a second that one really does", float, 1e-9, null=True
+    ),
+    "images_per_second": Setting(None, "in its place: measured, of one", float, 1e-9, null=True),
+    "price_per_gpu_hour": Setting(None, "for the cost, in any currency", float, 0, null=True),
+    "images": Setting(None, "of an epoch, where no root tells", int, 1, null=True),
+}
+
+
 class Plan:
-    """A configuration on a machine; see :func:`plan`. ``str()`` of it is a table."""
+    """A configuration on a machine; see :func:`plan`. ``str()`` of it is a table.
 
-    config: Mapping[str, Any]
-    gpus: int
-    gpu_memory: float
-    images: int
-    tflops: float | None
-    images_per_second: float | None
-    price: float | None
-    network: Network
-    doubled: Network  # the same network with twice the images: memory is a line through the two
+    images, steps: of an epoch, of the whole run. rows: images of a step in one process. form: of the loss, as
+    training would take it. network: a step in one process. operations: floating-point operations of a step, of all
+    processes together. rate: 10¹² operations a second of one GPU. seconds_per_step, hours: at that rate.
+    """
 
-    @property
-    def rows(self) -> int:
-        """Images of a step in one process."""
-        return self.config["batch_size"] // self.gpus
+    def __init__(self, config: Mapping[str, Any], machine: Mapping[str, Any], images: int):
+        self.config, self.machine, self.images = config, machine, images
+        self.gpus, batch = machine["gpus"], config["batch_size"]
+        self.rows, self.steps = batch // self.gpus, Schedule.of(config, images, self.gpus).total
+        if self.rows < 2:
+            raise ValueError(
+                f"batch_size={batch} leaves {self.gpus} GPUs less than two images each. Take --set "
+                f"batch_size={2 * self.gpus} or more, or fewer GPUs."
+            )
+        self.network, self._doubled = (simulate(config, n * self.rows) for n in (1, 2))
+        self.form = config["form"]
+        if self.form == "auto":
+            self.form = cheaper_form(batch, config["proj_dim"], self.gpus)
+        loss = loss_operations(batch, config["proj_dim"], self.form)
+        self.operations = self.gpus * self.network.operations + loss
+        self.rate, self.rate_source = self._rate()
+        self.seconds_per_step = self.operations / (self.gpus * self.rate * 1e12)
+        self.hours = self.steps * self.seconds_per_step / 3600
 
-    @property
-    def form(self) -> str:
-        """The form of the loss that training would take."""
-        if self.config["form"] != "auto":
-            return self.config["form"]
-        return cheaper_form(self.config["batch_size"], self.config["proj_dim"], self.gpus)
-
-    def loss_peak(self, form: str, rows: int) -> int:
-        """The most bytes that the loss has at a time, in one process with ``rows`` images."""
-        return loss_memory(rows, self.config["proj_dim"], form, self.gpus)[1]
+    def _rate(self) -> tuple[float, str]:
+        speed, given = self.machine["images_per_second"], self.machine["tflops"]
+        if speed is not None:
+            rate = speed * self.operations / self.config["batch_size"] / 1e12
+            return rate, f"{speed:g} images a second and GPU, as given"
+        return (given, "as given") if given else (PAPER_TFLOPS, "the paper's V100s")
 
     @property
     def gradients(self) -> int:
         """Bytes of the gradients; several processes hold them once more, packed to be sent."""
         return 4 * self.network.parameters * (2 if self.gpus > 1 else 1)
 
+    @property
+    def optimizer(self) -> int:
+        """Bytes of the optimizer's state."""
+        return optimizer_bytes(self.config["optimizer"], self.network.parameters)
+
+    def loss_peak(self, form: str, rows: int) -> int:
+        """The most bytes that the loss has at a time, in one process with ``rows`` images."""
+        return loss_memory(rows, self.config["proj_dim"], form, self.gpus)[1]
+
     def peak(self, rows: int) -> int:
         """The most bytes in one process with ``rows`` images, by the line through two simulations."""
+        one, two = self.network, self._doubled
 
-        def line(a: int, b: int) -> float:
+        def line(name: str) -> float:
+            a, b = getattr(one, name), getattr(two, name)
             return a + (b - a) * (rows - self.rows) / self.rows
 
-        one, two = self.network, self.doubled
-        fixed = one.fixed + optimizer_bytes(self.config["optimizer"], one.parameters)
-        fixed += self.gradients * (self.gpus > 1) // 2
+        fixed = one.fixed + self.optimizer + self.gradients * (self.gpus > 1) // 2
         embeddings = 2 * 4 * rows * self.config["proj_dim"]
-        at_loss = line(one.saved, two.saved) + embeddings + self.loss_peak(self.form, rows)
-        return round(fixed + line(one.views, two.views) + max(line(one.peak, two.peak), at_loss))
+        at_loss = line("saved") + embeddings + self.loss_peak(self.form, rows)
+        return round(fixed + line("views") + max(line("peak"), at_loss))
 
     @cached_property
     def largest_rows(self) -> int:
-        """The most images a process can take in a step; 0 if not even two fit."""
-        limit, low, high = USABLE * 1e9 * self.gpu_memory, 1, 2
-        while self.peak(high) <= limit and high < self.images:
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.peak(middle) <= limit else (low, middle)
-        return low if low > 1 else 0
-
-    @property
-    def operations(self) -> int:
-        """Floating-point operations of a step, of all processes together."""
-        loss = loss_operations(self.config["batch_size"], self.config["proj_dim"], self.form)
-        return self.gpus * self.network.operations + loss
-
-    @property
-    def rate(self) -> tuple[float, str]:
-        """10¹² operations a second of one GPU, and where that is from."""
-        if self.images_per_second is not None:
-            rate = self.images_per_second * self.operations / self.config["batch_size"] / 1e12
-            return rate, f"{self.images_per_second:g} images a second and GPU, as given"
-        return (self.tflops, "as given") if self.tflops else (PAPER_TFLOPS, "the paper's V100s")
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.images // self.config["batch_size"] * self.config["epochs"]
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Seconds of a step at the rate stated."""
-        return self.operations / (self.gpus * self.rate[0] * 1e12)
-
-    @property
-    def hours(self) -> float:
-        """Hours of the whole run at the rate stated."""
-        return self.steps * self.seconds_per_step / 3600
+        """The most images of an epoch that a process can take in a step; 0 if not even two fit."""
+        limit = USABLE * 1e9 * self.machine["gpu_memory"]
+        largest = bisect.bisect(range(self.images + 1), limit, lo=2, key=self.peak) - 1
+        return largest if largest > 1 else 0
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain numbers: bytes in GB (10⁹), operations, hours, cost."""
-        (rate, source), gpu_hours = self.rate, self.hours * self.gpus
+        gpu_hours, price = self.hours * self.gpus, self.machine["price_per_gpu_hour"]
         memory = {  # bytes in one process, by what they are for
             "parameters": self.network.fixed,
             "gradients": self.gradients,
-            "optimizer": optimizer_bytes(self.config["optimizer"], self.network.parameters),
+            "optimizer": self.optimizer,
             "views": self.network.views,
             "activations": self.network.saved,
             "loss_matrix": self.loss_peak("matrix", self.rows),
@@ -271,7 +266,7 @@ class Plan:
             "parameters": self.network.parameters,
             "form": self.form,
             "memory_gb": {key: round(size / 1e9, 3) for key, size in memory.items()},
-            "gpu_memory_gb": self.gpu_memory,
+            "gpu_memory_gb": self.machine["gpu_memory"],
             "fits": self.rows <= self.largest_rows,
             "largest_batch": self.largest_rows * self.gpus,
             "images": self.images,
@@ -280,109 +275,80 @@ class Plan:
             "operations_per_image": round(self.operations / self.config["batch_size"]),
             "operations_per_step": self.operations,
             "operations": self.operations * self.steps,
-            "tflops_per_gpu": rate,
-            "rate_source": source,
+            "tflops_per_gpu": self.rate,
+            "rate_source": self.rate_source,
             "seconds_per_step": self.seconds_per_step,
             "hours": round(self.hours, 3),
             "gpu_hours": round(gpu_hours, 2),
-            "cost": None if self.price is None else round(gpu_hours * self.price, 2),
+            "cost": None if price is None else round(gpu_hours * price, 2),
             "simulated": asdict(self.network),
         }
 
     def __str__(self) -> str:
-        p, c, wide = self.as_dict(), self.config, 32
+        p, c = self.as_dict(), self.config
         each = f" = {self.gpus} x {self.rows:,}" if self.gpus > 1 else ""
-        lines = [
-            f"{p['name']}: {c['encoder']} at {c['image_size']} pixels, projector {c['proj_dim']}, "
-            f"batch {p['batch_size']:,}{each}, {p['parameters'] / 1e6:.1f} million parameters",
-            "",
-            f"Memory of one GPU, simulated{'':17}GB",
-        ]
-        for key, name in MEMORY_ROWS.items():
-            name += " (taken)" if key == f"loss_{self.form}" else ""
-            lines.append(f"  {name:{wide}}{p['memory_gb'][key]:>10.3f}")
-        fits = "fits" if p["fits"] else "DOES NOT FIT"
-        lines += [
-            f"  of {self.gpu_memory:g} GB: {fits}",
-            f"  {'largest batch that fits':{wide}}{p['largest_batch'] or 'none':>10}",
-            "",
-            "Work",
-            f"  {'operations an image':{wide}}{p['operations_per_image'] / 1e9:>10.2f} GFLOP",
-            f"  {'operations a step':{wide}}{self.operations / 1e12:>10.3f} TFLOP",
-            f"  {'steps':{wide}}{self.steps:>10,} ({p['epochs']} epochs of {self.images:,} images)",
-            f"  {'rate of one GPU':{wide}}{self.rate[0]:>10.2f} TFLOP/s ({self.rate[1]})",
-            f"  {'seconds a step':{wide}}{self.seconds_per_step:>10.3f}",
-            f"  {'hours':{wide}}{p['hours']:>10.2f}",
-            f"  {'GPU hours':{wide}}{p['gpu_hours']:>10.1f}",
-        ]
+        memory = {
+            name + " (taken)" * (key == f"loss_{self.form}"): f"{p['memory_gb'][key]:>10.3f}"
+            for key, name in MEMORY_ROWS.items()
+        }
+        work = {
+            "operations an image": f"{p['operations_per_image'] / 1e9:>10.2f} GFLOP",
+            "operations a step": f"{self.operations / 1e12:>10.3f} TFLOP",
+            "steps": f"{self.steps:>10,} ({p['epochs']} epochs of {self.images:,} images)",
+            "rate of one GPU": f"{self.rate:>10.2f} TFLOP/s ({self.rate_source})",
+            "seconds a step": f"{self.seconds_per_step:>10.3f}",
+            "hours": f"{p['hours']:>10.2f}",
+            "GPU hours": f"{p['gpu_hours']:>10.1f}",
+        }
+        largest = f"{p['largest_batch'] or 'none':>10}"
         if p["cost"] is not None:
-            lines.append(f"  {'cost':{wide}}{p['cost']:>10,.2f}")
+            work["cost"] = f"{p['cost']:>10,.2f}"
+        text = (
+            f"{p['name']}: {c['encoder']} at {c['image_size']} pixels, projector {c['proj_dim']}, batch "
+            f"{p['batch_size']:,}{each}, {p['parameters'] / 1e6:.1f} million parameters\n\n"
+            f"Memory of one GPU, simulated{'':17}GB\n{_rows(memory)}"
+            f"  of {p['gpu_memory_gb']:g} GB: {'fits' if p['fits'] else 'DOES NOT FIT'}\n"
+            f"{_rows({'largest batch that fits': largest})}"
+            f"\nWork\n{_rows(work)}"
+        )
         if not p["fits"]:
             batch = p["largest_batch"]
-            smaller = f"--set batch_size={batch}, " if batch else "a smaller encoder or proj_dim, "
-            lines += [
-                "",
-                f"To make it fit: {smaller}--set checkpoint_activations=true (a third more operations), more GPUs "
-                "(--gpus), or GPUs with more memory.",
-            ]
-        return "\n".join(lines)
+            smaller = f"--set batch_size={batch}" if batch else "a smaller encoder or proj_dim"
+            text += (
+                f"\nTo make it fit: {smaller}, --set checkpoint_activations=true (a third more operations), more "
+                "GPUs (--gpus), or GPUs with more memory.\n"
+            )
+        return text.rstrip()
 
 
-def plan(
-    config: str | Path | Mapping[str, Any],
-    gpus: int = 1,
-    gpu_memory: float = 80.0,
-    tflops: float | None = None,
-    images_per_second: float | None = None,
-    price_per_gpu_hour: float | None = None,
-    images: int | None = None,
-    **overrides: Any,
-) -> Plan:
+def _rows(values: Mapping[str, str]) -> str:
+    return "".join(f"  {name:32}{value}\n" for name, value in values.items())
+
+
+def plan(config: str | Path | Mapping[str, Any], **options: Any) -> Plan:
     """Memory, operations, hours and cost of a configuration on ``gpus`` GPUs of ``gpu_memory`` GB.
 
-    A process on a CPU counts as a GPU. Hours follow from a rate: tflops, the 10¹² operations a second that one
-    GPU really does, or images_per_second, of one GPU; without either, the paper's own V100 rate. price: of an
-    hour of one GPU, in any currency. images: of an epoch; default, those of the data set, or of the folder
-    ``root``; without a root, ImageNet's 1,281,167.
+    options: those of ``MACHINE``, and settings that replace the configuration's. A process on a CPU counts as a
+    GPU. Hours follow from a rate: ``tflops`` or ``images_per_second`` of one GPU; without either, the paper's own
+    V100 rate. images: of an epoch; default, those of the data set, or of the folder ``root``; without a root,
+    ImageNet's 1,281,167.
 
-    Raises ValueError for numbers that cannot be, a batch that does not divide by the GPUs, and for another
-    method than Barlow Twins.
+    Raises ValueError for numbers that cannot be, a batch that does not divide by the GPUs or is more than the
+    images, and for another method than Barlow Twins.
+
+    >>> plan("garments_quick").steps
+    1560
     """
-    config = load_config(config, **overrides)
-    _check(config, gpus, gpu_memory, tflops, images_per_second, price_per_gpu_hour)
-    images, batch = images if images is not None else _count(config), config["batch_size"]
-    if images < batch:
-        raise ValueError(
-            f"batch_size={batch} is more than the {images} images there are. Take a smaller batch "
-            "(--set batch_size=N), or give the number of images (--images N)."
-        )
-    networks = (simulate(config, rows) for rows in (batch // gpus, 2 * (batch // gpus)))
-    rates = (tflops, images_per_second, price_per_gpu_hour)
-    return Plan(config, gpus, gpu_memory, images, *rates, *networks)
-
-
-def _check(config, gpus, gpu_memory, tflops, images_per_second, price) -> None:
-    batch = config["batch_size"]
+    machine = complete(MACHINE, {k: v for k, v in options.items() if k in MACHINE})
+    config = load_config(config, **{k: v for k, v in options.items() if k not in MACHINE})
     if config["method"] != "barlow_twins":
         raise ValueError(
             f"A plan knows the loss of Barlow Twins alone, got method={config['method']!r}. For the network, "
             "which is most of it, plan with --set method=barlow_twins."
         )
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 1:
-        raise ValueError(f"gpus must be a whole number of at least 1, got {gpus!r}.")
-    if batch % gpus or batch // gpus < 2:
-        raise ValueError(
-            f"batch_size={batch} does not give {gpus} GPUs an equal share of two images or more. Take "
-            f"--set batch_size={max(batch // gpus, 2) * gpus}, or another number of GPUs."
-        )
-    if tflops is not None and images_per_second is not None:
+    if machine["tflops"] is not None and machine["images_per_second"] is not None:
         raise ValueError("Give tflops or images_per_second, not both: each says how fast it goes.")
-    rates = {"gpu_memory": gpu_memory, "tflops": tflops, "images_per_second": images_per_second}
-    for name, value in rates.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}.")
-    if not (price is None or price >= 0):
-        raise ValueError(f"price_per_gpu_hour must be 0 or more, got {price}.")
+    return Plan(config, machine, machine["images"] or _count(config))
 
 
 def _count(config: Mapping[str, Any]) -> int:

@@ -162,7 +162,7 @@ def test_it_goes_on_where_it_was_stopped(tree, tmp_path, encoder_lr, monkeypatch
     assert found["history"] == expected["history"]
     assert torch.equal(going_on.head.weight, whole.head.weight)
     assert json.loads((tmp_path / "linear.json").read_text())["top1"] == found["top1"]
-    with pytest.raises(ValueError, match="linear.pt is of another evaluation: protocol is"):
+    with pytest.raises(ValueError, match="holds another evaluation: protocol is"):
         evaluation(tree, SHORT, tmp_path).run()
 
 
@@ -174,17 +174,20 @@ def test_the_folder_of_another_encoder_is_refused(tree, tmp_path, encoder_lr):
     assert evaluation(tree, protocol, tmp_path).run() == found
     torch.manual_seed(1)
     other = LinearEvaluation(TinyEncoder(), *streams(tree), protocol, tmp_path)
-    with pytest.raises(ValueError, match="linear.pt is of another evaluation: weights is checksum"):
+    with pytest.raises(ValueError, match="holds another evaluation: weights is checksum"):
         other.run()
 
 
-def test_a_damaged_checkpoint_is_named(tree, tmp_path):
-    evaluation(tree, SHORT, tmp_path).run()
-    path = tmp_path / "linear.pt"
-    for content in (b"", path.read_bytes()[:-1000]):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="linear.pt is damaged. Remove it to begin again"):
-            evaluation(tree, SHORT, tmp_path).run()
+def test_a_damaged_checkpoint_is_passed_over_and_two_are_named(tree, tmp_path):
+    expected = evaluation(tree, SHORT, tmp_path).run()
+    for name in ("checkpoint.pt", "checkpoint_previous.pt"):
+        path = tmp_path / "linear" / name
+        path.write_bytes(path.read_bytes()[:-1000])
+        if name == "checkpoint.pt":  # it goes on from the epoch before
+            assert evaluation(tree, SHORT, tmp_path).run() == expected
+            path.write_bytes(b"")
+    with pytest.raises(ValueError, match="checkpoint.pt is damaged.*checkpoint_previous.pt is"):
+        evaluation(tree, SHORT, tmp_path).run()
 
 
 # the protocols

@@ -44,11 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _is_first():
             print(f"\n{stop}" if str(stop) else "\nStopped.", file=sys.stderr)
         return 128 + getattr(stop, "signum", signal.SIGINT)  # 130 for Ctrl-C, 143 for SIGTERM
-    except ImportError as error:
-        print(f"barlow_edu: {error}. {MISSING}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"barlow_edu: {error}", file=sys.stderr)
+    except (ImportError, ValueError, OSError, RuntimeError) as error:
+        hint = f". {MISSING}" if isinstance(error, ImportError) else ""
+        print(f"barlow_edu: {error}{hint}", file=sys.stderr)
         return 2
 
 
@@ -73,20 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
     text = "train Barlow Twins in a browser: one HTML file, no kernel, no network"
     playground = commands.add_parser("playground", help=text)
-    add = playground.add_argument
-    add("--out", type=Path, default=Path("playground.html"), help="the file (playground.html)")
-    add("--no-open", action="store_true", help="write it, and do not open a browser")
+    playground.add_argument(
+        "--out", type=Path, default=Path("playground.html"), help="the file (playground.html)"
+    )
+    playground.add_argument(
+        "--no-open", action="store_true", help="write it, and do not open a browser"
+    )
     playground.set_defaults(run=_playground)
-    _add_pretrain(commands)
-    _add_evaluate(commands)
-    text = "keep a run among the recorded ones (data/runs/NAME)"
-    record = commands.add_parser("record", help=text)
-    record.add_argument("run_folder", metavar="RUN")
-    record.add_argument("name", metavar="NAME")
-    record.add_argument("--no-weights", action="store_true", help="leave the weights out")
-    record.set_defaults(run=_record)
-    for add_commands in (add_scale, add_studies, add_publishing):
-        add_commands(commands)
+    for add in (_add_pretrain, _add_evaluate, _add_record, add_scale, add_studies, add_publishing):
+        add(commands)
     return parser
 
 
@@ -117,17 +110,25 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--device", help="auto, cpu, cuda, ... (default: the run's)")
     add("--k", type=int, default=200, help="neighbours (default 200)")
     add("--temperature", type=float, default=0.1, help="of the vote (default 0.1)")
-    add("--no-linear", action="store_true", help="skip the linear probe")
+    add("--no-linear", dest="linear", action="store_false", help="skip the linear probe")
     add("--seeds", type=int, default=1, help="draws; gives standard deviations")
     few = "linear probes with N labels a class (default 1 5 10 100)"
-    add("--few", type=int, nargs="*", metavar="N", help=few)
+    add("--few", type=int, nargs="*", metavar="N", default=(), help=few)
     tune = "train the whole encoder on, with N labels a class (default 10 100 all); minutes"
-    add("--fine-tune", type=_labels, nargs="*", metavar="N", help=tune)
+    add("--fine-tune", type=_labels, nargs="*", metavar="N", default=(), help=tune)
     labels = "also train the same encoder with all labels (default: the run's epochs); minutes"
     add("--supervised", type=int, nargs="?", const=True, default=False, metavar="N", help=labels)
     add("--save", action="store_true", help="keep it in RUN/evaluation.json")
     add("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
+
+
+def _add_record(commands: argparse._SubParsersAction) -> None:
+    record = commands.add_parser("record", help="keep a run as a recorded one (data/runs/NAME)")
+    record.add_argument("run_folder", metavar="RUN")
+    record.add_argument("name", metavar="NAME")
+    record.add_argument("--no-weights", action="store_true", help="leave the weights out")
+    record.set_defaults(run=_record)
 
 
 def _labels(text: str) -> int | str:
@@ -187,19 +188,14 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     run = load_run(options.run_folder)
     train, test = load_sets(run, options.data, options.root)
+    same = ("linear", "k", "temperature", "save", "seeds", "supervised", "device")
     results = evaluate(
         run,
-        train=train,
-        test=test,
-        linear=not options.no_linear,
-        k=options.k,
-        temperature=options.temperature,
-        save=options.save,
-        seeds=options.seeds,
-        few=FEW_LABELS if options.few == [] else options.few or (),
-        fine_tuning=FINE_TUNING if options.fine_tune == [] else options.fine_tune or (),
-        supervised=options.supervised,
+        train,
+        test,
+        few=FEW_LABELS if options.few == [] else options.few,
+        fine_tuning=FINE_TUNING if options.fine_tune == [] else options.fine_tune,
         progress=None,
-        device=options.device,
+        **{name: getattr(options, name) for name in same},
     )
     print(json.dumps(results, indent=1) if options.json else evaluation_table(results))

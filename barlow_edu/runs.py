@@ -19,10 +19,10 @@ import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from torch import Tensor, nn
 
@@ -30,14 +30,14 @@ from barlow_edu.config import SETTINGS, build_model, build_views
 from barlow_edu.models import TwinModel
 from barlow_edu.settings import did_you_mean, read_settings
 from barlow_edu.storage.files import read_json, write_json, write_yaml
-from barlow_edu.storage.places import data_dir
-from barlow_edu.storage.run_folder import read_metrics, read_weights, write_weights
+from barlow_edu.storage.places import data_dir, recorded_folder
+from barlow_edu.storage.run_folder import read_metrics
+from barlow_edu.storage.weights import fill, read_weights, write_weights
 from barlow_edu.views import TwinViews
 
 # Every run has had these settings from the first on; those that came later have their default's value.
 ALWAYS = ("data", "root", "limit", "views", "augment", "encoder", "stem", "image_size", "proj_dim")
 ALWAYS += ("proj_hidden", "proj_layers", "lambd", "batch_size", "epochs", "lr", "seed")
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Run:
@@ -123,9 +123,10 @@ class Run:
                     f"{self.path} holds no encoder.safetensors. Resume the run with "
                     f"pretrain(..., out={str(self.path)!r}, resume=True), or record it again."
                 )
-            _load_weights(model.encoder, encoder)
+            what = "the {} of config.yaml beside it"
+            fill(model.encoder, read_weights(encoder), encoder, what.format("encoder"))
             if projector.exists():
-                _load_weights(model.projector, projector)
+                fill(model.projector, read_weights(projector), projector, what.format("projector"))
             else:
                 model.projector = _NotKept(projector)
         return model.eval()
@@ -150,19 +151,22 @@ def load_run(path: str | Path) -> Run:
     >>> load_run("garments_quick")
     Run('garments_quick')
     """
-    for folder in (Path(path), data_dir() / "runs" / str(path)):
-        if (folder / "study.yaml").exists():
-            raise ValueError(
-                f"{folder} holds a study, not a run: read it with barlow_edu.studies.study.Study."
-            )
-        if (folder / "config.yaml").exists():
-            return Run(folder)
-    folders = (f.parent for f in (data_dir() / "runs").glob("[!.]*/config.yaml"))
-    recorded = sorted(folder.name for folder in folders)
+    if folder := recorded_folder(path, "study.yaml"):
+        raise ValueError(
+            f"{folder} holds a study, not a run: read it with barlow_edu.studies.study.Study."
+        )
+    if folder := recorded_folder(path, "config.yaml"):
+        return Run(folder)
+    recorded = sorted(run.path.name for run in _recorded("config.yaml"))
     raise FileNotFoundError(
         f"No run at {str(path)!r}.{did_you_mean(str(path), recorded)} Recorded runs: "
         f"{', '.join(recorded) or 'none'}."
     )
+
+
+def _recorded(file: str) -> list[Run]:
+    """The recorded runs that have a certain file."""
+    return [Run(path.parent) for path in (data_dir() / "runs").glob(f"[!.]*/{file}")]
 
 
 def best_run(data: str) -> Run:
@@ -177,8 +181,7 @@ def best_run(data: str) -> Run:
     def knn(run: Run) -> float | None:  # None where it was evaluated on other images alone
         return run.evaluation.get("rows", {}).get("trained encoder", {}).get("knn")
 
-    evaluated = [Run(f.parent) for f in (data_dir() / "runs").glob("[!.]*/evaluation.json")]
-    scored = [run for run in evaluated if knn(run) is not None]
+    scored = [run for run in _recorded("evaluation.json") if knn(run) is not None]
     fitting = [run for run in scored if run.environment["data"].split(" (")[0] == data]
     if not fitting:
         known = ", ".join(sorted({run.environment["data"] for run in scored})) or "none"
@@ -190,24 +193,18 @@ def record(run: Run, name: str, without_weights: bool = False) -> Run:
     """Keep a finished run as ``data/runs/NAME``: everything but the checkpoint, weights as float16.
 
     Raises FileExistsError if there is a record of that name, and ValueError if the run is not finished or the name
-    is not that of a folder that one sees.
+    cannot be that of a run.
     """
+    SETTINGS["name"].check("name", name)
     target = data_dir() / "runs" / name
-    if target.name != name or name.startswith("."):
-        raise ValueError(
-            f"The name of a record is that of a folder, without a path or a dot before it, got {name!r}."
-        )
     if target.exists():
         raise FileExistsError(f"{target} exists. Remove it first, or choose another name.")
     if not (run.path / "encoder.safetensors").exists():
         raise ValueError(f"{run.path} is not finished: it holds no encoder.safetensors.")
-    unfinished = target.with_name(f".{name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        _copy(run, unfinished, without_weights)
-        os.replace(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=target.parent) as unfinished:
+        _copy(run, Path(unfinished, name), without_weights)
+        os.replace(Path(unfinished, name), target)
     return Run(target)
 
 
@@ -238,16 +235,3 @@ def _read_array(path: Path) -> np.ndarray:
         return np.load(path).astype(np.float32)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is damaged: {error}. Remove it.") from error
-
-
-def _load_weights(module: nn.Module, path: Path) -> None:
-    """Put a file's weights into a module. Raises ValueError if they are not such as its own."""
-    weights, own = read_weights(path), module.state_dict()
-    for name in own.keys() & weights.keys():
-        if own[name].is_floating_point() and weights[name].dtype not in FLOATS:
-            raise ValueError(f"{path} holds {name} as {weights[name].dtype}, not as float numbers.")
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())
-        raise ValueError(f"{path} does not fit to config.yaml beside it: {problem}") from error

@@ -12,7 +12,8 @@ from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
 import barlow_edu as be
 from barlow_edu.runs import record
 from barlow_edu.storage.files import write_json
-from barlow_edu.storage.run_folder import RunWriter, write_weights
+from barlow_edu.storage.run_folder import RunWriter
+from barlow_edu.storage.weights import write_weights
 from barlow_edu.training import pretrain
 
 
@@ -125,7 +126,7 @@ def test_records_are_not_overwritten_and_must_be_finished(run, records, tmp_path
     with pytest.raises(FileExistsError, match="kept exists. Remove it first"):
         record(run, "kept")
     for name in ("../kept", ".hidden", ""):
-        with pytest.raises(ValueError, match=f"without a path or a dot before it, got '{name}'"):
+        with pytest.raises(ValueError, match=f"^name must be .*, got '{name}'"):
             record(run, name)
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.yaml").write_text("{}")
@@ -219,15 +220,12 @@ def test_weights_of_another_kind_are_refused(run, records):
     """torch itself copies whole numbers into weights without a word."""
     path = record(run, "kept").path / "encoder.safetensors"
     weights = load_file(path)
-    for kind, told in (
-        (torch.int8, "as torch.int8, not as float"),
-        (torch.float8_e5m2, "as torch.float8"),
-    ):
+    for kind in (torch.int8, torch.float8_e5m2):
         save_file({k: v.to(kind) for k, v in weights.items()}, path)
-        with pytest.raises(ValueError, match=rf"encoder.safetensors holds body\S* {told}"):
+        with pytest.raises(ValueError, match=r"encoder.safetensors .* not as float numbers \(body"):
             be.load_run("kept").load_model()
     save_file({k: v[:1] if v.ndim else v for k, v in weights.items()}, path)
-    with pytest.raises(ValueError, match="encoder.safetensors does not fit to config.yaml.* size"):
+    with pytest.raises(ValueError, match="the encoder of config.yaml beside it: .*another shape"):
         be.load_run("kept").load_model()
 
 

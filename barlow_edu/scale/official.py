@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from barlow_edu.models import BarlowTwinsModel, build_encoder
+from barlow_edu.storage.weights import fill
 
 PREFIX = "module."  # of DistributedDataParallel
 PARTS = ("backbone.", "projector.", "bn.")
@@ -31,13 +32,16 @@ def load_official(path: str | Path) -> nn.Module | BarlowTwinsModel:
 
     Raises FileNotFoundError, and ValueError for a file that is neither, naming what is missing or too many.
     """
-    state = _read(Path(path))
-    if "model" in state and isinstance(state["model"], Mapping):
-        return _whole_model(_without_prefix(state["model"]), path)
-    state = _without_prefix(state)
+    path = Path(path)
+    state = _read(path)
+    if isinstance(state.get("model"), Mapping):
+        state = state["model"]
+    state = {name.removeprefix(PREFIX): value for name, value in state.items()}
     if any(name.startswith(PARTS) for name in state):
         return _whole_model(state, path)
-    return _encoder(state, path)
+    encoder, _ = build_encoder("resnet50")
+    fill(encoder, _part(state), path, "a ResNet-50")
+    return encoder.eval()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -50,15 +54,15 @@ def _read(path: Path) -> dict[str, Any]:
     known = [(exclude_bias_and_norm, "__main__.exclude_bias_and_norm")]
     try:
         with torch.serialization.safe_globals(known):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of what is no file of weights torch may raise anything
-        told = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path} is not a file of weights that torch can read: {told}") from error
-    if not isinstance(found, Mapping):
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is not a file of weights that torch can read: {why}") from error
+    if not isinstance(content, Mapping):
         raise ValueError(
-            f"{path} holds a {type(found).__name__}, not a mapping of names to tensors."
+            f"{path} holds a {type(content).__name__}, not a mapping of names to tensors."
         )
-    return dict(found)
+    return dict(content)
 
 
 def exclude_bias_and_norm(p: Tensor) -> bool:
@@ -66,54 +70,25 @@ def exclude_bias_and_norm(p: Tensor) -> bool:
     return p.ndim == 1
 
 
-def _without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(PREFIX): value for name, value in state.items()}
+def _part(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What lies below a prefix, but for a classifier."""
+    part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return {k: v for k, v in part.items() if not k.startswith("fc.")}
 
 
-def _encoder(state: Mapping[str, Tensor], path: str | Path) -> nn.Module:
-    encoder, _ = build_encoder("resnet50")
-    _fill(encoder, {k: v for k, v in state.items() if not k.startswith("fc.")}, path, "a ResNet-50")
-    return encoder.eval()
-
-
-def _whole_model(state: Mapping[str, Tensor], path: str | Path) -> BarlowTwinsModel:
-    part = {p: {k[len(p) :]: v for k, v in state.items() if k.startswith(p)} for p in PARTS}
-    linear = sorted(
-        (int(k.split(".")[0]), v) for k, v in part["projector."].items() if _matrix(k, v)
-    )
-    if not linear:
+def _whole_model(state: Mapping[str, Any], path: Path) -> BarlowTwinsModel:
+    head = _part(state, "projector.")
+    linear = {k: v for k, v in head.items() if isinstance(v, Tensor) and v.ndim == 2}
+    widths = [len(linear[k]) for k in sorted(linear, key=lambda k: int(k.split(".")[0]))]
+    if not widths:
         raise ValueError(
             f"{path} holds no projector. Expected names like module.projector.0.weight, got "
             f"{', '.join(list(state)[:4]) or 'none'}."
         )
-    widths = [len(w) for _, w in linear]
-    model = BarlowTwinsModel(
-        encoder_dim=2048, proj_dim=widths[-1], proj_hidden=widths[0], proj_layers=len(widths)
-    )
-    backbone = {k: v for k, v in part["backbone."].items() if not k.startswith("fc.")}
-    _fill(model.encoder, backbone, path, "the encoder of a full checkpoint")
+    shape = {"proj_dim": widths[-1], "proj_hidden": widths[0], "proj_layers": len(widths)}
+    model = BarlowTwinsModel(encoder_dim=2048, **shape)
+    fill(model.encoder, _part(state, "backbone."), path, "the encoder of a full checkpoint")
     last = f"{len(model.projector) - 1}."
-    head = part["projector."] | {last + k: v for k, v in part["bn."].items()}
-    _fill(model.projector, head, path, "the projector of a full checkpoint")
+    head |= {last + k: v for k, v in _part(state, "bn.").items()}
+    fill(model.projector, head, path, "the projector of a full checkpoint")
     return model.eval()
-
-
-def _matrix(name: str, value: Any) -> bool:
-    return name.endswith(".weight") and isinstance(value, Tensor) and value.ndim == 2
-
-
-def _fill(module: nn.Module, state: Mapping[str, Tensor], path: str | Path, what: str) -> None:
-    """Load the state, all of it. Raises ValueError naming what is missing, too many or of another shape."""
-    wanted = module.state_dict()
-    missing = [k for k in wanted if k not in state]
-    extra = [k for k in state if k not in wanted]
-    shape = {k: v.shape for k, v in state.items() if isinstance(v, Tensor)}
-    other = [k for k in wanted if k in shape and shape[k] != wanted[k].shape]
-    problems = [
-        f"{len(names)} {told} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for names, told in ((missing, "missing"), (extra, "unknown"), (other, "of another shape"))
-        if names
-    ]
-    if problems:
-        raise ValueError(f"{path} does not hold {what}: {'; '.join(problems)}.")
-    module.load_state_dict(state)

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 from tqdm.auto import tqdm
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
@@ -150,9 +151,9 @@ def read(path: str, mode: str, side: int | None) -> Image.Image | str:
                 w, h = (max(1, round(side / max(image.size) * s)) for s in image.size)
                 return image.resize((w, h), Image.Resampling.BICUBIC)
             if mode == "centre":
-                return _square(image, side, round(side * 8 / 7), Image.Resampling.BILINEAR, round)
+                return _square(image, side, round(side * 8 / 7), InterpolationMode.BILINEAR)
             if mode == "square" and image.size != (side, side):
-                return _square(image, side, side, Image.Resampling.BICUBIC, math.floor)
+                return _square(image, side, side, InterpolationMode.BICUBIC)
             return image
     except Exception as error:  # whatever Pillow's parsers stumble over
         return str(error) or type(error).__name__
@@ -175,26 +176,18 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(
-    image: Image.Image, size: int, short: int, resample: int, whole: Callable[[float], int]
-) -> Image.Image:
-    """Shorter side resized to ``short``; then size x size from the centre, its offset made ``whole``."""
+def _square(image: Image.Image, size: int, short: int, how: InterpolationMode) -> Image.Image:
+    """Shorter side resized to ``short``; then size x size from the centre."""
     most = STRIP * min(image.size)
     if max(image.size) > most:
-        left, top = (max(0, (s - most) // 2) for s in image.size)
-        image = image.crop((left, top, image.width - left, image.height - top))
-    scale = short / min(image.size)
-    w, h = (max(size, round(scale * s)) for s in image.size)
-    image = image.resize((w, h), resample)
-    left, top = whole((w - size) / 2), whole((h - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+        image = center_crop(image, [min(most, image.height), min(most, image.width)])
+    return center_crop(resize(image, [short], how), [size, size])
 
 
 def warn_if_flat(images: Tensor, sizes: Tensor, name: str) -> None:
     """Say so where the values of uint8 ``images``, on their canvas, are so alike that they show next to nothing."""
     pictures = [x[:, :h, :w] for x, (h, w) in zip(images[:64], sizes.tolist(), strict=False)]
-    low = min(int(x.min()) for x in pictures)
-    high = max(int(x.max()) for x in pictures)
+    low, high = min(int(x.min()) for x in pictures), max(int(x.max()) for x in pictures)
     if high - low <= FLAT:
         log.warning(
             "%s: all values lie between %d and %d of 255, next to no contrast. Were the images saved with more bits "

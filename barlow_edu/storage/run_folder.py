@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from barlow_edu.numerics.devices import describe_environment
@@ -32,6 +30,7 @@ from barlow_edu.storage.files import (
     write_text,
     write_yaml,
 )
+from barlow_edu.storage.weights import write_weights
 
 log = logging.getLogger("barlow_edu")
 
@@ -217,18 +216,3 @@ def read_metrics(path: Path) -> list[tuple[str, dict[str, float] | None]]:
         except (ValueError, TypeError, KeyError):
             lines.append((line, None))
     return lines
-
-
-def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a state dict as safetensors."""
-    with replacing(path) as temporary:
-        # Not by save_file: its error for a full disk is not the system's.
-        temporary.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file. Raises ValueError if the file is damaged."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error

@@ -24,7 +24,7 @@ MISSING = "Find out what is missing: python -m barlow_edu doctor"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. What the user got wrong is told in one sentence.
+    """Run one command; returns the exit status. A user's mistake is answered in one sentence.
 
     >>> main(["record", "nowhere", "name"])
     2

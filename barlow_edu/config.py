@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -323,19 +322,19 @@ def _as_yaml(value: Any) -> str:
 
 def _first_sentence(name: str) -> str:
     """What a packaged configuration says of itself first."""
-    lines = (CONFIG_DIR / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    comment = takewhile(lambda line: line.startswith("#"), lines)
-    return " ".join(line.strip("# ") for line in comment).split(". ")[0].rstrip(".") + "."
+    comment = re.match(r"(#.*\n)+", (CONFIG_DIR / f"{name}.yaml").read_text(encoding="utf-8"))
+    words = comment[0].replace("#", "").split() if comment else []
+    return " ".join(words).split(". ")[0].rstrip(".") + "."
 
 
 def _read(config: str | Path) -> dict:
-    path = CONFIG_DIR / f"{config}.yaml"
-    if not path.exists():
-        path = Path(config)
+    path, names = Path(config), config_names()
+    if str(config) in names:
+        path = CONFIG_DIR / f"{config}.yaml"
     if not path.is_file():
         raise FileNotFoundError(
-            f"No configuration {str(config)!r}.{did_you_mean(str(config), config_names())} Give a YAML file or "
-            f"one of {', '.join(config_names())}."
+            f"No configuration {str(config)!r}.{did_you_mean(str(config), names)} Give a YAML file or one of "
+            f"{', '.join(names)}."
         )
     try:
         return read_settings(SETTINGS, path.read_text(encoding="utf-8"))

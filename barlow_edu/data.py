@@ -1,8 +1,8 @@
 """Image sets by name, as uint8 tensors.
 
-``garments`` is embedded: real garment photographs (Fashion-MNIST), composed at load time onto coloured
-cards, so that a course needs no download. ``cifar10`` and ``cifar100`` are torchvision's, or a class-folder
-tree given by ``root``. ``folder`` is any such tree.
+``garments`` is embedded: real garment photographs (Fashion-MNIST), composed at load time onto coloured cards, so that
+a course needs no download. ``cifar10`` and ``cifar100`` are torchvision's, or a class-folder tree given by ``root``;
+``folder`` is any such tree.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ NAMES = ("garments", "cifar10", "cifar100", "folder")
 class ImageSet:
     """Images and their labels.
 
-    images: uint8 (N, 3, H, W). labels: int64 (N,), numbers of ``classes``, used only by evaluation. name: how
-    results got with these images are to be labelled. factors: what the composition drew for every image
-    (garments only), each with N rows. unreadable: files that could not be read. sizes: (N, 2), height and width of
-    each image in its upper left corner, where they differ. Raises ValueError for anything else.
+    images: uint8 (N, 3, H, W). labels: int64 (N,), numbers of ``classes``, used only by evaluation. name: the label
+    of results on these images. factors: what was drawn to compose each image (garments only), with N rows each.
+    unreadable: files that could not be read. sizes: (N, 2), where they differ, the height and width of each image in
+    the upper left corner of its H x W pixels. Raises ValueError for anything else.
 
     Training asks an ImageSet for the same things as an ``ImageStream``: ``fingerprint``, ``on``, ``batches``,
     ``load``, ``twins``, ``check_trainable``. A batch of it is a tensor of row numbers.
@@ -64,9 +64,7 @@ class ImageSet:
                 "Give torch.as_tensor(labels).long().flatten()."
             )
         if len(labels) != len(self.images):
-            raise ValueError(
-                f"As many labels as images are needed, got {len(labels)} for {len(self.images)}."
-            )
+            raise ValueError(f"{len(self.images)} images need as many labels, got {len(labels)}.")
         if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
             raise ValueError(
                 f"labels must be numbers of classes, 0 to {last}, got {labels.min()} to {labels.max()}. "
@@ -77,10 +75,9 @@ class ImageSet:
         return len(self.images)
 
     def __repr__(self) -> str:
-        n, c, h, w = self.images.shape
-        return (
-            f"ImageSet({self.name!r}, {n:,} images of {c} x {h} x {w}, {len(self.classes)} classes)"
-        )
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        number, classes = f"{len(self):,} images", f"{len(self.classes)} classes"
+        return f"ImageSet({self.name!r}, {number} of {shape}, {classes})"
 
     def subset(self, rows: Tensor | Sequence[int] | slice) -> ImageSet:
         """The images in ``rows``, in that order."""
@@ -104,9 +101,7 @@ class ImageSet:
         """The set with its images on a device."""
         return replace(self, images=self.images.to(device))
 
-    def batches(
-        self, rows: Iterable[Tensor], keys: Iterable[int] | None = None
-    ) -> Iterator[Tensor]:
+    def batches(self, rows: Iterable[Tensor], keys: Any = None) -> Iterator[Tensor]:
         """Each tensor of row numbers as it is. keys: only a stream needs them."""
         return iter(rows)
 
@@ -145,9 +140,9 @@ def load_images(
     """Load an image set.
 
     name: "garments", "cifar10", "cifar100" or "folder". root: a class-folder tree (``split/class/image.*``; see
-    ``storage.trees``), or for the CIFAR sets torchvision's folder. limit: keep this many images, the classes
-    balanced, chosen by ``seed``; of a tree only these files are read, and one that cannot be read is missing then.
-    size: resize every image of a tree so (shorter side, then centre crop); needed where the files differ in shape.
+    ``storage.trees``), or for the CIFAR sets torchvision's folder. limit: take this many images, the classes
+    balanced, chosen by ``seed``; of a tree only these files are opened, and of these any that cannot be read is left
+    out. size: resize every image of a tree (shorter side, then centre crop); needed where the files differ in shape.
     ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
 
     Raises ValueError for an unknown name or split, a limit out of range or a size that the set does not have,
@@ -166,7 +161,7 @@ def load_images(
     elif name == "folder" or (root is not None and any((root / s).is_dir() for s in SPLITS)):
         if root is None:
             raise ValueError(
-                "load_images('folder') needs root=, a folder with split/class/image files."
+                "load_images('folder') needs root=, a folder of split/class/image files."
             )
         tree = scan(root, split).part(limit, seed)
         if name in CIFAR_NAMES:
@@ -188,5 +183,5 @@ def load_images(
 
 
 def in_memory(stream: ImageStream) -> ImageSet:
-    """All images of a stream, decoded into memory as it would decode them: whole, so that crops see all of them."""
+    """All images of a stream, decoded into memory as the stream would: whole, so that crops see all of them."""
     return ImageSet(*decode_images(stream, stream.name, "decode_once", stream.canvas))

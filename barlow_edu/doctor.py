@@ -36,7 +36,7 @@ class Check:
     """One line of the report.
 
     name: what was looked at. status: "ok", "note" (worth knowing) or "FIX" (the course will not
-    run). text: what was found. fix: the command that helps, or "". training: whether training
+    run). text: what it is like. fix: the command that helps, or "". training: whether training
     from the command line needs it too, not the notebooks alone.
     """
 

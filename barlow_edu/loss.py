@@ -39,7 +39,7 @@ def plain_loss(z_a: Tensor, z_b: Tensor, lambd: float = 0.005) -> Tensor:
 
 
 FORMS = ("auto", "matrix", "gram")
-SENDING = 500  # what it costs to send a number, in multiplications: some hundred on most machines
+SENDING = 500  # what sending a number costs, in multiplications: some hundreds on most machines
 
 
 class LossTerms(NamedTuple):
@@ -99,8 +99,8 @@ def barlow_twins_loss(
 
     With several processes (``group``, default: torch's default group, if there is one) each passes its own N rows
     and gets the loss of all W N rows. The gradient of its own rows comes multiplied by W: DistributedDataParallel
-    divides by W, which leaves the gradient of one process with the whole batch. (The published code has 1/W of
-    it: see ``distributed.published_scale``.) Raises ValueError for bad shapes, lambd < 0, or an unknown form.
+    divides by W, and the gradient of one process with the whole batch remains. (The published code has 1/W of it:
+    see ``distributed.published_scale``.) Raises ValueError for bad shapes, lambd < 0, or an unknown form.
 
     >>> z = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
     >>> [round(term.item(), 4) for term in barlow_twins_loss(z, z, lambd=0.5)[:3]]
@@ -120,8 +120,8 @@ def barlow_twins_loss(
 def cheaper_form(batch_size: int, dim: int, world_size: int = 1) -> str:
     """The form that costs less, forward and backward, for N = ``batch_size`` rows in all W processes together.
 
-    Each process does 4 N² D / W multiplications in the gram form and gathers 2 N D numbers; in the matrix form
-    it does 3 N D² / W and adds up D² numbers, which a ring sends twice.
+    In the gram form each process does 4 N² D / W multiplications and gathers 2 N D numbers; in the matrix form it
+    does 3 N D² / W and adds up D² numbers, which a ring sends twice.
 
     >>> cheaper_form(256, 8192), cheaper_form(2048, 128)
     ('gram', 'matrix')

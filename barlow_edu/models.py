@@ -17,16 +17,16 @@ from barlow_edu.numerics.threads import SideBySide
 from barlow_edu.settings import SWITCH, Setting, complete
 
 STEMS = ("imagenet", "cifar")
-# Of SmallResNet's residual branches. The paper's code starts them at zero, which pays in long runs, but a run of
-# minutes never catches up; torchvision's default of one makes the untrained net a stronger baseline.
+# The weight with which each residual branch of SmallResNet begins. The paper's code begins at zero, which pays in
+# long runs, but a run of minutes never catches up; with torchvision's one the untrained net is a stronger baseline.
 BRANCH_START = 0.3
 
 
 class SmallResNet(nn.Module):
     """A residual net for 32 x 32 images that two CPU cores can train in minutes.
 
-    A strided 3 x 3 stem, or with ``stem`` one of the large nets' (see ``build_encoder``); then four of
-    torchvision's basic blocks at width, 2 width, 4 width, 8 width; the last three halve the resolution.
+    A strided 3 x 3 stem, or that of a large net (``stem`` as in ``build_encoder``); then four of torchvision's
+    basic blocks, of width, 2 width, 4 width and 8 width channels, of which the last three halve the resolution.
     (N, channels, H, W) -> (N, 8 width) by global average pooling.
     """
 
@@ -80,8 +80,7 @@ def _vit(dim: int, heads: int, stem: str, image_size: int) -> tuple[nn.Module, i
         raise ValueError(
             f"image_size={image_size} is not a multiple of {patch}, a patch of stem={stem!r}. Take {near}."
         )
-    layers = 12
-    net = VisionTransformer(image_size, patch, layers, heads, hidden_dim=dim, mlp_dim=4 * dim)
+    net = VisionTransformer(image_size, patch, 12, heads, hidden_dim=dim, mlp_dim=4 * dim)
     net.heads = nn.Identity()
     return net, dim
 
@@ -147,9 +146,9 @@ class TwinModel(nn.Module):
     ``model(view1, view2)`` returns the scalar loss and a dictionary of detached 0-d tensors. config: a mapping
     with any of ``settings``. encoder: a name (see ``ENCODERS``) or any module from images or vectors to (N, dim)
     features, which needs encoder_dim=dim; with only encoder_dim=2048, a ResNet-50. joint_views: as in the paper's
-    code the views go one after the other, and batch norm sees one view at a time; True sends both at once, which is
-    a little faster, and batch norm's statistics are then those of both together. Settings of other methods are
-    accepted and left alone, so that one mapping serves all of them.
+    code the views pass one after the other, and batch norm sees one at a time; True sends both at once, which is a
+    little faster, and batch norm's statistics are then those of both together. Settings of other methods are
+    accepted and ignored, so that one mapping serves all methods.
 
     Raises ValueError for an unknown key or a value that does not fit.
     """
@@ -183,10 +182,10 @@ class TwinModel(nn.Module):
         self.projector = Projector(self.encoder_dim, *shape, self.last_norm)
 
     def after_step(self, step: int, total: int) -> None:
-        """Called when ``step`` of ``total`` updates are done; here nothing has to happen."""
+        """Called after each of ``total`` updates; most methods have nothing to do."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """Images -> features h before the projector, (N, encoder_dim). These are what is kept."""
+        """Images -> features h, (N, encoder_dim), before the projector: what one uses after training."""
         features = self.encoder(x)
         is_tensor = isinstance(features, Tensor)
         if not is_tensor or features.shape[1:] != (self.encoder_dim,):
@@ -214,7 +213,7 @@ class TwinModel(nn.Module):
 
     @torch.no_grad()
     def cross_correlation(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """C (D, D) of two batches of views as training would see it; the model is left as it was."""
+        """C, (D, D), of two batches of views, as training would see it; the model stays as it was."""
         with batch_statistics(self):
             return cross_correlation(*self._embed_both(view1, view2))
 
@@ -222,8 +221,8 @@ class TwinModel(nn.Module):
 class BarlowTwinsModel(TwinModel):
     """Encoder, projector and the Barlow Twins loss in one module; ``config`` as for ``TwinModel``.
 
-    The metrics are "loss", "on_diag_loss" (Σ(1 − C_ii)²), "off_diag_loss" (Σ_{i≠j} C_ij², not multiplied by
-    lambd) and "cross_corr_diag_mean". Reading none of them costs no device synchronisation.
+    A call returns the loss and its metrics: "loss", "on_diag_loss" (Σ(1 − C_ii)²), "off_diag_loss" (Σ_{i≠j} C_ij²,
+    not multiplied by lambd) and "cross_corr_diag_mean". They wait for the device only when they are read.
 
     >>> model = BarlowTwinsModel(encoder="small_resnet", proj_dim=16, lambd=0.01)
     >>> loss, metrics = model(torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32))
@@ -261,7 +260,7 @@ def correlation_metrics(terms: LossTerms) -> dict[str, Tensor]:
 
 
 def _encoder(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
-    """The encoder a configuration asks for, and its feature dimension."""
+    """The encoder that a configuration asks for, and the width of its features."""
     encoder, dim = config["encoder"], config["encoder_dim"]
     if isinstance(encoder, nn.Module):
         if dim is None:

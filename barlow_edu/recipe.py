@@ -20,7 +20,7 @@ from barlow_edu.numerics.pixels import FILTERS
 
 @dataclass(frozen=True)
 class ViewRecipe:
-    """What a pair of views may look like. Pairs of probabilities are (view 1, view 2).
+    """What a pair of views may look like. Pairs of probabilities belong to (view 1, view 2).
 
     scale: range of the crop's area, as a share of the image. ratio: range of its width / height.
     interpolation: "bilinear" or "bicubic". flip, jitter, grey, blur, solarise: probabilities.

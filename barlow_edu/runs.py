@@ -112,7 +112,7 @@ class Run:
     def load_model(self, weights: bool = True) -> TwinModel:
         """The model, in evaluation mode, with the run's weights or (weights=False) as it was initialised.
 
-        Where the projector's weights were not kept, the model encodes, and raises ValueError when it is asked for
+        Where the projector's weights were not recorded, the model encodes, and raises ValueError when it is asked for
         embeddings. Raises FileNotFoundError if there are no weights at all.
         """
         model = build_model(self.config)
@@ -128,11 +128,11 @@ class Run:
             if projector.exists():
                 fill(model.projector, read_weights(projector), projector, what.format("projector"))
             else:
-                model.projector = _NotKept(projector)
+                model.projector = _NoProjector(projector)
         return model.eval()
 
 
-class _NotKept(nn.Module):
+class _NoProjector(nn.Module):
     """Stands where a projector would be."""
 
     def __init__(self, path: Path):

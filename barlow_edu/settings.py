@@ -170,10 +170,8 @@ def read_settings(table: Mapping[str, Setting], text: str) -> dict[Any, Any]:
 
     Raises yaml.YAMLError for what is no YAML, and ValueError if it does not hold 'key: value' lines.
     """
-    values, words = (
-        read_yaml(text),
-        yaml.load(text, yaml.BaseLoader),
-    )  # as text, whatever they look like
+    values = read_yaml(text)
+    words = yaml.load(text, yaml.BaseLoader)  # as text, whatever they look like
     if not isinstance(values, dict):
         raise ValueError("there are no settings as 'key: value' lines")
     scalars = {k: words[k] for k in values if k in table and isinstance(words[k], str)}

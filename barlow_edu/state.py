@@ -1,4 +1,4 @@
-"""All that changes while training, and how it is saved and taken up again."""
+"""All that changes while training, how it is saved, and how it is resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from barlow_edu.numerics.recompute import save_memory
 from barlow_edu.numerics.threads import SideBySide, can_go_side_by_side
 from barlow_edu.storage.checkpoints import read_checkpoint, write_checkpoint
 
-# What may be another when a run is resumed: none of it changes what a step computes. (More epochs do, on purpose.)
+# What may differ when a run is resumed: none of it changes what a step computes. (More epochs do, on purpose.)
 MAY_DIFFER = ("epochs", "minutes", "name", "device", "root", "workers", "checkpoint_activations")
 MAY_DIFFER += ("checkpoint_every", "log_every", "snapshots")
 
@@ -27,11 +27,11 @@ class TrainingState:
     """All that changes while training.
 
     model, optimizer, step, minutes, threads; generator, from which the views and the order of the images are drawn;
-    and order_from, its state at the beginning of the epoch, from which the order can be drawn again. The
-    learning rate, and the seed of whatever a module draws (dropout), follow from the step.
+    and order_from, its state at the beginning of the epoch, from which the order can be drawn again. The learning
+    rate, and the seed of whatever a module draws (dropout), follow from the step.
 
-    model: as ``build_model`` makes it; it is put on the computer's device. images: the fingerprint of the images,
-    so that a run does not go on with others. defaults: what a setting was before runs recorded it.
+    model: from ``build_model``; it moves to the computer's device. images: the fingerprint of the images, so that a
+    run does not go on with others. defaults: the values of settings that an older run has not written down.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrainingState:
         self.threads = torch.get_num_threads()  # on which the last bits depend
 
     def order(self, images: int, new_epoch: bool) -> Tensor:
-        """The order of the images, (images,), in a new epoch or in the one that is under way."""
+        """The order of the images, (images,), of a new epoch, or again of the one that is under way."""
         if new_epoch:
             self.order_from = self.generator.get_state()
             return torch.randperm(images, generator=self.generator)
@@ -81,7 +81,7 @@ class TrainingState:
         return all(bool(torch.isfinite(x).all()) for x in self.model.state_dict().values())
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint; the one before it is kept. Raises DiskFull, and leaves both unharmed."""
+        """Write the checkpoint, beside the one before it. Raises DiskFull, and leaves both unharmed."""
         content = {
             "config": self.config,
             "data": self.images,
@@ -96,7 +96,7 @@ class TrainingState:
         write_checkpoint(folder, content)
 
     def load(self, folder: Path) -> None:
-        """Take up the last good checkpoint. Process 0 reads it for all; how many there were does not matter.
+        """Go on from the last good checkpoint. Process 0 reads it for all, be there more or fewer than before.
 
         Raises FileNotFoundError if there is none, and ValueError if none is whole or it does not fit.
         """

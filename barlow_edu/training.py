@@ -40,7 +40,7 @@ log = logging.getLogger("barlow_edu")
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or the weights are no longer finite; the last good checkpoint is kept.
+    """The loss or the weights are no longer finite; the last good checkpoint is still there.
 
     >>> raise TrainingDiverged("The loss is nan at step 20.")
     Traceback (most recent call last):
@@ -58,18 +58,20 @@ def pretrain(
     on_snapshot: Callable[[int, Tensor], None] | None = None,
     **overrides: Any,
 ) -> Run:
-    """Pretrain an encoder, with Barlow Twins or with ``config["method"]``, and keep everything in a run folder.
+    """Pretrain an encoder, with Barlow Twins or with ``config["method"]``; a run folder holds all that comes of it.
 
     config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. out: the
     run folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images, or the name of an
     image set, to use instead of ``config["data"]``. resume: go on from the folder's last good checkpoint;
-    on as many threads as it began with, the run ends on the same machine with the same bits as one never stopped.
+    with as many processes, on as many threads as it began with, it ends on the same machine with the same bits as one
+    never stopped.
     resume="auto" goes on if there is something to go on from, and else begins: for jobs that are started again.
     on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken.
 
     Under torchrun the processes train as one: batch_size is that of all of them together, each takes its shard of
     every batch, batch norm and C are those of the whole batch, and process 0 alone writes. Views and order do not
-    depend on the number of processes, so that a run may be resumed on another number of them.
+    depend on the number of processes, so that a run may be resumed on another number of them: its sums are then
+    added up in another order, which differs in the last bits of float32, and visibly where bfloat16 rounds them.
 
     With ``minutes`` the clock is the schedule: training ends when that time is over, the time before a stop counted,
     and the rate and the snapshots follow it. How many steps that are depends on the machine, so such a run cannot be
@@ -80,8 +82,8 @@ def pretrain(
     that says how to go on; after SIGUSR1 a SLURM job is requeued.
 
     Raises ValueError for settings that do not fit, FileExistsError if ``out`` holds a run and resume is False,
-    FolderInUse if another process trains there, DiskFull if nothing more can be written, and TrainingDiverged if
-    the loss stops being finite.
+    FolderInUse if another process trains there, DiskFull if nothing more can be written, PeerLost if another rank
+    has ended, and TrainingDiverged if the loss stops being finite.
 
     >>> run = pretrain(data="garments", limit=64, batch_size=32, out="first", progress=False)
     >>> [metrics["step"] for metrics in run.metrics]
@@ -120,13 +122,9 @@ class Loop:
     watched: ImageSet | ImageStream | None = None  # default: images
 
     def steps(self) -> Iterator[int]:
-        """Train from the state's step to the plan's last. Yields the number of each step when it is done."""
-        config, schedule, state, computer = (
-            self.config,
-            self.schedule,
-            self.state,
-            self.state.computer,
-        )
+        """Train from the state's step to the schedule's last. Yields the number of each step when it is done."""
+        config, schedule, state = self.config, self.schedule, self.state
+        computer = state.computer
         model, bar = self._prepare()
         with bar, computer.repeatable(state.threads), StopRequest() as stop:
             if state.step == 0:
@@ -201,7 +199,7 @@ class Loop:
         return model, tqdm(desc=config["name"], disable=hidden, **steps)
 
     def _epoch(self) -> Iterator[Any]:
-        """The batches of this epoch that are still to come; of each this process's shard."""
+        """The batches of this epoch that are still to come, of each this process's shard."""
         size, done = self.config["batch_size"], self.state.step % self.schedule.per_epoch
         order = self.state.order(len(self.images), new_epoch=done == 0)
         rows = shares(order, size, self.rank, self.world_size)[done:]
@@ -217,7 +215,7 @@ class Loop:
         return [computer.place(view) for view in twins]
 
     def _twins_to_watch(self) -> list[Tensor]:
-        """Two views of a fixed batch, from a generator of their own: C is always looked at on these."""
+        """Two views of a fixed batch, from a generator of their own: every snapshot of C is of these."""
         generator = torch.Generator().manual_seed(self.config["seed"] + 1)
         images = self.watched or self.images
         count = min(self.config["probe_size"], len(images))
@@ -255,7 +253,7 @@ class Loop:
         bar.set_postfix(shown, images=f"{rate:.0f}/s", refresh=False)
 
     def _watch(self) -> None:
-        """Keep C of the fixed batch, and show it to the caller."""
+        """Write down C of the fixed batch, and hand it to the caller."""
         if not self.schedule.snapshots:
             return
         dims = self.config["snapshot_dims"]

@@ -1,8 +1,8 @@
 """Twin views: two random views of every image of a batch, by batched tensor operations.
 
 Parameters are drawn for every image on its own, as torchvision's per-image pipeline draws them; the operations
-(``numerics/pixels.py``) then run on the whole batch, on CPU or GPU. What is drawn is up to a recipe
-(``recipe.py``).
+(``numerics/pixels.py``) then run on the whole batch, on CPU or GPU. A recipe (``recipe.py``) says from which ranges
+they are drawn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TwinViews:
     of the recipe can be set by keyword: ``TwinViews("cifar", hue=0.5)``. Draws come from ``generator`` (a
     torch.Generator, on any device), or from torch's global one.
 
-    Raises ValueError for an unknown preset or field, a recipe that cannot be, or images of the wrong shape or type.
+    Raises ValueError for an unknown preset or field, an impossible recipe, or images of the wrong shape or type.
 
     >>> images = torch.zeros(4, 3, 48, 48, dtype=torch.uint8)
     >>> view_1, view_2 = TwinViews("cifar", size=32)(images, torch.Generator().manual_seed(0))
@@ -67,8 +67,8 @@ class TwinViews:
     def of_part(self, images: Tensor, sizes: Tensor, own: slice, generator=None):
         """Two views of the images (n, C, H, W) of one rank, which are the rows ``own`` of a batch of N.
 
-        sizes: (N, 2), the height and width that the image takes up within H x W, from the upper left corner on;
-        crops stay within it. Draws are made for all N, so that they do not depend on how the batch is sharded.
+        sizes: (N, 2), the height and width of each image, which lies in the upper left corner of its H x W pixels;
+        crops stay within it. All N are drawn for, so that a view does not depend on how the batch is sharded.
         """
         height, width = sizes.unbind(1)
         drawn = [vars(self.draw(len(sizes), height, width, w, generator)) for w in (0, 1)]
@@ -121,7 +121,7 @@ class TwinViews:
         return self._scale(images.float().div_(255))
 
     def denormalize(self, view: Tensor) -> Tensor:
-        """A normalised view (N, C, H, W) -> values in [0, 1], to be looked at."""
+        """A normalised view (N, C, H, W) -> values in [0, 1], to look at."""
         mean, std = self._statistics(view)
         return (view * std + mean).clamp_(0, 1)
 
@@ -139,9 +139,8 @@ class TwinViews:
 
 def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(
-            f"Images must have shape (N, C, H, W) with C = 1 or 3, got {tuple(images.shape)}."
-        )
+        shape = tuple(images.shape)
+        raise ValueError(f"Images must have shape (N, C, H, W) with C = 1 or 3, got {shape}.")
     if images.dtype != torch.uint8:
         raise ValueError(
             f"Images must be uint8 in [0, 255], got {images.dtype}. "

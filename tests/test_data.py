@@ -213,7 +213,7 @@ def test_subset_keeps_rows_together(cards, rows):
         ),
         ({"images": torch.zeros(4, 8, 8, 3, dtype=torch.uint8)}, r"of shape \(4, 8, 8, 3\)"),
         ({"images": torch.zeros(4, 1, 8, 8, dtype=torch.uint8)}, r"for one channel: images.expand"),
-        ({"labels": torch.arange(3)}, "As many labels as images are needed, got 3 for 4"),
+        ({"labels": torch.arange(3)}, "4 images need as many labels, got 3"),
         ({"labels": [0, 1, 2, 3]}, "labels must be whole numbers, .* got \\[0, 1, 2, 3\\]"),
         ({"labels": torch.rand(4)}, "int64 tensor .* got tensor"),
         ({"labels": torch.zeros(4, 1).long()}, r"shape \(N,\), got tensor\(\[\[0"),

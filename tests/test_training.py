@@ -574,7 +574,9 @@ def test_a_folder_that_is_renamed_while_training_is_told(tmp_path, images):
         if step == 4:
             (tmp_path / "run").rename(tmp_path / "renamed")
 
-    with pytest.raises(FileNotFoundError, match="run is gone: somebody .* Give it its name back"):
+    with pytest.raises(
+        FileNotFoundError, match="run is gone: somebody .* Give it its name back, and go on"
+    ):
         train(tmp_path / "run", images, on_snapshot=rename)
     assert not (tmp_path / "run").exists()
     assert train(tmp_path / "renamed", images, resume=True).metrics[-1]["step"] == 10

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from barlow_edu.runs import Run
-from barlow_edu.storage.files import write_json
+from barlow_edu.storage.files import check_still_there, write_json
 
 
 def add_to_run(run: Run, new: Mapping[str, Any]) -> None:
@@ -14,6 +14,7 @@ def add_to_run(run: Run, new: Mapping[str, Any]) -> None:
 
     Those of other images than the run's stand under "transfer". What the new results have not asked stays.
     """
+    check_still_there(run.path)
     write_json(run.path / "evaluation.json", _merged(Run(run.path).evaluation, new))
 
 

@@ -171,7 +171,7 @@ def _commit() -> str | None:
     """The checkout's commit, if the package runs from one."""
     command = ["git", "-C", str(Path(__file__).parents[1]), "rev-parse", "--short", "HEAD"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return done.stdout.strip() or None

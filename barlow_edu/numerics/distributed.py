@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -29,13 +30,32 @@ NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun sets t
 _alone = False
 
 
+class PeerLost(RuntimeError):
+    """Another process of the group has ended, and this one cannot go on without it."""
+
+
 @contextlib.contextmanager
 def process_group(device: str = "auto") -> Iterator[None]:
     """Inside, this process belongs to the group that torchrun started; on its own it just goes on.
 
     device: as in a configuration. On GPUs tensors go through NCCL, and a few numbers of the host through gloo.
-    Raises ValueError if torchrun's variables are set only in part.
+    Raises ValueError if torchrun's variables are set only in part, and PeerLost.
     """
+    try:
+        with _joined(device):
+            yield
+    except RuntimeError as error:
+        # The libraries say it with the line of their source where they noticed.
+        if not dist.is_initialized() or not re.search("gloo/|NCCL|TCPStore", str(error)):
+            raise
+        raise PeerLost(
+            f"Process {rank()} cannot go on: another of the {world_size()} processes has ended, or cannot be "
+            "reached. See what that one said last, then start all of them again with --resume."
+        ) from error
+
+
+@contextlib.contextmanager
+def _joined(device: str) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
         return

@@ -67,14 +67,14 @@ def _local(z: Tensor) -> Tensor:
 
 
 def _usual(z_a: Tensor, z_b: Tensor, normalise, reduce, rows: int) -> Tensor:
-    """Equation 1 of the paper, on C made with the given parts."""
+    """Equation 1 of the paper, on C from the given parts."""
     c = reduce(normalise(z_a).T @ normalise(z_b)) / rows
     diagonal = c.diagonal()
     off = c.square().sum() - diagonal.square().sum()
     return (1 - diagonal).square().sum() + LAMBDA * off
 
 
-# How the loss is made of a process's embeddings: name -> (function, who does it so)
+# The loss of a process's embeddings: name -> function
 WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "barlow_edu, matrix form": lambda a, b: barlow_twins_loss(a, b, LAMBDA, "matrix").loss,
     "barlow_edu, gram form": lambda a, b: barlow_twins_loss(a, b, LAMBDA, "gram").loss,

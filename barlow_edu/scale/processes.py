@@ -6,21 +6,15 @@ import multiprocessing
 import pickle
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.multiprocessing.spawn import ProcessException, start_processes
 
-PRELOAD = [
-    "torch",
-    "torch.distributed",
-    "torchvision",
-    "barlow_edu.scale.exactness",
-    "barlow_edu.training",
-]
+PRELOAD = ["torchvision", "barlow_edu.scale.exactness", "barlow_edu.training"]
 
 
 def run_processes(function: Callable[..., Any], processes: int, *arguments: Any) -> list[Any]:
@@ -30,46 +24,22 @@ def run_processes(function: Callable[..., Any], processes: int, *arguments: Any)
     thread. Raises RuntimeError with the story of the first process that failed.
     """
     # Not forked from here: threads, and what they hold locked, would be copied half.
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(PRELOAD)  # imported once, not by every process
+    method = "spawn" if sys.platform == "win32" else "forkserver"
+    if method == "forkserver":
+        multiprocessing.set_forkserver_preload(PRELOAD)  # imported once, not by every process
     with tempfile.TemporaryDirectory() as folder:
-        store, pipes, children = str(Path(folder) / "store"), [], []
-        for rank in range(processes):
-            ours, theirs = context.Pipe(duplex=False)
-            target = (theirs, store, rank, processes, function, arguments)
-            child = context.Process(target=_work, args=target, daemon=True)
-            child.start()
-            theirs.close()
-            pipes.append(ours)
-            children.append(child)
+        options = (folder, processes, function, arguments)
         try:
-            return [_answer(pipe, rank) for rank, pipe in enumerate(pipes)]
-        finally:
-            for child in children:
-                if sys.exc_info()[0] is not None:
-                    child.kill()
-                child.join()
+            start_processes(_work, options, processes, daemon=True, start_method=method)
+        except ProcessException as error:
+            raise RuntimeError(str(error).strip()) from None
+        return [pickle.loads(Path(folder, str(rank)).read_bytes()) for rank in range(processes)]
 
 
-def _answer(pipe, rank: int) -> Any:
-    try:
-        good, answer = pickle.loads(pipe.recv_bytes())
-    except EOFError:
-        raise RuntimeError(f"Process {rank} ended without an answer.") from None
-    if not good:
-        raise RuntimeError(f"Process {rank} failed:\n{answer}")
-    return answer
-
-
-def _work(pipe, store: str, rank: int, processes: int, function, arguments) -> None:
-    try:
-        torch.set_num_threads(1)
-        dist.init_process_group(
-            "gloo", store=dist.FileStore(store, processes), rank=rank, world_size=processes
-        )
-        # Bytes: what multiprocessing makes of a tensor ends with the process that sends it.
-        pipe.send_bytes(pickle.dumps((True, function(*arguments))))
-        dist.destroy_process_group()
-    except Exception:
-        pipe.send_bytes(pickle.dumps((False, traceback.format_exc())))
+def _work(rank: int, folder: str, processes: int, function: Callable, arguments: tuple) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(Path(folder, "store")), processes)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+    # A file: what a queue makes of a tensor ends with the process that sends it.
+    Path(folder, str(rank)).write_bytes(pickle.dumps(function(*arguments)))
+    dist.destroy_process_group()

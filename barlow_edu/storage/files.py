@@ -55,6 +55,15 @@ def naming_what_does_not_fit(path: Path) -> Iterator[None]:
         raise DiskFull(f"The disk is full: {path} could not be written.") from error
 
 
+def check_still_there(folder: Path) -> None:
+    """Raises FileNotFoundError where writing would make a folder anew that somebody has taken away."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is gone: somebody has renamed or removed it while it was written to. Give it its name back, "
+            "and go on with --resume, or begin again."
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all. Raises DiskFull."""
     with replacing(path) as temporary:

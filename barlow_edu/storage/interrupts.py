@@ -74,7 +74,7 @@ def leave_to_main_process(worker: int) -> None:
 def requeue() -> str | None:
     """Put this SLURM job back into the queue, to be started again; its number, or None where that is not to be.
 
-    A failure is told in a warning: the checkpoint is there all the same.
+    A failure is a warning: the checkpoint is there all the same.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:

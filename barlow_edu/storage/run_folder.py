@@ -24,6 +24,7 @@ from barlow_edu.storage import checkpoints
 from barlow_edu.storage.files import (
     DiskFull,
     append,
+    check_still_there,
     only_process,
     replacing,
     write_json,
@@ -132,12 +133,8 @@ def _for_all(write: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(write)
     def method(self: RunWriter, *arguments: Any) -> None:
-        if rank() == 0 and not self.path.is_dir():
-            raise FileNotFoundError(
-                f"{self.path} is gone: somebody has renamed or removed it while the run was writing to it. Give it "
-                "its name back, and resume the run."
-            )
         if rank() == 0:
+            check_still_there(self.path)
             write(self, *arguments)
 
     return method
@@ -165,6 +162,7 @@ class RunWriter:
         write_yaml(self.path / "config.yaml", state.config)
         write_json(self.path / "environment.json", about)
 
+    @_for_all
     def finish(self, model: Any, about: Mapping[str, Any]) -> None:
         """Keep the weights, and where and how long the run took place."""
         write_json(self.path / "environment.json", about)

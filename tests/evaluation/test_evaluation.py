@@ -12,7 +12,7 @@ import barlow_edu as be
 from barlow_edu.data import ImageSet
 from barlow_edu.evaluation import load_sets
 from barlow_edu.evaluation.probes import choose_regularization
-from barlow_edu.evaluation.results import evaluation_table
+from barlow_edu.evaluation.results import add_to_run, evaluation_table
 from barlow_edu.evaluation.supervised import Budget, supervised_encoder
 from barlow_edu.training import pretrain
 
@@ -192,6 +192,12 @@ def test_a_shorter_evaluation_does_not_wipe_out_the_longer(run, sets, whole, tmp
     assert row["few"] == whole["rows"]["trained encoder"]["few"]
     assert row["seeds"] == 1 and "sd" not in row
     assert found["rows"]["trained encoder"].keys() < row.keys()
+
+
+def test_a_run_that_was_renamed_meanwhile_is_not_made_anew(whole, tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone: somebody has renamed or removed it"):
+        add_to_run(be.Run(tmp_path / "gone"), whole)
+    assert not (tmp_path / "gone").exists()
 
 
 def test_other_numbers_of_images_replace_it(run, sets, whole, tmp_path):

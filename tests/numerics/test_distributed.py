@@ -359,8 +359,32 @@ def vanish():
 
 def test_a_process_that_fails_is_named():
     before = threading.active_count()
-    with pytest.raises(RuntimeError, match="Process 1 failed:[^$]*ValueError: this one"):
+    with pytest.raises(RuntimeError, match="Process 1 terminated [^$]*ValueError: this one"):
         run_processes(fail_in_one, 2)
-    with pytest.raises(RuntimeError, match="Process 0 ended without an answer"):
+    with pytest.raises(RuntimeError, match="process 0 terminated with exit code 3"):
         run_processes(vanish, 1)
     assert threading.active_count() == before
+
+
+def leave(out):
+    """Process 1 goes before the training has begun; what the others say."""
+    if distributed.rank() == 1:
+        return None
+    try:
+        with tiny_encoder():
+            pretrain(CONFIG, out, tiny_images(), progress=False)
+    except distributed.PeerLost as error:
+        return str(error)
+
+
+def test_a_process_whose_peer_has_ended_says_so_in_one_sentence(tmp_path):
+    """And not in gloo's words, gloo/transport/tcp/pair.cc:553."""
+    words, _ = run_processes(leave, 2, tmp_path / "run")
+    assert words.startswith("Process 0 cannot go on: another of the 2 processes has ended")
+    assert words.endswith("start all of them again with --resume.") and "pair.cc" not in words
+
+
+def test_other_errors_of_a_training_stay_what_they_are():
+    for error in (RuntimeError("gloo/"), ValueError("gloo/")):  # of a process on its own
+        with pytest.raises(type(error), match="^gloo/$"), distributed.process_group():
+            raise error

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.server
+import socket
 import tarfile
 import threading
 
@@ -13,11 +14,12 @@ from barlow_edu.storage import downloads
 
 
 class Host:
-    """A web server on this machine: "good", "missing" (404), "wrong" (another file), "cut" (ends half-way) or
-    "noise" (does not speak HTTP)."""
+    """A web server on this machine: "good", "missing" (404), "wrong" (another file), "cut" (ends half-way), "noise"
+    (does not speak HTTP), "silent" (never answers) or "stuck" (falls silent half-way)."""
 
     def __init__(self, content, manners="good"):
         self.content, self.manners, self.requests = content, manners, 0
+        self.closed = threading.Event()
         host = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -40,6 +42,8 @@ class Host:
         body = self.content if self.manners != "wrong" else b"x" * len(self.content)
         if self.manners == "noise":
             request.wfile.write(b"what?\r\n\r\n")
+        elif self.manners == "silent":
+            self.closed.wait(20)
         elif self.manners == "missing":
             request.send_error(404)
         else:
@@ -47,9 +51,12 @@ class Host:
             request.send_header("Content-Length", str(len(body)))
             request.end_headers()
             with contextlib.suppress(ConnectionError):  # the client has left
-                request.wfile.write(body[: len(body) // 2] if self.manners == "cut" else body)
+                half = self.manners in ("cut", "stuck")
+                request.wfile.write(body[: len(body) // 2] if half else body)
+                self.closed.wait(20 * (self.manners == "stuck"))
 
     def close(self):
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -103,8 +110,9 @@ def test_an_archive_is_downloaded_checked_and_unpacked_once(tmp_path, serve):
     assert mirror.requests == 0
 
 
-@pytest.mark.parametrize("manners", ["missing", "wrong", "noise", "cut"])
-def test_the_mirror_takes_over_when_the_first_host_fails(tmp_path, serve, manners):
+@pytest.mark.parametrize("manners", ["missing", "wrong", "noise", "cut", "silent", "stuck"])
+def test_the_mirror_takes_over_when_the_first_host_fails(tmp_path, serve, manners, monkeypatch):
+    monkeypatch.setattr(downloads, "PATIENCE", 0.2)
     first, mirror = serve(manners, "good")
     assert fetched(tmp_path / "down")
     assert first.requests > 0 and mirror.requests > 0
@@ -141,3 +149,13 @@ def test_every_host_that_failed_is_named(tmp_path, serve):
     message = str(caught.value)
     assert all(f"127.0.0.1:{host.server.server_port}" in message for host in hosts)
     assert "put toy.tar.gz (MD5 " in message and f"into {tmp_path / 'down'}" in message
+
+
+@pytest.mark.parametrize("manners", ["silent", "stuck"])
+def test_a_host_that_falls_silent_is_left_and_named(tmp_path, serve, monkeypatch, manners):
+    monkeypatch.setattr(downloads, "PATIENCE", 0.2)
+    before, [host] = socket.getdefaulttimeout(), serve(manners)
+    with pytest.raises(FileNotFoundError, match=r"toy.tar.gz: no answer for 0.2 seconds\)"):
+        downloads.fetch_archive("toy", tmp_path / "down")
+    assert socket.getdefaulttimeout() == before and host.requests > 0
+    assert list((tmp_path / "down").iterdir()) == []

@@ -37,12 +37,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _recipe_settings() -> dict[str, Setting]:
-    """Every value of ``augment`` must be of the kind that the recipe has: a number, or as many numbers."""
-    defaults = vars(ViewRecipe())
-    return {name: Setting(value, "see ViewRecipe", type(value)) for name, value in defaults.items()}
-
-
+# Every value of ``augment`` must be of the kind that the recipe has: a number, or as many numbers.
+AUGMENT = {k: Setting(v, "see ViewRecipe", type(v)) for k, v in vars(ViewRecipe()).items()}
 # The training's settings; those of models stand in models.py and methods/, with the paper's values.
 AUTO = ("auto", *SWITCH)
 RUN = {
@@ -61,9 +57,7 @@ DATA = {
     "canvas": Setting(None, "pixels that a stream keeps of an image", int, 8, null=True),
     "workers": Setting(None, "processes that decode for a stream", int, 0, null=True),
     "views": Setting("garments", "recipe of the views", choices=PRESETS),
-    "augment": Setting(
-        {}, "what differs from that recipe, as {hue: 0.5}", dict, inside=_recipe_settings()
-    ),
+    "augment": Setting({}, "what differs from that recipe, as {hue: 0.5}", dict, inside=AUGMENT),
 }
 OPTIMISATION = {
     "batch_size": Setting(256, "images a step, over all processes", int, 2),

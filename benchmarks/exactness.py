@@ -3,14 +3,15 @@
     python benchmarks/exactness.py [--processes 1 2 4]
 
 Prints the table, and writes it to results/exactness.md and .json. The same rows are asserted in
-tests/numerics/test_distributed.py; ``barlow_edu.scale.exactness.exactness_table`` makes them anywhere.
+tests/numerics/test_distributed.py.
 """
 
 import argparse
 
 from common import describe, environment, table, write
 
-from barlow_edu.scale.exactness import BATCH, DIM, LAMBDA, exactness_table
+from barlow_edu.scale.exactness import BATCH, DIM, LAMBDA, PRACTICE, WAYS, all_gradients, compare
+from barlow_edu.scale.processes import run_processes
 
 HEAD = """# Exactness over several processes
 
@@ -27,6 +28,17 @@ length and direction (cosine) of the whole gradient.
 
 "Done by" names code that makes the loss in this way, as far as it was read; nothing of it was run here.
 """
+
+
+def exactness_table(processes):
+    """One row a way and number of processes. The reference is one process with the matrix form."""
+    reference, rows = all_gradients(), []
+    for count in processes:
+        results = reference if count == 1 else run_processes(all_gradients, count)[0]
+        for way in WAYS:
+            row = {"processes": count, "way": way, "practice": PRACTICE.get(way, "this package")}
+            rows.append(row | compare(results[way], reference["barlow_edu, matrix form"]))
+    return rows
 
 
 def shown(row):
@@ -46,7 +58,7 @@ def main():
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
-    rows = exactness_table(tuple(parser.parse_args().processes))
+    rows = exactness_table(parser.parse_args().processes)
     env = environment()
     text = HEAD.format(
         batch=BATCH,

@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, crowded or starved of disk, and resumed: they end as if nothing had happened.
 
-python tests/test_resume.py --kills 20    # twenty kills at random steps of one run, told one by one
+python tests/test_resume.py --kills 20        # twenty kills at random steps of one run, told one by one
+python tests/test_resume.py --kills 5 --two   # of one of two processes
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -127,7 +129,36 @@ def _equal(x, y):
     return torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
 
 
-def kill_and_resume(out, kills, rng, tell=lambda text: None):
+def start_two(out, resume):
+    """Begin two processes that train as one in ``out``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    both = []
+    for rank in "01":
+        place = places | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+        told = told_by(out.with_name(f"{out.name}-{rank}"))
+        arguments = (out, resume, told, None, place)
+        both.append(PROCESSES.Process(target=interrupted.train, args=arguments, daemon=True))
+        both[-1].start()
+    return both
+
+
+def kill_one_of_two(out, step, resume, rng):
+    """Start two, wait for a step, kill one a little later: the other ends, too, and says why."""
+    both = start_two(out, resume)
+    wait_for_step(both[0], out, step)
+    time.sleep(rng.uniform(0, 0.01))
+    victim = rng.randrange(2)
+    both[victim].kill()
+    for process in both:
+        process.join(120)
+    told = told_by(out.with_name(f"{out.name}-{1 - victim}")).read_text()
+    assert "another of the 2 processes has ended" in told, told
+    return both[victim].exitcode, steps_written(out)
+
+
+def kill_and_resume(out, kills, rng, tell=lambda text: None, kill_at=kill_at):
     """Kill a run ``kills`` times at random steps, each time later on, and let it finish."""
     done = 0
     for i in range(kills):
@@ -136,7 +167,17 @@ def kill_and_resume(out, kills, rng, tell=lambda text: None):
         kept = checkpoints.read_checkpoint(out)["step"]
         assert status < 0 and done < STEPS, f"it was too quick: step {done}, status {status}"
         tell(f"kill {i + 1:2}: after step {done:3}, last checkpoint of step {kept:3}")
-    finish(out)
+    if kill_at is kill_one_of_two:
+        train_on_two(out, resume=True)
+    else:
+        finish(out)
+
+
+def train_on_two(out, resume=False):
+    both = start_two(out, resume)
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
 
 
 # kill -9
@@ -539,15 +580,20 @@ def main():
     parser.add_argument(
         "--seed", type=int, default=None, help="of the steps; default: another each time"
     )
+    parser.add_argument("--two", action="store_true", help="two processes, of which one is killed")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(2))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, forgetful_encoder():
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
-        run = pretrain(LONG, whole, tiny_images(), progress=False)
-        told = run.environment["precision"]
+        if options.two:
+            train_on_two(whole)
+        else:
+            pretrain(LONG, whole, tiny_images(), progress=False)
+        told = be.load_run(whole).environment["precision"]
         print(f"{STEPS} steps, a checkpoint every {LONG['checkpoint_every']}, {told}, seed {seed}")
-        kill_and_resume(killed, options.kills, random.Random(seed), print)
+        kill = kill_one_of_two if options.two else kill_at
+        kill_and_resume(killed, options.kills, random.Random(seed), print, kill)
         different = same(killed, whole)
     print("weights, optimizer, metrics, snapshots: " + (", ".join(different) or "bit-identical"))
     sys.exit(bool(different))

@@ -24,11 +24,8 @@ from barlow_edu.numerics.distributed import (
     rank,
     world_size,
 )
-from barlow_edu.numerics.optim import build_optimizer
-from barlow_edu.scale.processes import run_processes
 
 BATCH, DIM, LAMBDA = 64, 16, 0.005
-STEPS = {"sgd": 0.01, "lars": 0.5, "adamw": 0.001}  # optimizer: learning rate
 
 
 def small_model(seed: int = 0) -> BarlowTwinsModel:
@@ -115,20 +112,6 @@ def gradients(way: str) -> dict[str, Any]:
     return {"loss": loss.item(), "gradients": grads, "buffers": buffers}
 
 
-def trained(optimizer: str, form: str, steps: int = 3) -> dict[str, Tensor]:
-    """Weights and running averages after some steps of the package's model."""
-    model = small_model()
-    model.config["form"] = form
-    parallel = data_parallel(synchronize_batch_norm(model))
-    update = build_optimizer(optimizer, model, lr=STEPS[optimizer], weight_decay=1e-4)
-    for step in range(steps):
-        loss, _ = parallel(*map(share, batch(step)))
-        update.zero_grad()
-        loss.backward()
-        update.step()
-    return {name: value.double() for name, value in model.state_dict().items()}
-
-
 def compare(results: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
     """What of ``gradients`` differs: of the loss, the largest of any gradient, and its length and direction."""
     sides = (results["gradients"], reference["gradients"])
@@ -144,17 +127,3 @@ def compare(results: dict[str, Any], reference: dict[str, Any]) -> dict[str, flo
 def all_gradients() -> dict[str, dict[str, Any]]:
     """:func:`gradients` for every way."""
     return {way: gradients(way) for way in WAYS}
-
-
-def exactness_table(processes: tuple[int, ...] = (1, 2, 4)) -> list[dict[str, Any]]:
-    """One row a way and number of processes: processes, way, practice, and what :func:`compare` finds.
-
-    Starts the processes; some seconds. The reference is one process with the matrix form.
-    """
-    reference, rows = all_gradients(), []
-    for count in processes:
-        results = reference if count == 1 else run_processes(all_gradients, count)[0]
-        for way in WAYS:
-            row = {"processes": count, "way": way, "practice": PRACTICE.get(way, "this package")}
-            rows.append(row | compare(results[way], reference["barlow_edu, matrix form"]))
-    return rows

@@ -39,8 +39,12 @@ def forgetful_encoder():
     del ENCODERS["forgetful"]
 
 
-def train(out, resume, stderr, die_at=None):
-    """Train, and perhaps kill itself at a certain point of writing the fourth checkpoint."""
+def train(out, resume, stderr, die_at=None, place=None):
+    """Train, and perhaps kill itself at a certain point of writing the fourth checkpoint.
+
+    place: what torchrun would set in the environment of one process among several.
+    """
+    os.environ.update(place or {})
     sys.stderr = open(stderr, "w", buffering=1)  # noqa: SIM115
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored

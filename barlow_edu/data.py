@@ -87,10 +87,7 @@ class ImageSet:
         images, labels = self.images[rows], self.labels[rows]
         return replace(self, images=images, labels=labels, factors=factors, sizes=sizes)
 
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Another name of ``unreadable``."""
-        return self.unreadable
+    skipped = property(lambda self: self.unreadable)  # its name in version one
 
     def fingerprint(self) -> str:
         """Shape of the images and a checksum of 64 of them: enough to notice that a run goes on with others."""

@@ -103,18 +103,13 @@ class TrainingState:
         # What is sent to other processes is sent from the host.
         device = self.computer.device if world_size() == 1 else "cpu"
         saved = from_first(lambda: read_checkpoint(folder, device))
-        before = {**self.defaults, **saved["config"]}
-        for key, value in self.config.items():
+        before = {**self.defaults, **saved["config"], "images": saved["data"]}
+        for key, value in {**self.config, "images": self.images}.items():
             if key not in MAY_DIFFER and before.get(key) != value:
                 raise ValueError(
                     f"The run in {folder} was started with {key}={before.get(key)!r}, not {value!r}. "
-                    "Resume with the same setting, or start in another folder."
+                    f"Resume with the same {key}, or start in another folder."
                 )
-        if saved["data"] != self.images:
-            raise ValueError(
-                f"The run in {folder} was started on other images: {saved['data']}, not {self.images}. "
-                "Resume with the same images, or start in another folder."
-            )
         self.step, self.minutes = saved["step"], saved["minutes"]
         if world_size() == 1:
             self.threads = saved.get("threads", self.threads)

@@ -45,9 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{stop}" if str(stop) else "\nStopped.", file=sys.stderr)
         return 128 + getattr(stop, "signum", signal.SIGINT)  # 130 for Ctrl-C, 143 for SIGTERM
     except (ImportError, ValueError, OSError, RuntimeError) as error:
-        hint = f". {MISSING}" if isinstance(error, ImportError) else ""
-        print(f"barlow_edu: {error}{hint}", file=sys.stderr)
+        print(f"barlow_edu: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says to the user. Those of the system are a number, a word and a path."""
+    if isinstance(error, ImportError):
+        return f"{error}. {MISSING}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename}: {error.strerror}. Check the path, and whether you may write there."
+        )
+    return str(error)
 
 
 class _HelpWithSettings(argparse.Action):

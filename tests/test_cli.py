@@ -124,7 +124,7 @@ def test_evaluate_with_few_labels_and_seeds(capsys, trained):
 def test_what_evaluate_is_asked_for_reaches_it(capsys, trained, monkeypatch, options, expected):
     given = {}
 
-    def spy(run, **options):
+    def spy(run, train, test, **options):
         given.update(options)
         raise ValueError("enough")
 
@@ -262,7 +262,7 @@ MISTAKES = [
     (P + "precision=float16", "got 'float16'", "one of auto, float32, bfloat16"),
     (P + "stream=maybe", "got 'maybe'", "one of auto, True, False"),
     (P + "device=abacus", "got 'abacus'", "auto, cpu, cuda"),
-    (P + "device=cuda:99", "device='cuda:99'", "device=cpu"),
+    (P + "device=cuda:99", "device='cuda:99'", "Take 'auto' or 'cpu'"),
     (P + "'augment={hue'", "'{hue'", "is not YAML"),
     (P + "'augment={hue: 0.1, hue: 0.2}'", "hue is given twice", "is not YAML"),
     (P + "'augment={hew: 1}'", "augment.hew", "Did you mean hue?"),
@@ -284,7 +284,7 @@ MISTAKES = [
     ("pretrain $CONFIG --resume", "Nothing to resume: runs", "Start with"),
     ("pretrain $CONFIG --resume --auto-resume", "--auto-resume", "not allowed with"),
     ("pretrain $CONFIG --out $RUN", "$RUN holds a run already", "--resume"),
-    ("pretrain $CONFIG --out $LIST", "$LIST", "exists"),
+    ("pretrain $CONFIG --out $LIST", "$LIST: File exists", "Check the path"),
     ("pretrain $CONFIG --out $RUN --resume --set lr=1", "started with lr=0.01", "another folder"),
     (E + "--k 0", "got 0 and 0.1", "k must be at least 1"),
     (E + "--k many", "'many'", "--k"),
@@ -297,11 +297,11 @@ MISTAKES = [
     (E + "--supervised 0", "got 0", "at least 1 epoch"),
     (E + "--fine-tune some", "'some'", "neither a number nor 'all'"),
     (E + "--device abacus", "got 'abacus'", "auto, cpu, cuda"),
-    (E + "--device cuda:77", "device='cuda:77'", "device=cpu"),
+    (E + "--device cuda:77", "device='cuda:77'", "Take 'auto' or 'cpu'"),
     ("evaluate nowhere", "No run at 'nowhere'", "Recorded runs:"),
     ("evaluate garments_quik", "'garments_quik'", "Did you mean garments_quick?"),
     ("evaluate $BARE", "$BARE holds no encoder.safetensors", "Resume the run"),
-    ("evaluate $BROKEN", "encoder.safetensors is damaged", "incomplete"),
+    ("evaluate $BROKEN", "encoder.safetensors is damaged", "resume the run"),
     ("record nowhere name", "No run at 'nowhere'", "Recorded runs:"),
     ("record $RUN ../x", "got '../x'", "name must be that of a folder"),
     ("record $BARE name", "$BARE is not finished", "encoder.safetensors"),
@@ -314,8 +314,8 @@ MISTAKES = [
     ("linear $RUN --percent 0", "got 0", "percent must be above 0"),
     ("linear $RUN --root nowhere", "No folder nowhere", "looks like nowhere"),
     ("linear $LIST", "$LIST", "not a file of weights"),
-    ("course run nowhere.ipynb", "nowhere.ipynb", "o"),
-    ("course student --out o --notebooks n", "No notebooks in n", "."),
+    ("course run nowhere.ipynb", "nowhere.ipynb: No such file", "Check the path"),
+    ("course student --out o --notebooks n", "No notebooks in ", "Run this in the repository"),
     ("dance", "'dance'", "choose from"),
     ("evaluate", "usage: python -m barlow_edu evaluate", "RUN"),
     ("course", "usage: python -m barlow_edu course", "BUILD"),

@@ -28,7 +28,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(
+            f"{path} is damaged: {error}. Take a copy that is whole, or resume the run."
+        ) from error
 
 
 def fill(module: nn.Module, weights: Mapping[str, Any], path: str | Path, what: str) -> None:

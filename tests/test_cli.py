@@ -84,8 +84,8 @@ def test_pretrain_takes_minutes(capsys, config, tmp_path):
 
 def test_evaluate_prints_a_table(capsys, trained):
     status, out, _ = run(capsys, "evaluate", trained, "--k", 5, "--temperature", 0.2)
-    head, columns, *rows = out.splitlines()
-    assert status == 0
+    (head, columns, *rows), distances = (part.splitlines() for part in out.split("\n\n", 1))
+    assert status == 0 and len(distances) >= 3  # of C to the identity
     assert head == ("folder: 48 training and 24 test images, kNN with k = 5, temperature 0.2")
     assert columns.split() == ["kNN", "linear", "eff.", "rank", "RankMe", "alpha"]
     assert [row.split("  ")[0] for row in rows] == ["pixels", "random encoder", "trained encoder"]

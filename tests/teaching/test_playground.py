@@ -333,6 +333,50 @@ def test_neighbours_ranks_and_spectra(draw):
     assert seen["flat"] == pytest.approx([0, 0, 0])
 
 
+# ---- the stories ---------------------------------------------------------------------------------
+
+TOLD = """
+  const data = await images.unpackImages(given.images), told = {};
+  for (const { key, settings: dials, steps } of given.stories) {
+    const it = new trainer.Trainer(data, { ...dials, seed: given.seed }, 1000), d = it.settings.dim;
+    const begin = it.judge(1).accuracy, far = () => trainer.distanceToIdentity(it.loss.c.data, d);
+    it.drawTwins();
+    it.useTwins(false);
+    const first = far();
+    let least = Infinity, diagonal = 0, distance = 0;
+    for (let i = 0; i < steps; i += 1) {
+      least = Math.min(least, it.train().loss);
+      if (i < steps - 10) continue;
+      distance += far() / 10;
+      for (let j = 0; j < d; j += 1) diagonal += it.loss.c.data[j * (d + 1)] / d / 10;
+    }
+    const { accuracy, rankZ } = it.judge(1);
+    told[key] = { begin, accuracy, rankZ, first, distance, diagonal, least, floor: it.floor,
+      singular: Array.from(evaluate.singularValues(it.loss.c.data, d)) };
+  }
+  return told;"""
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_story_keeps_its_promise(seed):
+    stories = run("return stories.STORIES;", module="page")
+    assert all(0 <= story["answer"] < 3 for story in stories)
+    given = {"seed": seed, "stories": stories, "images": images(3000, 500)}
+    told = run(START + TOLD, given)
+    works = told["works"]
+    assert works["distance"] < 0.6 * works["first"]
+    assert works["accuracy"] > works["begin"] + 0.1
+    assert told["collapse"]["rankZ"] < 2 and works["rankZ"] > 10
+    assert told["colour"]["distance"] < works["distance"]  # C is nearer to I,
+    assert told["colour"]["accuracy"] < works["accuracy"] - 0.15  # and nothing is known of garments
+    few = told["samples"]
+    assert few["least"] > few["floor"] > 1
+    assert max(few["singular"][15:]) < 1e-3
+    assert told["strong"]["diagonal"] < works["diagonal"] - 0.2
+    assert told["crop"]["distance"] < works["distance"]
+    assert told["crop"]["accuracy"] < works["accuracy"] - 0.03
+
+
 # ---- page, words and address ---------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 
 from matplotlib.figure import Figure
@@ -11,8 +12,8 @@ from PIL import Image
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.figures import drawing
 
-SHARPNESS, COLOURS, GAP = 1.5, 64, 10  # pixels of a frame for each on the page; of the picture
-WIDTH = 1050  # of the picture of all frames, in its pixels
+COLOURS, GAP = 64, 10  # of the picture; pixels between its frames
+PAGE = 700  # width of a page, and of the widest frame, in pixels
 
 
 class Flipbook(embed.Player):
@@ -23,19 +24,20 @@ class Flipbook(embed.Player):
     """
 
     def __init__(self, figures: Iterable[Figure], captions: Sequence[str], title: str):
+        figures = list(figures)
         frames = [_picture(fig) for fig in figures]
         if not frames or len(frames) != len(captions):
             raise ValueError(f"Got {len(frames)} figures and {len(captions)} captions.")
         self.title, self.captions, self.frame = title, list(captions), frames[0].size
         pitch = [side + GAP for side in self.frame]
-        columns = max(1, (WIDTH + GAP) // pitch[0])
+        columns = math.ceil(len(frames) ** 0.5)
         rows = -(-len(frames) // columns)
-        sheet = Image.new("RGB", (min(columns, len(frames)) * pitch[0], rows * pitch[1]), "white")
+        sheet = Image.new("RGB", (columns * pitch[0], rows * pitch[1]), "white")
         for k, frame in enumerate(frames):
             sheet.paste(frame, (k % columns * pitch[0], k // columns * pitch[1]))
         self.alt = f"{title}: {len(frames)} frames, from “{captions[0]}” to “{captions[-1]}”."
         self.layout = {"size": sheet.size, "tile": self.frame, "columns": columns}
-        self.layout |= {"origin": (0, 0), "pitch": pitch, "width": self.frame[0] / SHARPNESS}
+        self.layout |= {"origin": (0, 0), "pitch": pitch, "width": 100 * figures[0].get_figwidth()}
         sheet = sheet.quantize(COLOURS, dither=Image.Dither.NONE)
         self.png = embed.encode(sheet, Description=self.alt)
 
@@ -53,11 +55,12 @@ class Flipbook(embed.Player):
         return f'{style}<div class="be-film" data-film="{data}">{note}</div>{script}'
 
     def _ipython_display_(self) -> None:
-        self.display(tuple(round(side / SHARPNESS) for side in self.layout["size"]))
+        wide, high = self.layout["size"]
+        self.display((PAGE, round(PAGE * high / wide)))
 
 
 def _picture(fig: Figure) -> Image.Image:
     buffer = io.BytesIO()
     with drawing.style():
-        fig.savefig(buffer, format="png", dpi=100 * SHARPNESS)
+        fig.savefig(buffer, format="png", dpi=min(150, PAGE / fig.get_figwidth()))
     return Image.open(buffer).convert("RGB")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from barlow_edu.data import ImageSet
 from barlow_edu.numerics import distributed
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.optim import set_learning_rate, warmup_cosine
+from barlow_edu.numerics.stopwatch import Stopwatch
 from barlow_edu.runs import Run
 from barlow_edu.state import TrainingState
 from barlow_edu.storage.checkpoints import NEWEST
@@ -60,11 +59,10 @@ def pretrain(
 ) -> Run:
     """Pretrain an encoder, with Barlow Twins or with ``config["method"]``; a run folder holds all that comes of it.
 
-    config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. out: the
-    run folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images, or the name of an
-    image set, to use instead of ``config["data"]``. resume: go on from the folder's last good checkpoint;
-    with as many processes, on as many threads as it began with, it ends on the same machine with the same bits as one
-    never stopped.
+    config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. out: the run
+    folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images, or the name of an image set, to
+    use instead of ``config["data"]``. resume: go on from the folder's last good checkpoint; on the same machine, with
+    as many processes and threads as it began with, the run ends with the same bits as one that was never stopped.
     resume="auto" goes on if there is something to go on from, and else begins: for jobs that are started again.
     on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken.
 
@@ -172,11 +170,7 @@ class Loop:
         """How far the run is, in the units of its schedule: steps or milliseconds."""
         if self.config["minutes"] is None:
             return self.state.step
-        return distributed.agree(round(60_000 * self._minutes()))
-
-    def _minutes(self) -> float:
-        """How long the run has trained, also before it was stopped and resumed."""
-        return self.minutes_before + (time.perf_counter() - self.began) / 60
+        return distributed.agree(round(60_000 * self.stopwatch.minutes()))
 
     def _prepare(self) -> tuple[nn.Module, tqdm]:
         """The model as it is trained, and the progress bar; and what the methods below need."""
@@ -184,16 +178,15 @@ class Loop:
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.images, self.views = self.images.on(state.computer.device), build_views(config)
         self.probe = self._twins_to_watch()
-        self.began = self.clock = time.perf_counter()
-        self.minutes_before, self.logged = state.minutes, state.step
+        self.stopwatch, self.logged = Stopwatch(state.minutes), state.step
         model = state.model.train()
         model = distributed.data_parallel(torch.compile(model) if config["compile"] else model)
         precision = f"{state.computer.describe()['precision']}, {state.threads} threads"
         precision += f", {self.world_size} processes" if self.world_size > 1 else ""
-        if self.rank == 0:
-            length = f"{self.schedule.total} steps" if minutes is None else f"{minutes:g} minutes"
-            log.info("%s, %s, %s", self.images, length, precision)
         total = self.schedule.total if minutes is None else None
+        if self.rank == 0:
+            length = f"{total} steps" if total else f"{minutes:g} minutes"
+            log.info("%s, %s, %s", self.images, length, precision)
         steps = {"total": total, "initial": state.step, "unit": "step"}
         hidden = not self.progress or self.rank > 0
         return model, tqdm(desc=config["name"], disable=hidden, **steps)
@@ -227,24 +220,16 @@ class Loop:
         """Where this process's rows lie in a batch of ``total``, in which the processes come in order."""
         return distributed.own_rows(total // self.world_size, distributed.active_group())
 
-    @contextmanager
-    def _untimed(self) -> Iterator[None]:
-        """What is done inside does not count in the images per second."""
-        began = time.perf_counter()
-        yield
-        self.clock += time.perf_counter() - began
-
     def _log(self, metrics: Mapping[str, Tensor], lr: float, bar: tqdm) -> None:
         step = self.state.step
         values = dict(zip(metrics, torch.stack([*metrics.values()]).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             self._give_up(f"The loss is {values['loss']} at step {step}")
-        now = time.perf_counter()
-        rate = (step - self.logged) * self.config["batch_size"] / (now - self.clock)
-        self.clock, self.logged = now, step
+        rate = (step - self.logged) * self.config["batch_size"] / self.stopwatch.lap()
+        self.logged = step
         about = {"lr": lr, "epoch": step / self.schedule.per_epoch, "images_per_second": rate}
         if self.config["minutes"] is not None:
-            about["minutes"] = self._minutes()
+            about["minutes"] = self.stopwatch.minutes()
         self.writer.metrics(step, values | about)
         shown = {"loss": f"{values['loss']:.4g}"}
         if self.state.model.method == "barlow_twins":
@@ -257,7 +242,7 @@ class Loop:
         if not self.schedule.snapshots:
             return
         dims = self.config["snapshot_dims"]
-        with self._untimed():
+        with self.stopwatch.left_out():
             with self.state.computer.autocast():
                 c = self.state.model.cross_correlation(*self.probe)
             c = c[:dims, :dims].float().cpu()
@@ -267,20 +252,17 @@ class Loop:
                     self.on_snapshot(self.state.step, c)
 
     def _checkpoint(self) -> None:
-        with self._untimed():
+        with self.stopwatch.left_out():
             if not self.state.is_finite():
                 self._give_up(f"A weight is no longer finite at step {self.state.step}")
-            self.state.minutes = self._minutes()
+            self.state.minutes = self.stopwatch.minutes()
             self.writer.checkpoint(self.state)
 
     def _stop(self, signum: int) -> None:
-        text, minutes = f"Stopped and saved at step {self.state.step}", self.config["minutes"]
-        left = (
-            ""
-            if minutes is None
-            else f"{minutes - self.state.minutes:.1f} of {minutes:g} minutes left"
-        )
-        text += f", {left}." if left else f" of {self.schedule.total}."
+        minutes, left = self.config["minutes"], f" of {self.schedule.total}"
+        if minutes is not None:
+            left = f", {minutes - self.state.minutes:.1f} of {minutes:g} minutes left"
+        text = f"Stopped and saved at step {self.state.step}{left}."
         if self.rank == 0:
             job = requeue() if signum == USR1 else None
             text += f" Job {job} is requeued." if job else f" {resume_hint(self.writer.path)}"

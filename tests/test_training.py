@@ -6,6 +6,7 @@ import json
 import math
 import random
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -452,7 +453,7 @@ def test_watching_and_saving_do_not_count_in_the_images_per_second(tmp_path, ima
     """By a clock that moves when it is read, and by an hour while the caller looks at C."""
     clock = itertools.count()
     hours = []
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock) + 3600 * len(hours))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) + 3600 * len(hours))
     run = train(tmp_path, images, on_snapshot=lambda step, c: hours.append(step))
     assert len(hours) == 4 and (run.history("images_per_second")[1] > 1).all()
     assert run.environment["minutes"] > 180
@@ -713,7 +714,7 @@ def clock(monkeypatch):
         now[0] += 0.5
         return now[0]
 
-    monkeypatch.setattr(training.time, "perf_counter", look)
+    monkeypatch.setattr(time, "perf_counter", look)
     return now
 
 

@@ -376,7 +376,6 @@ YET = {
     "00_start_here",
     "01_redundancy_reduction",
     "03_making_twins",
-    "07_watching_c_become_identity",
     "09_encoder_and_projector",
     "10_pretraining_cifar",
     "11_what_did_it_learn",

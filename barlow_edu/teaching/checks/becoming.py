@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -10,8 +9,7 @@ from torch import Tensor
 
 from barlow_edu.loss import barlow_twins_loss
 from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, tell
-from barlow_edu.teaching.checks.mistakes import PERPLEXITY
-from barlow_edu.teaching.checks.worlds import normal, perplexity
+from barlow_edu.teaching.checks.worlds import normal
 
 
 @checker
@@ -117,40 +115,6 @@ _TIMES = {
         lambda g, s: -(s**2 * g).log() / 8,
     "This is the decimal logarithm. The natural one is math.log.": lambda g, s: -(s**2 * g).log10() / (8 * g),
 }  # fmt: skip
-
-
-@checker
-def effective_modes(function: Callable[[Tensor], float]) -> None:
-    """Check a function C (D, D) -> exp(entropy) of its normalised singular values."""
-    cases = {
-        "a mixed C, 7 × 7": normal(7, 7, seed=12) / 4,
-        "C = I, 6 × 6": torch.eye(6, dtype=torch.float64),
-        "C = diag(1, 1, 0, 0)": torch.tensor([1.0, 1, 0, 0], dtype=torch.float64).diag(),
-    }
-    for case, c in cases.items():
-        look = functools.partial(_no_nan, case)
-        judge(function, [(c,)], _modes, _MODES, f"The number for {case}", look=look)
-
-
-def _modes(c: Tensor) -> Tensor:
-    return perplexity(torch.linalg.svdvals(c))
-
-
-def _no_nan(case: str, answer, c: Tensor):
-    if torch.is_tensor(answer) and answer.numel() == 1:
-        answer = answer.reshape(())
-    nan = (
-        f"NaN for {case}: 0 · log 0 is not a number for a computer. Leave out the zeros, p[p > 0]."
-    )
-    tell({nan: bool(torch.isnan(torch.as_tensor(answer)).any())})
-    return answer
-
-
-_MODES = {
-    "These are eigenvalues. C is not symmetric: take its singular values.":
-        lambda c: perplexity(torch.linalg.eigvals(c).abs()),
-    "You took the diagonal of C. Its entries are not its singular values.": lambda c: perplexity(c.diagonal().abs()),
-} | PERPLEXITY  # fmt: skip
 
 
 @checker

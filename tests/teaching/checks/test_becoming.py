@@ -112,64 +112,6 @@ WRONG_TIME = {
 }
 
 
-def shares(c):
-    values = np.linalg.svd(np.asarray(c), compute_uv=False)
-    return values / values.sum()
-
-
-def entropy(p, log=np.log):
-    p = p[p > 0]
-    return -(p * log(p)).sum()
-
-
-def by_torch(c):
-    p = torch.linalg.svdvals(c)
-    p = p / p.sum()
-    return torch.special.entr(p).sum().exp()
-
-
-def by_categorical(c):
-    return torch.distributions.Categorical(probs=torch.linalg.svdvals(c)).perplexity()
-
-
-def by_gram(c):
-    values = np.sqrt(np.linalg.eigvalsh(np.asarray(c.T @ c)).clip(0))
-    p = values / values.sum()
-    return np.prod(np.where(p > 0, p, 1.0) ** -p)
-
-
-def with_zeros(c):
-    p = torch.linalg.svdvals(c)
-    p = p / p.sum()
-    return torch.exp(-(p * p.log()).sum())
-
-
-def of_eigenvalues(c):
-    sizes = np.abs(np.linalg.eigvals(np.asarray(c)))
-    return np.exp(entropy(sizes / sizes.sum()))
-
-
-def of_squares(c):
-    p = shares(c) ** 2
-    return np.exp(entropy(p / p.sum()))
-
-
-WRONG_MODES = {
-    "This is the entropy itself": lambda c: entropy(shares(c)),
-    "This is the entropy in bits": lambda c: entropy(shares(c), np.log2),
-    "exp of an entropy in bits": lambda c: np.exp(entropy(shares(c), np.log2)),
-    "The sign of the entropy": lambda c: np.exp(-entropy(shares(c))),
-    "You squared": of_squares,
-    "These are eigenvalues": of_eigenvalues,
-    "not divided by their sum": lambda c: np.exp(entropy(np.linalg.svd(c.numpy())[1])),
-    "counts every singular value": lambda c: float(torch.linalg.matrix_rank(c)),
-    "participation ratio": lambda c: 1 / (shares(c) ** 2).sum(),
-    "NaN for": with_zeros,
-    "has shape": lambda c: torch.linalg.svdvals(c),
-    "differ by up to": lambda c: 2 * np.exp(entropy(shares(c))),
-}
-
-
 def leading(gamma, rows, size):
     return size * torch.linalg.eigh(gamma).eigenvectors[:, -rows:].T / rows**0.5
 
@@ -207,13 +149,5 @@ RIGHT = {
         "integrated": by_integration,
     },
     "faster_start": {"leading": leading, "slow ones": slow_modes_first},
-    "effective_modes": {
-        "torch": by_torch,
-        "gram": by_gram,
-        "categorical": by_categorical,
-        "bits": lambda c: 2 ** entropy(shares(c), np.log2),
-    },
 }
-WRONG = {"free_step": WRONG_STEP, "learning_time": WRONG_TIME, "effective_modes": WRONG_MODES} | {
-    "faster_start": WRONG_START
-}
+WRONG = {"free_step": WRONG_STEP, "learning_time": WRONG_TIME, "faster_start": WRONG_START}

@@ -222,11 +222,6 @@ class Schedule:
 
 def _check_batch(config: Mapping[str, Any], images: int, world_size: int) -> None:
     size = config["batch_size"]
-    if world_size > 1 and (config["method"] != "barlow_twins" or config.get("ablate")):
-        raise ValueError(
-            f"Several processes train Barlow Twins as one; the loss of {config['method']} with these settings would "
-            "be that of each shard. Start one process, or set method=barlow_twins and no ablate."
-        )
     if size % world_size:
         near = (size // world_size * world_size, (size // world_size + 1) * world_size)
         raise ValueError(

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from barlow_edu.loss import LossTerms, barlow_twins_loss
-from barlow_edu.methods.relatives import Predictor
+from barlow_edu.methods.relatives import build_predictor
 from barlow_edu.models import BarlowTwinsModel, correlation_metrics
+from barlow_edu.numerics.correlation import at_least_float32
+from barlow_edu.numerics.distributed import all_reduce, world_size
 from barlow_edu.settings import SWITCH, Setting, complete
 
 STANDARDISE = ("batch", "both", "features", "none")
@@ -36,20 +38,18 @@ def ablated_loss(
     C = Z_AᵀZ_B / N of these; "both" does this first and standardises along the batch then; "none" takes the
     embeddings as they are. terms: which of the two enters ``loss``; the parts are there in any case.
     """
+    z_a, z_b = at_least_float32(z_a), at_least_float32(z_b)
     if standardise in ("features", "both"):
-        scale = z_a.shape[1] ** 0.5
-        z_a, z_b = (F.normalize(z.float(), dim=1) * scale for z in (z_a, z_b))
-    if standardise in ("batch", "both"):
-        parts = barlow_twins_loss(z_a, z_b, lambd)
-    else:
-        parts = _raw(z_a.float(), z_b.float(), lambd)
+        z_a, z_b = (F.normalize(z, dim=1) * z.shape[1] ** 0.5 for z in (z_a, z_b))
+    loss = barlow_twins_loss if standardise in ("batch", "both") else _raw
+    parts = loss(z_a, z_b, lambd)
     alone = {"invariance": parts.invariance, "redundancy": lambd * parts.redundancy}
     return parts._replace(loss=alone.get(terms, parts.loss))
 
 
 def _raw(z_a: Tensor, z_b: Tensor, lambd: float) -> LossTerms:
-    """The loss of C = Z_AᵀZ_B / N without centring or scaling."""
-    c = z_a.T @ z_b / len(z_a)
+    """The loss of C = Z_AᵀZ_B / N, of all ranks, without centring or scaling."""
+    c = all_reduce(z_a.T @ z_b) / (len(z_a) * world_size())
     diagonal = c.diagonal()
     invariance = (1 - diagonal).square().sum()
     redundancy = c.square().sum() - diagonal.square().sum()
@@ -79,7 +79,7 @@ class AblatedBarlowTwins(BarlowTwinsModel):
         if not self.ablate["hidden_bn"]:
             self.projector = _without_hidden_norm(self.projector)
         dim = self.config["proj_dim"]
-        self.predictor = Predictor(dim, dim) if self.ablate["predictor"] else nn.Identity()
+        self.predictor = build_predictor(dim, dim) if self.ablate["predictor"] else nn.Identity()
 
     @property
     def ablate(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ They share the encoder, the views, the loop and the run folder; what differs is 
 embeddings from collapsing: negatives (SimCLR), a slow teacher and a predictor (BYOL), a predictor and a
 stop-gradient (SimSiam), or terms of the loss itself (VICReg, and Barlow Twins).
 
-In several processes each compares the images of its own batch.
+In several processes each loss is that of the whole batch: the embeddings of all ranks are gathered, so that SimCLR
+has the negatives, and VICReg the variances, of one process. Gradients are scaled as in ``barlow_twins_loss``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from barlow_edu.loss import barlow_twins_loss
 from barlow_edu.models import BarlowTwinsModel, TwinModel, correlation_metrics
-from barlow_edu.numerics.correlation import check_embeddings
+from barlow_edu.numerics.correlation import at_least_float32, check_embeddings
+from barlow_edu.numerics.distributed import active_group, all_gather
 from barlow_edu.settings import SWITCH, Setting
 
 VARIANCE_EPSILON = 1e-4  # VICReg, section 4.1
@@ -128,14 +130,10 @@ def _off_diagonal(x: Tensor, variances: Tensor) -> Tensor:
     return (everything - variances.square().sum()) / d
 
 
-class Predictor(nn.Sequential):
+def build_predictor(dim: int, hidden: int) -> nn.Sequential:
     """Linear, batch norm, ReLU, linear: (N, dim) -> (N, dim). ``hidden`` is the width between."""
-
-    def __init__(self, dim: int, hidden: int):
-        first = nn.Linear(dim, hidden, bias=False)
-        super().__init__(
-            first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)
-        )
+    first, last = nn.Linear(dim, hidden, bias=False), nn.Linear(hidden, dim)
+    return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
 
 
 class SimCLRModel(TwinModel):
@@ -285,7 +283,7 @@ def embedding_std(z: Tensor) -> Tensor:
     About 1 when the embeddings point everywhere, 0 when all point the same way: a complete collapse. On a line
     they still look alive; see ``spectra.rankme``. Chen and He, 2021, section 4.1.
     """
-    unit = F.normalize(z.float(), dim=1)
+    unit = F.normalize(all_gather(at_least_float32(z)), dim=1)
     return unit.std(0, correction=0).mean() * z.shape[1] ** 0.5
 
 
@@ -298,7 +296,7 @@ METHODS: dict[str, type[TwinModel]] = {
 def _predictor(config: Mapping[str, Any], hidden: int) -> nn.Module:
     if not config["predictor"]:
         return nn.Identity()
-    return Predictor(config["proj_dim"], config["pred_hidden"] or hidden)
+    return build_predictor(config["proj_dim"], config["pred_hidden"] or hidden)
 
 
 @torch.no_grad()
@@ -310,6 +308,6 @@ def _watch(loss: Tensor, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float32 or better. Raises ValueError unless (N, D) both, N of 2 or more, floating point."""
-    check_embeddings(a, b)
-    return tuple(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z for z in (a, b))
+    """Both in float32 or better, rows of all ranks. Raises ValueError unless (N, D) both, N of 2 or more, floats."""
+    check_embeddings(a, b, group=active_group())
+    return tuple(all_gather(at_least_float32(z)) for z in (a, b))

@@ -33,7 +33,7 @@ ROUNDINGS = 4  # a standard deviation of so many roundings of the mean, or fewer
 
 def standardize(z: Tensor, eps: float, group: Group) -> Tensor:
     """Columns of mean 0 and biased variance 1 over the batch, (N, D) -> (N, D), seen by autograd."""
-    return _Standardize.apply(_at_least_float32(z), eps, group)
+    return _Standardize.apply(at_least_float32(z), eps, group)
 
 
 def correlate(z_a: Tensor, z_b: Tensor, group: Group) -> Tensor:
@@ -51,7 +51,7 @@ def terms(
     form: "matrix" or "gram". eps is added to the variances. The gradient is computed in closed form.
     """
     with _full_precision(z_a):
-        views = map(_at_least_float32, (z_a, z_b))
+        views = map(at_least_float32, (z_a, z_b))
         return _Terms.apply(*views, lambd, form, group, eps)
 
 
@@ -202,7 +202,8 @@ def _full_precision(z: Tensor):
     return nullcontext()
 
 
-def _at_least_float32(z: Tensor) -> Tensor:
+def at_least_float32(z: Tensor) -> Tensor:
+    """Half precision as float32, all else as it is."""
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 

@@ -17,12 +17,16 @@ from torch import nn
 import barlow_edu as be
 from barlow_edu.config import build_model
 from barlow_edu.evaluation.spectra import rankme
+from barlow_edu.methods.ablations import AblatedBarlowTwins
 from barlow_edu.methods.relatives import (
     METHODS,
     embedding_std,
     momentum,
     negative_cosine,
 )
+from barlow_edu.numerics import distributed
+from barlow_edu.numerics.batchnorm import synchronize_batch_norm
+from barlow_edu.scale.processes import run_processes
 
 RELATIVES = ("simclr", "byol", "vicreg", "simsiam")
 
@@ -462,3 +466,48 @@ def test_without_stop_gradient_or_predictor_the_embeddings_collapse(method, seed
         assert rank < 3, switched_off
         if method == "byol":  # no batch norm at the end of its head: all the way to a point
             assert std < 0.1, switched_off
+
+
+# several processes
+
+
+def trained_together(cases):
+    """Losses, metrics and weights after three steps of each model, every process with its rows of the batch."""
+    results = {}
+    for method, options in cases:
+        encoder = nn.Sequential(nn.Conv2d(3, 4, 3, stride=3), nn.BatchNorm2d(4), nn.Flatten())
+        shape = {"encoder": encoder, "encoder_dim": 36, "proj_dim": 6, "image_size": 9}
+        kind = AblatedBarlowTwins if "ablate" in options else METHODS[method]
+        torch.manual_seed(0)
+        for p in encoder.parameters():
+            nn.init.normal_(p, std=0.3)
+        model = kind(**shape, **options).double()
+        parallel = distributed.data_parallel(synchronize_batch_norm(model))
+        weights = [p for p in model.parameters() if p.requires_grad]
+        update, metrics = torch.optim.SGD(weights, 0.05), []
+        for step in range(3):
+            noise = torch.randn(2, 8, 3, 9, 9, generator=torch.Generator().manual_seed(step))
+            views = (noise + noise[:1] + torch.arange(8.0).view(8, 1, 1, 1) / 4).double()
+            own = (v.chunk(distributed.world_size())[distributed.rank()] for v in views)
+            loss, seen = parallel(*own)
+            update.zero_grad()
+            loss.backward()
+            update.step()
+            model.after_step(step + 1, 3)
+            metrics.append({k: v.item() for k, v in seen.items()})
+        results[method, str(options)] = metrics, model.state_dict()
+    return results
+
+
+def test_two_processes_train_as_one():
+    """Negatives, variances and covariances are those of all images; so are the weights, to the last digits."""
+    cases = [*((m, {}) for m in METHODS), ("byol", {"joint_views": True, "ema": 0.9})]
+    cases += [("barlow_twins", {"ablate": {"standardise": how}}) for how in ("none", "features")]
+    one, several = trained_together(cases), run_processes(trained_together, 2, cases)
+    for case, (metrics, weights) in one.items():
+        for found in several:
+            for step, expected in zip(found[case][0], metrics, strict=True):
+                assert step == pytest.approx(expected, rel=1e-9, abs=1e-12), case
+            for name, value in found[case][1].items():
+                torch.testing.assert_close(value, weights[name], rtol=1e-9, atol=1e-11)
+        assert metrics[2]["loss"] != metrics[0]["loss"]

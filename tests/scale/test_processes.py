@@ -139,11 +139,6 @@ def test_a_batch_that_cannot_be_shared_names_its_neighbours(tiny):
     assert Schedule.of(load_config(CONFIG), 85, 4) == Schedule.of(load_config(CONFIG), 85)
 
 
-def test_other_methods_are_refused_in_several_processes(tiny):
-    with pytest.raises(ValueError, match="the loss of simclr .* would be that of each shard"):
-        Schedule.of(load_config(CONFIG, method="simclr"), 80, 2)
-
-
 # --- SLURM --------------------------------------------------------------------------------------
 
 

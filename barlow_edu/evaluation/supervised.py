@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -193,9 +194,6 @@ def _classifier(encoder, train: ImageSet, views: TwinViews, computer: Computer) 
 
 def _batches(n: int, size: int, total: int, generator: torch.Generator) -> Iterator[Tensor]:
     """``total`` batches of row numbers, epoch after epoch, each shuffled; the last, partial batch is dropped."""
-    size, done = min(size, n), 0
-    while done < total:
-        for rows in torch.randperm(n, generator=generator).split(size)[: n // size]:
-            if done < total:
-                yield rows
-            done += 1
+    size = min(size, n)
+    orders = (torch.randperm(n, generator=generator) for _ in count())
+    return islice((rows for order in orders for rows in order.split(size)[: n // size]), total)

@@ -1,4 +1,4 @@
-"""The command line of the studies: python -m barlow_edu sweep lambda | ablations | relatives."""
+"""The command line of the studies: python -m barlow_edu sweep lambda | ablations | relatives | evidence | ledger."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 HELP = {
     "lambda": "41 values of lambda, as notebook 08 shows them",
-    "ablations": "the experiments of notebook 12, three seeds each",
+    "ablations": "the experiments of notebook 12, ten seeds each",
     "relatives": "five methods on one budget, as notebook 13 shows them",
+    "evidence": "ablations and relatives, then the ledger: all that notebook 12 judges",
+    "ledger": "judge the claims by a folder of records; nothing is trained",
 }
 
 
@@ -21,24 +23,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add ``sweep`` with its studies. What follows ``--set`` reaches them read, as ``options.settings``."""
     sweep = commands.add_parser("sweep", help="one short training for every value of a setting")
     studies = sweep.add_subparsers(required=True, metavar="SWEEP")
-    runs = {"lambda": _lambda, "ablations": _ablations, "relatives": _relatives}
-    for name, run in runs.items():
-        study = studies.add_parser(name, help=f"{HELP[name]}; call it again to go on")
-        default = "lambda_sweep" if name == "lambda" else name
-        study.add_argument("--out", type=Path, help=f"folder (default: runs/{default})")
-        study.add_argument(
-            "--set",
-            nargs="+",
-            default=[],
-            metavar="KEY=VALUE",
-            action="extend",
-            help="change settings",
-        )
+    runs = (_lambda, _ablations, _relatives, _evidence, _ledger)
+    for (name, text), run in zip(HELP.items(), runs, strict=True):
+        again = "" if name == "ledger" else "; call it again to go on"
+        study = studies.add_parser(name, help=text + again)
         study.set_defaults(run=run)
-        if name == "lambda":
-            study.add_argument(
-                "--jobs", type=int, default=1, help="trainings at a time (default 1)"
-            )
+        if name == "ledger":
+            study.add_argument("runs", type=Path, nargs="?", help="folder (default: the recorded)")
+            continue
+        default = {"lambda": "/lambda_sweep", "evidence": ""}.get(name, f"/{name}")
+        study.add_argument("--out", type=Path, help=f"folder (default: runs{default})")
+        study.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
+        change = {"nargs": "+", "default": [], "action": "extend", "metavar": "KEY=VALUE"}
+        study.add_argument("--set", help="change settings", **change)
         if name == "ablations":
             study.add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT")
 
@@ -52,11 +49,13 @@ def _lambda(options: argparse.Namespace) -> None:
     print(f"{sweep.path}: kNN is best, {100 * best['knn']:.1f} %, at lambda = {best['lambd']:.3g}.")
 
 
-def _ablations(options: argparse.Namespace) -> None:
+def _ablations(options: argparse.Namespace, only: list[str] | None = None) -> None:
     from barlow_edu.studies.ablations import run_experiments
 
     _one_bar()
-    for study in run_experiments("ablations", options.out, options.only, **options.settings):
+    only = options.only if only is None else only
+    settings = {"jobs": options.jobs, **options.settings}
+    for study in run_experiments("ablations", options.out, only, **settings):
         print(f"\n{study.question}")
         _print(study, "knn")
 
@@ -65,7 +64,23 @@ def _relatives(options: argparse.Namespace) -> None:
     from barlow_edu.studies.relatives import compare
 
     _one_bar()
-    _print(compare(options.out, **options.settings), "knn", "linear")
+    _print(compare(options.out, jobs=options.jobs, **options.settings), "knn", "linear")
+
+
+def _evidence(options: argparse.Namespace) -> None:
+    runs = options.out or Path("runs")
+    _ablations(argparse.Namespace(**vars(options) | {"out": runs / "ablations"}), only=[])
+    _relatives(argparse.Namespace(**vars(options) | {"out": runs / "relatives"}))
+    _ledger(argparse.Namespace(runs=runs))
+
+
+def _ledger(options: argparse.Namespace) -> None:
+    from barlow_edu.studies.ledger import ledger, record_of
+
+    for i, entry in enumerate(ledger(lambda name: record_of(name, options.runs)), 1):
+        print(f"{i:2} {entry.claim.text} {entry.verdict.capitalize()}.")
+        print(f"   at 95 % each: {entry.raw}; corrected for their number: {entry.corrected}")
+        print(*(f"   {reason}\n" for reason in entry.obstacles), sep="", end="")
 
 
 def _one_bar() -> None:

@@ -25,18 +25,18 @@ def saved_bytes(forward: Callable[[], Any], model: nn.Module) -> int:
     counts too, if it uses ``save_for_backward``.
     """
     own = {x.untyped_storage().data_ptr() for x in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+            sizes[storage.data_ptr()] = storage.nbytes()
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         result = forward()  # alive until here, and so is all that it keeps
     del result
-    return sum(kept.values())
+    return sum(sizes.values())
 
 
 def step_costs(
@@ -48,48 +48,46 @@ def step_costs(
     configurations take turns, so that a busy machine slows all of them. saved_bytes: kept for the way back.
     parameters: that are trained; teacher_parameters: that are not.
     """
-    states = {name: _state(config) for name, config in configs.items()}
+    steps = {name: _Step(config) for name, config in configs.items()}
     times: dict[str, list[float]] = {name: [] for name in configs}
-    for i in range(rounds + 2):
-        for name, (state, views) in states.items():
+    for _ in range(rounds + 2):
+        for name, step in steps.items():
             begin = time.process_time()
-            _step(state, views)
-            if i >= 2:  # the first steps set things up
-                times[name].append(time.process_time() - begin)
-    return {
-        name: {"cpu_seconds": round(float(np.median(times[name])), 5), **_size(*states[name])}
-        for name in configs
-    }
+            step.take()
+            times[name].append(time.process_time() - begin)
+    # The first steps set things up.
+    medians = {name: round(float(np.median(seconds[2:])), 5) for name, seconds in times.items()}
+    return {name: {"cpu_seconds": medians[name], **step.size()} for name, step in steps.items()}
 
 
-def _state(config: Mapping[str, Any]) -> tuple[TrainingState, tuple[Tensor, Tensor]]:
+class _Step:
     """A model with its optimizer, and one batch of twins on its device."""
-    images = load_images(config["data"], config["root"], "train", config["limit"])
-    computer = Computer.choose(config)
-    state = TrainingState(config, build_model(config), computer, images.fingerprint())
-    state.model.train()
-    twins = build_views(config)(images.images[: config["batch_size"]], state.generator)
-    return state, tuple(map(computer.place, twins))
 
+    def __init__(self, config: Mapping[str, Any]):
+        images = load_images(config["data"], config["root"], "train", config["limit"])
+        computer = Computer.choose(config)
+        self.state = TrainingState(config, build_model(config), computer, images.fingerprint())
+        self.state.model.train()
+        twins = build_views(config)(images.images[: config["batch_size"]], self.state.generator)
+        self.views = tuple(map(computer.place, twins))
 
-def _forward(state: TrainingState, views: tuple[Tensor, Tensor]) -> Tensor:
-    with state.computer.autocast():
-        return state.model(*views)[0]
+    def forward(self) -> Tensor:
+        with self.state.computer.autocast():
+            return self.state.model(*self.views)[0]
 
+    def take(self) -> None:
+        state, loss = self.state, self.forward()
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        state.optimizer.step()
+        state.step += 1
+        state.model.after_step(state.step, 1000)
 
-def _step(state: TrainingState, views: tuple[Tensor, Tensor]) -> None:
-    loss = _forward(state, views)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    state.optimizer.step()
-    state.step += 1
-    state.model.after_step(state.step, 1000)
-
-
-def _size(state: TrainingState, views: tuple[Tensor, Tensor]) -> dict[str, int]:
-    parameters = list(state.model.parameters())
-    return {
-        "saved_bytes": saved_bytes(lambda: _forward(state, views), state.model),
-        "parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "teacher_parameters": sum(p.numel() for p in parameters if not p.requires_grad),
-    }
+    def size(self) -> dict[str, int]:
+        model, sizes = self.state.model, {True: 0, False: 0}
+        for p in model.parameters():
+            sizes[p.requires_grad] += p.numel()
+        saved = saved_bytes(self.forward, model)
+        return {
+            "saved_bytes": saved, "parameters": sizes[True], "teacher_parameters": sizes[False],
+        }  # fmt: skip

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from barlow_edu.config import build_model, build_views
 from barlow_edu.data import ImageSet, load_images
@@ -23,12 +24,15 @@ from barlow_edu.evaluation.probes import KNN_K, KNN_TEMPERATURE, knn_accuracy
 from barlow_edu.evaluation.spectra import effective_rank, rankme
 from barlow_edu.loss import barlow_twins_loss, cross_correlation
 from barlow_edu.methods.relatives import embedding_std
+from barlow_edu.models import TwinModel
 from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.numerics.correlation import to_bytes
 from barlow_edu.runs import Run
 from barlow_edu.training import pretrain
 
 DIMS = 64  # dimensions of C whose picture is kept; all numbers are of the whole C
+UNTRAINED = "untrained_"  # before the name of a column: the same of the network before its training
+TWIN = ("knn", "knn_z", "linear", "effective_rank_h", "effective_rank_z", "diagonal_mean")
 UNSAID = ("embedding_std", "epoch", "lr", "images_per_second")  # last metrics that no row repeats
 
 
@@ -76,6 +80,25 @@ def train(config: Mapping[str, Any], judges: Judges = USUAL) -> tuple[dict[str, 
     return row | {"cpu_seconds": round(cpu, 1), "minutes": round(minutes, 2)}, c
 
 
+def held_out_knn(plan: Mapping[str, int], config: Mapping[str, Any]) -> dict[str, float]:
+    """Train on one part of the training images, see ``held_out``: kNN accuracy of the other part, loss, minutes."""
+    begin, (fit, held) = time.perf_counter(), held_out(config, plan)
+    with short_run(config, fit) as run:
+        encoder, normalize = run.load_model().encoder, run.views().normalize
+        sets = (shrink(s, config["image_size"]) for s in (fit, held))
+        knn = _knn(partial(extract_features, encoder, normalize=normalize), *sets)
+        loss = run.metrics[-1]["loss"]
+    return {"knn": knn, "loss": loss, "minutes": round((time.perf_counter() - begin) / 60, 2)}
+
+
+def held_out(config: Mapping[str, Any], plan: Mapping[str, int]) -> tuple[ImageSet, ImageSet]:
+    """Two parts of the training split: ``plan["images"]`` to train on, ``plan["held_out"]`` to judge."""
+    count = plan["images"] + plan["held_out"]
+    images = load_cached(config["data"], config["root"], "train", count)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(plan["seed"]))
+    return images.subset(order[: plan["images"]]), images.subset(order[plan["images"] :])
+
+
 def measure(run: Run, counts: tuple = USUAL) -> tuple[dict[str, Any], np.ndarray]:
     """What a study keeps of a run: a row of numbers, and C as uint8 (64, 64).
 
@@ -83,17 +106,29 @@ def measure(run: Run, counts: tuple = USUAL) -> tuple[dict[str, Any], np.ndarray
     diagonal_mean, effective_rank_z and the spectrum of C, (D,). On the ``features`` h before the projector:
     effective_rank_h and knn (k = 200). On the embeddings z of undistorted images: knn_z. With probes also the row of
     ``evaluate`` (linear, effective_rank, rankme, alpha), of z embedding_std and embedding_rank, RankMe of z / |z|
-    (1: all on one line), and the last logged metrics.
+    (1: all on one line), and the last logged metrics. And of the same network before training, as its seed starts it,
+    the columns ``TWIN``, each with ``UNTRAINED`` before its name.
     """
     judges = Judges(*counts)
-    config, model, views = run.config, run.load_model(), run.views()
+    row, c = _numbers(run, run.load_model(), judges)
+    start, _ = _numbers(run, run.load_model(weights=False), judges)
+    if judges.probes:
+        row |= {k: v for k, v in run.metrics[-1].items() if k not in UNSAID}
+    row |= {UNTRAINED + name: start[name] for name in TWIN if name in start}
+    row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
+    row["spectrum"] = [float(f"{v:.4g}") for v in torch.linalg.svdvals(c.double())]
+    return row, to_bytes(c[:DIMS, :DIMS])
+
+
+def _numbers(run: Run, model: TwinModel, judges: Judges) -> tuple[dict[str, Any], Tensor]:
+    """The row of ``measure``, without its twin, and C (D, D), of a model with the views and images of a run."""
+    config, views = run.config, run.views()
     bank, test = judges.images(config)
     generator = torch.Generator().manual_seed(config["seed"] + 1)
     originals = load_cached(config["data"], config["root"], "test", judges.tests).images
     twins = views(originals[: judges.twins], generator)
     with torch.no_grad(), batch_statistics(model):
         z_a, z_b = map(model.embed, twins)
-    c = cross_correlation(z_a, z_b)
     terms = barlow_twins_loss(z_a, z_b, config["lambd"])
     sets = [extract_features(model.encoder, s.images, views.normalize) for s in (bank, test)]
     with torch.no_grad():
@@ -111,34 +146,30 @@ def measure(run: Run, counts: tuple = USUAL) -> tuple[dict[str, Any], np.ndarray
         "knn": knn_accuracy(sets[0], bank.labels, sets[1], test.labels),
     }
     if judges.probes:
-        row |= protocol(config["seed"]).row(
-            lambda seed: model.encoder, False, bank, test, views.normalize
-        )
+        protocol = Protocol(True, KNN_K, KNN_TEMPERATURE, (config["seed"],), ())
+        row |= protocol.row(lambda seed: model.encoder, False, bank, test, views.normalize)
         row |= {
             "embedding_std": embedding_std(z_a).item(),
             "embedding_rank": rankme(F.normalize(z_a)),
         }
-        row |= {k: v for k, v in run.metrics[-1].items() if k not in UNSAID}
-    row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
-    row["spectrum"] = [float(f"{v:.4g}") for v in torch.linalg.svdvals(c.double())]
-    return row, to_bytes(c[:DIMS, :DIMS])
+    return row, cross_correlation(z_a, z_b)
 
 
 def baselines(config: Mapping[str, Any], judges: Judges = USUAL) -> dict[str, float]:
     """kNN accuracy of the pixels, of the untrained encoder, and of chance, on the images of ``measure``."""
-    bank, test = judges.images(config)
-    encoder, normalize = build_model(config).encoder, build_views(config).normalize
-    features = {
-        "pixels": [pixel_features(s.images) for s in (bank, test)],
-        "untrained": [extract_features(encoder, s.images, normalize) for s in (bank, test)],
+    sets, encoder = judges.images(config), build_model(config).encoder
+    knn = {
+        "pixels": _knn(pixel_features, *sets),
+        "untrained": _knn(
+            partial(extract_features, encoder, normalize=build_views(config).normalize), *sets
+        ),
     }
-    knn = {k: knn_accuracy(a, bank.labels, b, test.labels) for k, (a, b) in features.items()}
-    return {k: float(f"{v:.5g}") for k, v in knn.items()} | {"chance": 1 / len(test.classes)}
+    return {k: float(f"{v:.5g}") for k, v in knn.items()} | {"chance": 1 / len(sets[1].classes)}
 
 
-def protocol(*seeds: int, linear: bool = True) -> Protocol:
-    """The protocol of ``evaluate``, with the usual kNN."""
-    return Protocol(linear, KNN_K, KNN_TEMPERATURE, seeds, ())
+def _knn(features_of: Callable[[Tensor], Tensor], bank: ImageSet, test: ImageSet) -> float:
+    voting, tested = (features_of(s.images) for s in (bank, test))
+    return knn_accuracy(voting, bank.labels, tested, test.labels)
 
 
 def shrink(images: ImageSet, size: int) -> ImageSet:

@@ -1,41 +1,37 @@
 """Barlow Twins and its relatives on one budget: same encoder, images, views, batch, steps and seeds.
 
-A study whose points are the methods, with what a step of each costs. Each method's learning rate is tuned on held-out
-training images; the test images are looked at once the learning rates are chosen. Features are those of whole images,
-shrunk to the size of the views.
+A study whose points are the methods, with what a step of each costs. Each method is tuned in its learning rate and in
+a knob of its own, on held-out training images, with as many trainings of full length as any other; the test images
+are looked at once the settings are chosen. Features are those of whole images, shrunk to the size of the views.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from barlow_edu.config import build_model, build_views, load_config
-from barlow_edu.data import ImageSet
-from barlow_edu.evaluation.features import extract_features
-from barlow_edu.evaluation.probes import KNN_K, KNN_TEMPERATURE, knn_accuracy
-from barlow_edu.runs import Run
+from barlow_edu.config import load_config
+from barlow_edu.evaluation.probes import KNN_K, KNN_TEMPERATURE
 from barlow_edu.studies.costs import step_costs
-from barlow_edu.studies.measure import Judges, load_cached, protocol, short_run, shrink, train
-from barlow_edu.studies.study import Study, follow, load_study, refuse_varied
+from barlow_edu.studies.measure import Judges, baselines, held_out_knn, train
+from barlow_edu.studies.study import Study, follow, in_turn, load_study, refuse_varied
 
 RECORD = "relatives"
-SEEDS = (0, 1, 2)
-RATES = (0.0015, 0.005, 0.015)
-# What a method sets beside the shared configuration. Not tuned: the values of solo-learn's CIFAR-10 recipes.
-OWN: dict[str, dict[str, Any]] = {
-    "barlow_twins": {},
-    "simclr": {"temperature": 0.2},
-    "byol": {"ema": 0.99},
-    "vicreg": {},
-    "simsiam": {},
+SEEDS = tuple(range(10))
+RATES = [0.0015, 0.005, 0.015]
+# What is tried of each method, in every combination.
+KNOBS: dict[str, dict[str, list[float]]] = {
+    "barlow_twins": {"lr": RATES, "lambd": [0.005, 0.02, 0.1]},
+    "simclr": {"lr": RATES, "temperature": [0.1, 0.2, 0.5]},
+    "byol": {"lr": RATES, "ema": [0.9, 0.97, 0.99]},
+    "vicreg": {"lr": RATES, "variance_weight": [10.0, 25.0, 50.0]},
+    "simsiam": {"lr": RATES, "pred_hidden": [32, 128, 512]},
 }
-TUNING = {"images": 6000, "held_out": 2000, "epochs": 2, "seed": 0}
+# 16 epochs of 6,000 images are as many steps as the 12 epochs of 8,000 in the comparison.
+TUNING = {"images": 6000, "held_out": 2000, "epochs": 16, "seed": 100}
 JUDGES = Judges(votes=None, tests=None, shrunk=True, probes=True)
 
 
@@ -49,98 +45,65 @@ def load_comparison(path: str | Path = RECORD) -> Study:
 
 def compare(
     out: str | Path | None = None,
-    rates: Sequence[float] = RATES,
+    knobs: Mapping[str, Mapping[str, Sequence[float]]] = KNOBS,
     seeds: Sequence[int] = SEEDS,
     tuning: Mapping[str, int] = TUNING,
+    jobs: int = 1,
     progress: bool = True,
     **overrides: Any,
 ) -> Study:
-    """Tune each method's learning rate on held-out training images, then train it once a seed and measure.
+    """Tune each method's knobs on held-out training images, then train it once a seed and measure.
 
-    out: the folder (default runs/relatives); what is finished there is kept. rates: learning rates tried.
-    tuning: images trained on, images held_out to judge, epochs and the seed of the tuning. overrides: settings
-    of the packaged configuration "relatives". One thread throughout. Raises ValueError if the folder holds a
-    comparison with other settings.
+    out: the folder (default runs/relatives); what is finished there is kept. knobs: method -> setting -> values
+    tried, in every combination. tuning: images trained on, images held_out to judge, epochs and seed of the tuning.
+    jobs: trainings at a time, one thread each. overrides: settings of the packaged configuration "relatives". Raises
+    ValueError if the folder holds a comparison with other settings.
     """
     refuse_varied(overrides, "method", "lr", "seed")
     config = load_config("relatives", snapshots=0, **overrides)
-    plan = {"rates": list(rates), "tuning": dict(tuning)}
-    out = Path(out or Path("runs") / RECORD)
-    study = Study.begin(out, config, OWN, seeds, "method", **plan)
-    total = len(OWN) * len(rates) + 2 + len(study.missing())
-    follow(_steps(study), total, progress)
-    return Study(study.path)
-
-
-def _steps(study: Study) -> Iterator[str]:
-    """Do what is still to do: tuning, costs, baselines, trainings; after each piece say what it was."""
-    results = study.results
-    results.setdefault("tuning", {
+    plan = {"knobs": {m: dict(knobs[m]) for m in knobs}, "tuning": dict(tuning)}
+    study = Study.begin(
+        out or Path("runs") / RECORD, config, {m: {} for m in knobs}, seeds, "method", **plan
+    )
+    trials = [{"method": m, **change} for m in knobs for change in _combinations(knobs[m])]
+    tried = study.results.setdefault("tuning", {
         "what": "kNN accuracy of held-out training images; the test split was not used",
         "k": KNN_K,
         "temperature": KNN_TEMPERATURE,
         "tried": [],
-    })  # fmt: skip
-    for method in OWN:
-        for lr in study.settings["rates"]:
-            yield _tune(study, method, {"lr": lr})
-    study.tuning["chosen"] = {method: _best(study, method) for method in OWN}
-    if not study.costs:
-        results["costs"] = step_costs({m: study.config_of(m, 0) for m in OWN})
-    yield "costs"
-    if not study.baselines:
-        results["baselines"] = _baselines(study.config, study.settings["seeds"])
-    study.write()
-    yield "baselines"
-    yield from study.fill(partial(train, judges=JUDGES))
+    })["tried"]  # fmt: skip
+    todo = [trial for trial in trials if not any(trial.items() <= row.items() for row in tried)]
+    total = len(todo) + 1 + len(study.missing())
+    follow(_steps(study, trials, todo, jobs), total, progress)
+    return Study(study.path)
 
 
-def _tune(study: Study, method: str, change: dict[str, Any]) -> str:
-    """Train with the settings of ``change`` and judge on held-out images, unless that is done."""
-    tried, plan = study.tuning["tried"], study.settings["tuning"]
-    own = {"method": method, **change}
-    if not any(own.items() <= row.items() for row in tried):
-        fit, held = held_out(study.config, plan)
-        config = study.config_of(method, plan["seed"], epochs=plan["epochs"], **change)
-        begin = time.perf_counter()
-        with short_run(config, fit) as run:
-            knn, loss = _knn(run, fit, held), run.metrics[-1]["loss"]
-        minutes = round((time.perf_counter() - begin) / 60, 2)
-        tried.append({**own, "knn": knn, "loss": loss, "minutes": minutes})
+def _combinations(knobs: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """Every combination of the values tried of each setting."""
+    return [dict(zip(knobs, values, strict=True)) for values in product(*knobs.values())]
+
+
+def _steps(study: Study, trials: list[dict], todo: list[dict], jobs: int) -> Iterator[str]:
+    """Do what is still to do: tuning, costs, baselines, trainings; after each piece say what it was."""
+    plan, tried = study.settings["tuning"], study.tuning["tried"]
+    shared = {"seed": plan["seed"], "epochs": plan["epochs"]}
+    configs = [load_config(study.config | trial | shared) for trial in todo]
+    for i, row in in_turn(partial(held_out_knn, plan), configs, jobs):
+        tried.append({**todo[i], **row})
         study.write()
-    return f"tuning {method}, {change}"
+        yield f"tuning {todo[i]}"
+    study.tuning["chosen"] = {method: _best(trials, tried, method) for method in study.points}
+    if not study.costs:
+        costs = step_costs({m: study.config_of(m, 0) for m in study.points})
+        study.results |= {"costs": costs, "baselines": baselines(study.config, JUDGES)}
+    study.write()
+    yield "costs and baselines"
+    yield from study.fill(partial(train, judges=JUDGES), jobs=jobs)
 
 
-def _best(study: Study, method: str) -> dict[str, Any]:
-    """The settings tried with the best kNN accuracy of a method."""
-    tried = [row for row in study.tuning["tried"] if row["method"] == method]
-    best = max(tried, key=lambda row: row["knn"])
-    return {"lr": best["lr"]}
-
-
-def _knn(run: Run, fit: ImageSet, held: ImageSet) -> float:
-    """kNN accuracy of the held-out images among those trained on."""
-    encoder, normalize = run.load_model().encoder, run.views().normalize
-    fit, held = (shrink(s, run.config["image_size"]) for s in (fit, held))
-    features = [extract_features(encoder, s.images, normalize) for s in (fit, held)]
-    return knn_accuracy(features[0], fit.labels, features[1], held.labels)
-
-
-def held_out(config: Mapping[str, Any], plan: Mapping[str, int]) -> tuple[ImageSet, ImageSet]:
-    """Two parts of the training split: ``plan["images"]`` to train on, ``plan["held_out"]`` to judge."""
-    count = plan["images"] + plan["held_out"]
-    images = load_cached(config["data"], config["root"], "train", count)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(plan["seed"]))
-    return images.subset(order[: plan["images"]]), images.subset(order[plan["images"] :])
-
-
-def _baselines(config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Rows of the pixels and of encoders as each seed starts them."""
-    sets, normalize = JUDGES.images(config), build_views(config).normalize
-
-    def start(seed: int):
-        return build_model(config | {"seed": seed}).encoder.eval()
-
-    # A linear probe of the 3072 values of an image takes minutes: of the pixels only kNN.
-    pixels = protocol(*seeds, linear=False).row(lambda seed: None, False, *sets, normalize)
-    return {"pixels": pixels, "random encoder": protocol(*seeds).row(start, True, *sets, normalize)}
+def _best(trials: list[dict], tried: list[dict], method: str) -> dict[str, Any]:
+    """The settings with the best kNN accuracy of a method; the first declared wins a tie."""
+    own = [trial for trial in trials if trial["method"] == method]
+    scores = [next(r["knn"] for r in tried if t.items() <= r.items()) for t in own]
+    best = own[scores.index(max(scores))]
+    return {name: value for name, value in best.items() if name != "method"}

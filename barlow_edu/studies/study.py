@@ -32,7 +32,6 @@ from barlow_edu.storage.files import read_json, replacing, write_json, write_tex
 from barlow_edu.storage.places import recorded_folder
 
 FREE = ("name", "device", "root", "seed")  # settings that do not make another training
-OLD_FILES = ("sweep.json", "comparison.json", "experiment.yaml")  # of formats before this one
 Train = Callable[[dict[str, Any]], tuple[dict[str, Any], np.ndarray]]  # configuration -> row, C
 
 
@@ -173,9 +172,13 @@ class Study:
 
         Of one seed there is no interval: (nan, nan).
         """
+        import scipy.stats
+
         column = self.column(point, name)
         values = column if other is None else self.differences(point, other, name)
-        return mean_interval(values)[1:] if len(values) > 1 else (float("nan"), float("nan"))
+        if len(values) < 2:
+            return float("nan"), float("nan")
+        return tuple(scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95))
 
     def nearest(self, value: float) -> int:
         """The row whose point is nearest, on a logarithmic scale. Raises ValueError unless value > 0."""
@@ -196,6 +199,11 @@ class Study:
         own = self.points[point] | self.tuning.get("chosen", {}).get(point, {}) | {"seed": seed}
         varied = {self.key: point} if self.key in self.config else {}
         return _complete(self.config | varied | own | more)
+
+    def steps(self, point: Any) -> int:
+        """Steps of one training of a point; 0 where the number of images is not in the configuration."""
+        config = self.config_of(point, 0)
+        return config["epochs"] * ((config["limit"] or 0) // config["batch_size"])
 
     def missing(self) -> list[tuple[Any, int]]:
         """(point, seed) of what is still to be trained, seed by seed."""
@@ -225,7 +233,7 @@ class Study:
         """
         todo = self.missing()
         configs = [self.config_of(*pair) for pair in todo]
-        for i, (row, c) in _trained(train, configs, jobs):
+        for i, (row, c) in in_turn(train, configs, jobs):
             point, seed = todo[i]
             if not matrices:
                 row, c = {k: v for k, v in row.items() if k != "spectrum"}, None
@@ -293,21 +301,14 @@ class Study:
 def load_study(path: str | Path, command: str) -> Study:
     """A study by folder, or by the name of a recorded one (``data/runs/NAME``).
 
-    Raises FileNotFoundError saying which ``command`` makes one, and ValueError for a folder of an older format.
+    Raises FileNotFoundError saying which ``command`` makes one.
     """
     folder = recorded_folder(path, "study.yaml")
-    if folder is not None:
-        return Study(folder)
-    for name in OLD_FILES:
-        folder = recorded_folder(path, name)
-        if folder is not None:
-            raise ValueError(
-                f"{folder / name} is of an older format that is not read any more. Train again into another "
-                f"folder: python -m barlow_edu sweep {command} --out FOLDER."
-            )
-    raise FileNotFoundError(
-        f"No study at {str(path)!r}. Make one: python -m barlow_edu sweep {command} --out {path}"
-    )
+    if folder is None:
+        raise FileNotFoundError(
+            f"No study at {str(path)!r}. Make one: python -m barlow_edu sweep {command} --out {path}"
+        )
+    return Study(folder)
 
 
 def refuse_varied(overrides: Mapping[str, Any], *names: str) -> None:
@@ -342,29 +343,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def mean_interval(
-    x: np.ndarray, y: np.ndarray | float = 0.0, table: np.ndarray | None = None
-) -> tuple[float, float, float]:
-    """Mean of ``x`` − ``y``, (seeds,) each or ``y`` one number, and the ends of its 95 % interval (Student's t).
-
-    The spread is what is left of ``table``, (points, seeds), when the mean of each point and, where seeds are paired,
-    of each seed is taken off (a randomised block design). Default: of x and y alone, which is the paired t-test.
-    """
-    from scipy.stats import t
-
-    paired = np.ndim(y) == 1
-    if table is None:
-        table = np.stack((x, y)) if paired else x[None]
-    rest = table - table.mean(1, keepdims=True)
-    rest = rest - rest.mean(0) if paired else rest
-    freedom = (len(table) - paired) * (len(x) - 1)
-    error = ((1 + paired) * np.square(rest).sum() / freedom / len(x)) ** 0.5
-    mean, half = (x - y).mean(), t.ppf(0.975, freedom) * error
-    return float(mean), float(mean - half), float(mean + half)
-
-
-def _trained(train: Train, configs: Sequence[dict], jobs: int) -> Iterator[tuple[int, tuple]]:
-    """(number, (row, C)) of every training, as they get ready."""
+def in_turn(train: Callable, configs: Sequence[dict], jobs: int) -> Iterator[tuple[int, Any]]:
+    """(number, result) of every training, as they get ready; ``jobs`` at a time, each in a process of its own."""
     if jobs == 1:
         yield from enumerate(map(train, configs))
         return

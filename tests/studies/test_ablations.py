@@ -1,7 +1,9 @@
 """Experiments: declared in a file; trainings that several share are done once."""
 
+import numpy as np
 import pytest
 import yaml
+from scipy.stats import rankdata
 
 from barlow_edu import cli
 from barlow_edu.config import load_config
@@ -10,8 +12,10 @@ from barlow_edu.studies.ablations import (
     declaration,
     experiment_sets,
     load_experiment,
+    rank_agreement,
     run_experiments,
 )
+from barlow_edu.studies.ledger import ledger
 
 DECLARED = {
     "base": {"config": "lambda_sweep", "proj_dim": 16},
@@ -30,12 +34,13 @@ def trained(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, "HERE", tmp_path)
     done = []
 
-    def train(config):
+    def train(config, judges):
+        assert judges.shrunk  # features of images at the size of the views
         done.append((config["lambd"], config["proj_hidden"], config["seed"]))
         return {"knn": 0.5 - config["lambd"], "minutes": 1.0, "spectrum": []}, None
 
     monkeypatch.setattr(experiments, "train", train)
-    monkeypatch.setattr(experiments, "baselines", lambda config: {"pixels": 0.4})
+    monkeypatch.setattr(experiments, "baselines", lambda config, judges: {"pixels": 0.4})
     return done
 
 
@@ -78,20 +83,51 @@ def test_every_declared_variant_is_a_configuration():
         for experiment in declared["experiments"].values():
             assert experiment["question"].strip()
             for change in experiment["variants"].values():
-                load_config(base | (change or {}))
+                config = load_config(base | (change or {}))
+                steps = config["epochs"] * (config["limit"] // config["batch_size"])
+                if name == "ablations":  # what the ledger judges has equal budgets
+                    assert steps == pytest.approx(1000, rel=0.01)
 
 
-def test_the_records_hold_what_is_declared():
+def test_the_records_hold_what_is_declared_or_cannot_bear_on_any_claim():
+    """A record from before the present declaration may stand until it is made again, but judges nothing."""
     declared = declaration("ablations")
+    base = dict(declared["base"])
+    base = load_config(base.pop("config"), snapshots=0, **base)
     for name, experiment in declared["experiments"].items():
         record = load_experiment(f"ablations/{name}")
         points = {n: change or {} for n, change in experiment["variants"].items()}
-        assert record.points == points and record.variants == list(points)
-        for variant in points:
-            assert record.column(variant, "seed").tolist() == declared["seeds"]
+        assert record.variants == list(points)
+        present = [record.config_of(p, 0) | {"root": None} for p in points]
+        if present == [load_config(base | change) for change in points.values()]:
+            for variant in points:
+                assert record.column(variant, "seed").tolist() == declared["seeds"]
+        else:
+            touched = [
+                e for e in ledger() if any(p.experiment == name for p in e.claim.predictions)
+            ]
+            assert {e.verdict for e in touched} <= {"cannot bear on it"}
 
 
-def test_a_training_is_measured(tiny_world, tiny_settings, tmp_path, capsys):
+def test_rank_agreement_counts_each_training_once():
+    """Spearman's correlation is Pearson's of the ranks."""
+    rows = {}
+    for name in declaration("ablations")["experiments"]:
+        study = load_experiment(f"ablations/{name}")
+        for row in study.rows:
+            key = str(study.config_of(row["variant"], row["seed"]))
+            assert rows.setdefault(key, row)["knn"] == row["knn"]
+    assert len(rows) < sum(len(load_experiment(f"ablations/{n}").rows)
+                           for n in declaration("ablations")["experiments"])  # fmt: skip
+    ranks = [rankdata([row[name] for row in rows.values()]) for name in ("knn", "effective_rank_h")]
+    assert rank_agreement("effective_rank_h") == pytest.approx(np.corrcoef(ranks)[0, 1])
+    with pytest.raises(KeyError, match="rank_of_nothing"):
+        rank_agreement("rank_of_nothing")
+
+
+def test_a_training_is_measured(tiny_world, tiny_settings, tmp_path, capsys, monkeypatch):
+    once = declaration("ablations") | {"seeds": [0]}
+    monkeypatch.setattr(experiments, "declaration", lambda name: once)
     settings = [f"{key}={value}" for key, value in tiny_settings.items()]
     arguments = [
         "sweep",
@@ -105,5 +141,6 @@ def test_a_training_is_measured(tiny_world, tiny_settings, tmp_path, capsys):
     ]
     assert not cli.main(arguments)
     rows = load_experiment(tmp_path / "norms").rows
-    assert len(rows) == 12 and all(0 <= row["knn"] <= 1 for row in rows)
+    assert len(rows) == 4 and all(0 <= row["knn"] <= 1 for row in rows)
+    assert all(0 <= row["untrained_knn"] <= 1 <= row["untrained_effective_rank_z"] for row in rows)
     assert "no hidden norm" in capsys.readouterr().out

@@ -6,15 +6,25 @@ import pytest
 import torch
 
 from barlow_edu import cli
+from barlow_edu.config import load_config
+from barlow_edu.studies import measure as measuring
 from barlow_edu.studies import relatives as comparison
 from barlow_edu.studies.costs import saved_bytes, step_costs
+from barlow_edu.studies.measure import held_out
 
 TUNING = {"images": 40, "held_out": 24, "epochs": 1, "seed": 0}
 pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
+KNOBS = {
+    "barlow_twins": {"lr": [0.001, 0.02], "lambd": [0.1]},
+    "simclr": {"lr": [0.02], "temperature": [0.1, 0.2]},
+    "byol": {"lr": [0.02], "ema": [0.9, 0.99]},
+}
+
+
 def compare(out, settings, **options):
-    plan = {"rates": (0.001, 0.02), "seeds": (0, 1), "tuning": TUNING}
+    plan = {"knobs": KNOBS, "seeds": (0, 1), "tuning": TUNING}
     return comparison.compare(out, progress=False, **plan, **settings, **options)
 
 
@@ -25,32 +35,57 @@ def compared(tiny_world, tiny_settings, tmp_path_factory):
 
 
 def test_a_comparison_is_one_folder(compared):
-    assert compared.methods == ["barlow_twins", "simclr", "byol", "vicreg", "simsiam"]
-    assert len(compared.rows) == 10 and compared.key == "method"
-    assert compared.points["simclr"] == {"temperature": 0.2}
+    assert compared.methods == ["barlow_twins", "simclr", "byol"]
+    assert len(compared.rows) == 6 and compared.key == "method"
+    assert compared.settings["knobs"] == KNOBS and compared.settings["tuning"] == TUNING
     assert comparison.load_comparison(compared.path).rows == compared.rows
-    assert set(compared.baselines) == {"pixels", "random encoder"}
-    assert "linear" not in compared.baselines["pixels"]
-    start = compared.baselines["random encoder"]
-    assert start["seeds"] == 2 and 0 <= start["linear"] <= 1
+    assert set(compared.baselines) == {"pixels", "untrained", "chance"}
     for row in compared.rows:
         assert 0 <= row["knn"] <= 1 and 0 <= row["linear"] <= 1
         assert row["step"] == 4 and row["embedding_rank"] >= 1
     assert compared.config_of("byol", 1)["method"] == "byol"
 
 
-def test_the_rate_with_the_best_held_out_accuracy_is_taken(compared):
+def test_each_trained_number_stands_beside_that_of_its_own_start(compared):
+    """All methods start a seed from the same encoder, and it is not the trained one."""
+    for name in ("knn", "linear", "effective_rank_h"):
+        starts = [compared.column(m, f"untrained_{name}").tolist() for m in compared.methods]
+        assert starts[0] == starts[1] == starts[2]
+    assert compared.column("simclr", name).tolist() != starts[1]
+    assert compared.column("byol", "untrained_knn")[0] == compared.baselines["untrained"]
+
+
+def test_the_best_of_all_combinations_on_held_out_images_is_taken(compared):
+    tried = compared.tuning["tried"]
+    assert [(r["method"], r["lr"]) for r in tried[:2]] == [
+        ("barlow_twins", x) for x in (0.001, 0.02)
+    ]
+    assert {r["temperature"] for r in tried if r["method"] == "simclr"} == {0.1, 0.2}
     for method, chosen in compared.tuning["chosen"].items():
-        tried = [row for row in compared.tuning["tried"] if row["method"] == method]
-        assert [row["lr"] for row in tried] == [0.001, 0.02]
-        best = max(tried, key=lambda row: row["knn"])
-        assert chosen == {"lr": best["lr"]}
-        assert set(compared.column(method, "lr")) == {best["lr"]}
+        own = [row for row in tried if row["method"] == method]
+        assert len(own) == 2 and chosen.keys() == KNOBS[method].keys()
+        best = max(own, key=lambda row: row["knn"])
+        assert chosen.items() <= best.items()
+        for name, value in chosen.items():
+            assert set(compared.column(method, name)) == {value}
+            assert compared.config_of(method, 0)[name] == value
+
+
+def test_every_method_has_as_many_trials_of_full_length_as_any_other():
+    trials = {m: [len(v) for v in knobs.values()] for m, knobs in comparison.KNOBS.items()}
+    assert len(trials) == 5 and {tuple(counts) for counts in trials.values()} == {(3, 3)}
+    plan, config = comparison.TUNING, load_config("relatives")
+    steps = plan["epochs"] * (plan["images"] // config["batch_size"])
+    whole = config["epochs"] * (config["limit"] // config["batch_size"])
+    assert steps == pytest.approx(whole, rel=0.05)
+    for method, knobs in comparison.KNOBS.items():
+        for change in comparison.product(*knobs.values()):
+            load_config(config, method=method, **dict(zip(knobs, change, strict=True)))
 
 
 def test_tuning_sees_neither_the_test_images_nor_those_it_trains_on(tiny_world):
     config = {"data": "garments", "root": None}
-    fit, held = comparison.held_out(config, TUNING)
+    fit, held = held_out(config, TUNING)
     assert (len(fit), len(held)) == (40, 24)
     rows = {tuple(x.flatten().tolist()) for x in fit.images}
     assert not rows & {tuple(x.flatten().tolist()) for x in held.images}
@@ -66,13 +101,12 @@ def test_the_test_images_are_looked_at_once_the_rates_are_chosen(
             raise KeyboardInterrupt
         return whole("garments", None, split, limit)
 
-    whole = comparison.load_cached
-    for module in ("relatives", "measure"):
-        monkeypatch.setattr(f"barlow_edu.studies.{module}.load_cached", load)
+    whole = measuring.load_cached
+    monkeypatch.setattr(measuring, "load_cached", load)
     with pytest.raises(KeyboardInterrupt):
         compare(tmp_path, tiny_settings)
     stopped = comparison.load_comparison(tmp_path)
-    assert len(stopped.tuning["tried"]) == 10 and not stopped.rows
+    assert len(stopped.tuning["tried"]) == 6 and not stopped.rows
 
 
 def test_a_stopped_comparison_goes_on_with_the_same_numbers(compared, tiny_settings, tmp_path):
@@ -134,11 +168,9 @@ def test_saved_bytes_are_counted_once_and_without_the_model():
 
 
 def test_costs_of_a_step(compared):
-    assert {c["parameters"] for m, c in compared.costs.items() if m not in ("byol", "simsiam")} == {
-        compared.costs["barlow_twins"]["parameters"]
-    }
-    byol = compared.costs["byol"]
-    assert byol["teacher_parameters"] == compared.costs["vicreg"]["parameters"]
+    byol, simclr = compared.costs["byol"], compared.costs["simclr"]
+    assert simclr["parameters"] == compared.costs["barlow_twins"]["parameters"]
+    assert byol["teacher_parameters"] == simclr["parameters"] < byol["parameters"]
     assert all(c["cpu_seconds"] > 0 and c["saved_bytes"] > 10_000 for c in compared.costs.values())
     config = compared.config_of("byol", 0)
     assert set(step_costs({"a": config}, rounds=1)["a"]) == set(byol)

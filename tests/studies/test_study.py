@@ -11,7 +11,7 @@ from PIL import Image
 from barlow_edu.config import load_config
 from barlow_edu.runs import load_run
 from barlow_edu.studies.measure import Judges, train
-from barlow_edu.studies.study import Study, load_study, mean_interval, one_thread
+from barlow_edu.studies.study import Study, load_study, one_thread
 
 CONFIG = load_config("lambda_sweep", proj_dim=16)
 POINTS = {"both": {}, "one": {"lambd": 0.0}}
@@ -68,6 +68,11 @@ def test_a_points_settings_reach_its_training(tmp_path):
     lambd = CONFIG["lambd"]
     assert trained == [(lambd, 0), (0.0, 0), (lambd, 1), (0.0, 1)]  # seed by seed
     assert all(c["proj_dim"] == 16 for c in train.configs)
+
+
+def test_steps_follow_from_the_configuration_of_a_point(tmp_path):
+    study = begin(tmp_path, {"a": {}, "b": {"batch_size": 32, "epochs": 6}})
+    assert study.steps("a") == 3 * (10_000 // 64) and study.steps("b") == 6 * (10_000 // 32)
 
 
 def test_where_the_key_is_a_setting_the_point_is_its_value(tmp_path):
@@ -215,28 +220,6 @@ def test_intervals_are_students(tmp_path):
     assert study.interval("one", "knn", "both") == pytest.approx(tuple(paired))
 
 
-def test_the_pooled_interval_is_that_of_least_squares():
-    """Fit mean + point + seed to all numbers; the interval of a contrast follows from the covariance."""
-    table = np.random.default_rng(0).normal(0.4, 0.02, (5, 3)) + [[0], [0.1], [0], [0.05], [0]]
-    point, seed = np.indices(table.shape)
-    design = np.stack([np.ones(15), *(point.ravel() == k for k in range(1, 5))]
-                      + [(seed.ravel() == k) for k in (1, 2)], axis=1).astype(float)  # fmt: skip
-    coefficients, (rss,), rank, _ = np.linalg.lstsq(design, table.ravel(), rcond=None)
-    contrast = np.array([0, 1, 0, 0, -1, 0, 0])  # point 1 − point 4
-    error = (rss / (15 - rank) * contrast @ np.linalg.inv(design.T @ design) @ contrast) ** 0.5
-    half = scipy.stats.t.ppf(0.975, 15 - rank) * error
-    middle = contrast @ coefficients
-    expected = (middle, middle - half, middle + half)
-    assert mean_interval(table[1], table[4], table) == pytest.approx(expected)
-
-
-def test_against_one_number_the_spread_is_that_within_the_points():
-    table = np.random.default_rng(1).normal(0.4, 0.02, (4, 3))
-    half = scipy.stats.t.ppf(0.975, 8) * (table.var(1, ddof=1).mean() / 3) ** 0.5
-    mean = table[2].mean() - 0.2
-    assert mean_interval(table[2], 0.2, table) == pytest.approx((mean, mean - half, mean + half))
-
-
 def test_nearest_is_nearest_on_the_logarithmic_scale(tmp_path):
     study = filled(tmp_path, points={0.001: {}, 0.1: {}}, key="lambd", seeds=(0,), matrices=True)
     assert study.nearest(0.009) == 0 and study.nearest(0.011) == 1
@@ -249,10 +232,5 @@ def test_nearest_is_nearest_on_the_logarithmic_scale(tmp_path):
 def test_what_is_not_a_study_says_how_to_make_one(tmp_path, study):
     with pytest.raises(FileNotFoundError, match="python -m barlow_edu sweep lambda --out"):
         load_study(tmp_path / "nothing", "lambda")
-    (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(
-        ValueError, match="sweep.json is of an older format.*sweep lambda --out FOLDER"
-    ):
-        load_study(tmp_path, "lambda")
     with pytest.raises(ValueError, match="holds a study, not a run"):
         load_run(study.path)

@@ -92,6 +92,7 @@ def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
     for i, entry in enumerate(ledger.ledger(), 1):
         claim = entry.claim
         parts += [f"## {i}. {claim.text}", f"**Verdict here: {entry.verdict}.**"]
+        parts += [f"Why: {'; '.join(entry.obstacles)}."] if entry.obstacles else []
         parts.append(f"* Who says so: {claim.who}\n* In the paper: {claim.paper}")
         measured = zip(claim.predictions, entry.effects, entry.outcomes, strict=True)
         parts.append(
@@ -109,7 +110,7 @@ def _told(prediction, effect, outcome: str) -> tuple[str, str, str]:
     """A prediction as a row: what was said, what was measured, what came of it."""
     from barlow_edu.studies.ledger import KEYS
 
-    name, _, unit = KEYS[prediction.key]
+    name, unit = KEYS[prediction.key]
     measured = f"{effect} {unit}".strip().replace("-", "−") if effect else "not recorded"
     one, other = map(gallery.method_name, (prediction.variant, prediction.other))
     return f"{one} {prediction.relation} {other}, {name}", measured, outcome

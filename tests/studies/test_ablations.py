@@ -91,7 +91,7 @@ def test_every_declared_variant_is_a_configuration():
 
 def test_the_records_hold_what_is_declared_or_cannot_bear_on_any_claim():
     """A record from before the present declaration may stand until it is made again, but judges nothing."""
-    declared = declaration("ablations")
+    declared, entries = declaration("ablations"), ledger()
     base = dict(declared["base"])
     base = load_config(base.pop("config"), snapshots=0, **base)
     for name, experiment in declared["experiments"].items():
@@ -103,9 +103,7 @@ def test_the_records_hold_what_is_declared_or_cannot_bear_on_any_claim():
             for variant in points:
                 assert record.column(variant, "seed").tolist() == declared["seeds"]
         else:
-            touched = [
-                e for e in ledger() if any(p.experiment == name for p in e.claim.predictions)
-            ]
+            touched = [e for e in entries if any(p.experiment == name for p in e.claim.predictions)]
             assert {e.verdict for e in touched} <= {"cannot bear on it"}
 
 

@@ -27,6 +27,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     text = "the folder (default: barlow_edu_course); what is in it stays as it is"
     start.add_argument("folder", nargs="?", type=Path, default="barlow_edu_course", help=text)
     start.add_argument("--no-browser", action="store_true", help="JupyterLab opens no browser")
+    text = "an option of JupyterLab, such as --lab=--allow-root; more than once for more"
+    start.add_argument("--lab", action="append", default=[], metavar="OPTION", help=text)
     start.add_argument("--no-lab", action="store_true", help="only put the notebooks there")
     execute = add("run", _run, "restart and run notebooks, storing their outputs")
     execute.add_argument("notebooks", nargs="+", type=Path)
@@ -55,7 +57,8 @@ def _start(options: argparse.Namespace) -> None:
         from jupyterlab.labapp import main
 
         os.chdir(folder)
-        main(["00_start_here.ipynb", *["--no-browser"] * options.no_browser])
+        first = "--LabApp.default_url=/lab/tree/00_start_here.ipynb"
+        main([first, *["--no-browser"] * options.no_browser, *options.lab])
 
 
 def _run(options: argparse.Namespace) -> None:

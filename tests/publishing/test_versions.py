@@ -221,6 +221,9 @@ def test_what_was_edited_is_a_full_run_again_after_course_run(course_folder):
     assert nb.read_whole(path).cells[2].source == "x = 20"
 
 
+FIRST = "--LabApp.default_url=/lab/tree/00_start_here.ipynb"
+
+
 def test_start_puts_a_learners_notebooks_there_and_opens_them(course_folder, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(labapp, "main", lambda given: opened.append((Path.cwd(), given)))
@@ -231,17 +234,19 @@ def test_start_puts_a_learners_notebooks_there_and_opens_them(course_folder, mon
     names = ["00_one.ipynb", "01_two.ipynb", "FORMULA_SHEET.md", "README.md"]
     assert sorted(p.name for p in mine.iterdir()) == names
     assert nb.is_student(nb.read(mine / "00_one.ipynb"))
-    assert opened == [(mine, ["00_start_here.ipynb"])]
+    assert opened == [(mine, [FIRST])]
     assert "2 new" in capsys.readouterr().out
     # a second start: work stays, what is missing comes back, and nothing of it needs the originals to be whole
     (mine / "00_one.ipynb").write_text("my work")
+    (mine / "FORMULA_SHEET.md").write_text("my notes")
     (mine / "README.md").unlink()
     nbformat.write(nbformat.v4.new_notebook(), course_folder / "01_two.ipynb")
     monkeypatch.chdir(course_folder.parent)
-    assert main(["course", "start", "barlow_edu_course", "--no-browser"]) == 0
+    assert main(["course", "start", mine.name, "--no-browser", "--lab=--allow-root"]) == 0
     assert (mine / "00_one.ipynb").read_text() == "my work"
+    assert (mine / "FORMULA_SHEET.md").read_text() == "my notes"
     assert sorted(p.name for p in mine.iterdir()) == names
-    assert opened[1] == (mine, ["00_start_here.ipynb", "--no-browser"])
+    assert opened[1] == (mine, [FIRST, "--no-browser", "--allow-root"])
     assert "0 new" in capsys.readouterr().out
 
 

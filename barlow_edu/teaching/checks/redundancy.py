@@ -1,14 +1,16 @@
-"""Checkers for notebook 01, redundancy reduction."""
+"""Checkers of notebooks 01, redundancy reduction, and 02, collapse and its cure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import Shaped, attempt, checker, judge, tell
-from barlow_edu.teaching.checks.worlds import centred, normal, standard
+from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.worlds import normal, views
+from barlow_edu.teaching.live import LiveProblem
 
 KINDS = ("constant", "dimensional", "none")
 
@@ -16,10 +18,16 @@ KINDS = ("constant", "dimensional", "none")
 @checker
 def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function: covariance Σ (D, D) -> Σ^(-1/2), the symmetric whitening matrix (D, D)."""
-    worlds = [
-        (_covariance(_shifted_views(n, d, seed)[0]),) for n, d, seed in ((400, 5, 12), (300, 4, 13))
+    judge(function, _covariances(), _root, _ZCA, "W", look=_explain_whitening)
+
+
+def _covariances() -> list[tuple[Tensor]]:
+    """Two covariances of channels that are correlated."""
+    sizes = (400, 5, 12), (300, 4, 13)
+    return [
+        ((normal(n, d, seed=k) @ normal(d, d, seed=k + 100)).T.cov(correction=0),)
+        for n, d, k in sizes
     ]
-    judge(function, worlds, _root, _ZCA, "W", look=_explain_whitening)
 
 
 def _root(covariance: Tensor) -> Tensor:
@@ -127,79 +135,119 @@ def _patients() -> Iterator[tuple[Tensor, str, dict[str, str]]]:
 
 
 @checker
-def canonical_correlations(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Check a function (N, D), (N, D) -> (D,): canonical correlations, largest first."""
-    worlds = [_shifted_views(300, 4, seed=12), _shifted_views(250, 3, seed=14)]
-    judge(function, worlds, _canonical, _CANONICAL, "the list of correlations", look=_vector)
+def agreement(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Check a function: two embeddings (N, D) -> the mean squared difference, a scalar."""
+    worlds = [views(20, 4, seed=15), views(9, 3, seed=16)]
+    judge(function, worlds, lambda a, b: (a - b).square().mean(), _AGREEMENT, "the disagreement")
 
 
-def _vector(answer, *_):
-    alone = "Return the singular values alone: torch.linalg.svdvals gives just them."
-    tell({alone: isinstance(answer, tuple)})
-    return answer
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Singular values of the mean product of two views."""
-    return torch.linalg.svdvals(a.T @ b / len(a))
-
-
-def _canonical(a: Tensor, b: Tensor) -> Tensor:
-    return _product(_whiten(a), _whiten(b))
-
-
-_CANONICAL = {
-    "This is a matrix, (D, D). The canonical correlations are its D singular values, if both "
-    "views are white.": lambda a, b: Shaped([a.shape[1]] * 2),
-    "The values are right, the order is not: largest first.": lambda a, b: _canonical(a, b).flip(0),
-    "These are the squares. Take singular values of C, or the roots of the eigenvalues of C Cᵀ.":
-        lambda a, b: _canonical(a, b) ** 2,
-    "Divide the product by N: the sum over the batch is not yet an average.": lambda a, b: _canonical(a, b) * len(a),
-    "You mixed N and N − 1: use the same in the covariances and in the product.":
-        lambda a, b: _canonical(a, b) * len(a) / (len(a) - 1),
-    "You mixed N − 1 and N: use the same in the covariances and in the product.":
-        lambda a, b: _canonical(a, b) * (len(a) - 1) / len(a),
-    "These are singular values of the raw covariance. Whiten each view first.":
-        lambda a, b: _product(centred(a), centred(b)),
-    "You standardised each channel, but the channels of a view are still correlated: whiten it.":
-        lambda a, b: _product(standard(a), standard(b)),
-    "You did not subtract the means: they look like one more thing that both views share.":
-        lambda a, b: _product(_whiten(a, 0), _whiten(b, 0)),
-    "View B is not white yet. Whiten both, each with its own covariance.":
-        lambda a, b: _product(_whiten(a), centred(b)),
-    "View A is not white yet. Whiten both, each with its own covariance.":
-        lambda a, b: _product(centred(a), _whiten(b)),
-    "You whitened view B with the covariance of view A. Each view has its own.":
-        lambda a, b: _product(_whiten(a), centred(b) @ _root(_covariance(a))),
-    "You whitened with C^(−1), not with its root C^(−1/2).": lambda a, b: _product(
-        centred(a) @ _power(_covariance(a), -1), centred(b) @ _power(_covariance(b), -1)),
-    "This is the diagonal of the whitened C. Its singular values find the best directions.":
-        lambda a, b: (_whiten(a) * _whiten(b)).mean(0),
-    "All are 1: you compared a view with itself.": lambda a, b: torch.ones(a.shape[1]),
+_AGREEMENT = {
+    "That is the sum. Take the mean over images and dimensions.": lambda a, b: (a - b).square().sum(),
+    "Positive and negative differences cancel: square them before you take the mean.": lambda a, b: (a - b).mean(),
+    "That is the mean absolute difference. Square in place of abs.": lambda a, b: (a - b).abs().mean(),
+    "You took a root: the mean of the squares is all that is asked for.": lambda a, b: (a - b).square().mean().sqrt(),
+    "You summed over the dimensions: take the mean over them, too.": lambda a, b: (a - b).square().sum(1).mean(),
+    "Return one number: the mean over images and dimensions.": lambda a, b: Shaped([len(a)]),
 }  # fmt: skip
 
 
-def _shifted_views(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Two views (n, d) that share two directions, with correlated channels and means that are not 0."""
-    generator = torch.Generator().manual_seed(seed)
-    shared, own_a, own_b = torch.randn(3, n, d, generator=generator, dtype=torch.float64)
-    mix_a, mix_b = torch.randn(2, d, d, generator=generator, dtype=torch.float64)
-    strength = torch.linspace(2, 0.1, d, dtype=torch.float64)
-    return (shared * strength + own_a) @ mix_a + 3, (shared * strength + own_b) @ mix_b - 2
+@checker
+def my_cure(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Check a loss (N, D), (N, D) -> scalar by what it trains: six numbers of a small world with eight signals.
+
+    Asked is that they vary, agree across the views, and say at least four different things. How is not asked.
+    """
+    problem = LiveProblem(dim=6, batch_size=128)
+    for _ in range(400):
+        loss = attempt(function, *problem.embed())
+        if not (torch.is_tensor(loss) and loss.ndim == 0 and loss.requires_grad):
+            raise NotRight("Return a scalar tensor that autograd can follow back to z_a and z_b.")
+        problem.optimizer.zero_grad()
+        loss.backward()
+        problem.optimizer.step()
+    problem.look()
+    spread, agree = problem.embed()[0].std(0).max().item(), problem.c.diagonal().mean().item()
+    if not spread > 0.2:
+        raise NotRight(
+            f"Constant collapse: the embeddings' standard deviation fell from 1 to {spread:.1g}."
+        )
+    if not agree > 0.5:
+        raise NotRight(
+            f"The views do not agree: the diagonal of C is {agree:.2f} on average, 0.5 is asked for."
+        )
+    if not problem.distinct() > 4:
+        raise NotRight(
+            f"The six numbers say {problem.distinct():.1f} different things, more than 4 are asked for: "
+            "what in your loss grows when one number repeats another?"
+        )
 
 
-def _covariance(x: Tensor) -> Tensor:
-    return x.T.cov(correction=0)
+@checker
+def dim_light_filter(function: Callable[[Tensor, float], Tensor]) -> None:
+    """Check a function: covariance Σ (D, D), noise σ -> U Λ^(−1/2) Λ / (Λ + σ²) Uᵀ, (D, D)."""
+    worlds = [
+        (*zca_world, sigma) for zca_world, sigma in zip(_covariances(), (0.7, 1.3), strict=True)
+    ]
+    judge(function, worlds, _careful, _CAREFUL, "W")
+
+
+def _careful(covariance: Tensor, sigma: float) -> Tensor:
+    return _spectral(covariance, lambda v: v.sqrt() / (v + sigma**2))
+
+
+_CAREFUL = {
+    "This is plain whitening: the fraction λ / (λ + σ²), which holds noise back, is missing.": lambda c, _: _root(c),
+    "This removes the noise and does not whiten: λ^(−1/2) is missing.":
+        lambda c, s: _spectral(c, lambda v: v / (v + s**2)),
+    "σ is a standard deviation. The eigenvalues are variances: add σ² to them.":
+        lambda c, s: _spectral(c, lambda v: v.sqrt() / (v + s)),
+    "This whitens the noisy patches, (λ + σ²)^(−1/2). It does not hold back the directions in which noise rules.":
+        lambda c, s: _spectral(c, lambda v: (v + s**2).rsqrt()),
+    "The fraction is upside down: strong directions pass, λ / (λ + σ²).":
+        lambda c, s: _spectral(c, lambda v: v.rsqrt() * s**2 / (v + s**2)),
+}  # fmt: skip
+
+
+@checker
+def my_retina(function: Callable[[], Tensor]) -> None:
+    """Check a filter (k, k) by what it makes of a picture whose power falls like 1/f², as in photographs."""
+    kernel = torch.as_tensor(attempt(function)).detach().double()
+    size = len(kernel) if kernel.ndim == 2 else 0
+    if kernel.shape != (size, size) or size % 2 == 0 or size > 15:
+        raise NotRight(
+            f"Return a square filter with an odd side of up to 15, not {tuple(kernel.shape)}."
+        )
+    if (count := int((kernel != 0).sum())) > 25:
+        raise NotRight(f"Your filter has {count} weights. A cell of this retina has room for 25.")
+    recoded = F.conv2d(_scene()[None, None], kernel[None, None])[0, 0]
+    if not recoded.std() > 1e-3:
+        raise NotRight("Nothing gets through: what it sends on is the same everywhere.")
+    pairs = (recoded[:, 1:], recoded[:, :-1]), (recoded[1:], recoded[:-1])
+    worst = max(
+        (torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1].item() for x, y in pairs),
+        key=abs,
+    )
+    if not abs(worst) <= 0.3:
+        raise NotRight(
+            f"Neighbours in what it sends on still correlate by {worst:.2f}; ±0.3 is asked for."
+        )
+
+
+def _scene() -> Tensor:
+    """A picture (128, 128) of noise with an amplitude of 1/f, the same on every run."""
+    f = torch.fft.fftfreq(128, dtype=torch.float64)
+    amplitude = 1 / (f[:, None] ** 2 + f**2).sqrt().clamp(min=1 / 128)
+    picture = torch.fft.ifft2(torch.fft.fft2(normal(128, 128, seed=17)) * amplitude).real
+    return picture / picture.std()
+
+
+def _spectral(matrix: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    values, u = torch.linalg.eigh(matrix)
+    return (u * change(values)) @ u.T
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:
-    values, u = torch.linalg.eigh(matrix)
-    return (u * values**exponent) @ u.T
-
-
-def _whiten(x: Tensor, centre: bool = True) -> Tensor:
-    x = centred(x) if centre else x
-    return x @ _root(x.T @ x / len(x))
+    return _spectral(matrix, lambda values: values**exponent)
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

@@ -1,12 +1,11 @@
-"""The checkers of notebook 01: right answers pass, and each known mistake gets its own diagnosis."""
+"""The checkers of notebooks 01 and 02: right answers pass, and each known mistake gets its own diagnosis."""
 
 import numpy as np
 import torch
 from scipy.linalg import fractional_matrix_power
-from sklearn.cross_decomposition import CCA
 from sklearn.preprocessing import StandardScaler
 
-from barlow_edu.teaching.checks.redundancy import _shifted_views
+import barlow_edu as be
 
 
 def eigen(c):
@@ -94,88 +93,106 @@ WRONG_KIND = {
 }
 
 
-def white(x, power=-0.5, centre=True, correction=0):
-    x = x - x.mean(0) if centre else x
-    values, u = torch.linalg.eigh(x.T @ x / (len(x) - correction))
-    return x @ u @ (values**power).diag() @ u.T
+def bent(c, change):
+    values, u = torch.linalg.eigh(c)
+    return u @ change(values).diag() @ u.T
 
 
-def canonical(a, b):
-    return torch.linalg.svdvals(white(a).T @ white(b) / len(a))
-
-
-def canonical_by_qr(a, b):
-    (q, _), (r, _) = (np.linalg.qr((x - x.mean(0)).numpy()) for x in (a, b))
-    return np.linalg.svd(q.T @ r, compute_uv=False)
-
-
-def canonical_by_sklearn(a, b):
-    u, v = CCA(n_components=a.shape[1], max_iter=5000, tol=1e-14).fit_transform(
-        a.numpy(), b.numpy()
-    )
-    return [np.corrcoef(u[:, i], v[:, i])[0, 1] for i in range(a.shape[1])]
-
-
-def product(a, b):
-    return torch.linalg.svdvals(a.T @ b / len(a))
-
-
-def centred(x):
-    return x - x.mean(0)
-
-
-def standard(x):
-    return centred(x) / x.std(0, correction=0)
-
-
-RIGHT_CANONICAL = {
-    "whitening": canonical,
-    "qr": canonical_by_qr,
-    "sklearn": canonical_by_sklearn,
-    "N - 1 in both": lambda a, b: (
-        product(white(a, correction=1), white(b, correction=1)) * len(a) / (len(a) - 1)
+RIGHT_DIM = {
+    "wiener, then whiten": lambda c, s: zca(c) @ c @ torch.linalg.inv(c + s**2 * torch.eye(len(c))),
+    "scipy": lambda c, s: (
+        fractional_matrix_power(c.numpy(), 0.5) @ np.linalg.inv(c.numpy() + s**2 * np.eye(len(c)))
     ),
 }
-WRONG_CANONICAL = {
-    "largest first": lambda a, b: canonical(a, b).flip(0),
-    "the squares": lambda a, b: canonical(a, b) ** 2,
-    "not yet an average": lambda a, b: torch.linalg.svdvals(white(a).T @ white(b)),
-    "mixed N and N − 1": lambda a, b: canonical(a, b) * len(a) / (len(a) - 1),
-    "mixed N − 1 and N": lambda a, b: product(white(a, correction=1), white(b, correction=1)),
-    "raw covariance": lambda a, b: product(centred(a), centred(b)),
-    "still correlated": lambda a, b: product(standard(a), standard(b)),
-    "subtract the means": lambda a, b: product(white(a, centre=False), white(b, centre=False)),
-    "View B is not white": lambda a, b: product(white(a), centred(b)),
-    "View A is not white": lambda a, b: product(centred(a), white(b)),
-    "with the covariance of view A": lambda a, b: product(
-        white(a), centred(b) @ zca(a.T.cov(correction=0))
+WRONG_DIM = {
+    "plain whitening": lambda c, s: zca(c),
+    "does not whiten": lambda c, s: c @ torch.linalg.inv(c + s**2 * torch.eye(len(c))),
+    "add σ² to them": lambda c, s: bent(c, lambda v: v.sqrt() / (v + s)),
+    "whitens the noisy": lambda c, s: zca(c + s**2 * torch.eye(len(c))),
+    "upside down": lambda c, s: bent(c, lambda v: s**2 / (v + s**2) / v.sqrt()),
+    "returned nothing": lambda c, s: None,
+}
+
+
+def gaussian(sigma):
+    line = np.exp(-(np.arange(-2, 3.0) ** 2) / 2 / sigma**2)
+    return np.outer(line, line) / line.sum() ** 2
+
+
+RIGHT_RETINA = {
+    "four neighbours": lambda: [[0, -1, 0], [-1, 4, -1], [0, -1, 0]],
+    "eight neighbours": lambda: 9 * torch.eye(9)[4].view(3, 3) - 1,
+    "difference of gaussians": lambda: gaussian(0.4) - gaussian(1.2),
+}
+WRONG_RETINA = {
+    "correlate by 0.7": lambda: torch.ones(1, 1),
+    "correlate by 0.9": lambda: torch.ones(5, 5),
+    "has 49 weights": lambda: torch.ones(7, 7),
+    "Nothing gets through": lambda: torch.zeros(3, 3),
+    "odd side": lambda: torch.ones(4, 4),
+    "square filter": lambda: torch.ones(3, 5),
+}
+
+RIGHT_AGREEMENT = {
+    "torch": lambda a, b: torch.nn.functional.mse_loss(a, b),
+    "loops": lambda a, b: np.mean(
+        [(float(x) - float(y)) ** 2 for x, y in zip(a.ravel(), b.ravel(), strict=True)]
     ),
-    "not with its root": lambda a, b: product(white(a, -1), white(b, -1)),
-    "diagonal of the whitened": lambda a, b: (white(a).T @ white(b) / len(a)).diagonal(),
-    "with itself": lambda a, b: canonical(a, a),
-    "a matrix": lambda a, b: white(a).T @ white(b) / len(a),
-    "singular values alone": lambda a, b: torch.linalg.svd(white(a).T @ white(b) / len(a)),
-    "in place": lambda a, b: canonical(a.sub_(a.mean(0)), b),
-    "values differ": lambda a, b: canonical(a, b) / 2,
+}
+WRONG_AGREEMENT = {
+    "That is the sum": lambda a, b: (a - b).square().sum(),
+    "cancel": lambda a, b: (a - b).mean(),
+    "mean absolute": lambda a, b: (a - b).abs().mean(),
+    "took a root": lambda a, b: (a - b).square().mean().sqrt(),
+    "summed over the dimensions": lambda a, b: (a - b).square().sum(1).mean(),
+    "Return one number": lambda a, b: (a - b).square().mean(1),
+}
+
+
+def variance_and_covariance(a, b):
+    """As VICReg does it: a hinge on the spread, and small covariances."""
+    loss = (a - b).square().mean()
+    for z in (a - a.mean(0), b - b.mean(0)):
+        c = z.T @ z / len(z)
+        loss = (
+            loss
+            + torch.relu(1 - z.std(0)).mean()
+            + (c - c.diagonal().diag()).square().sum() / len(c)
+        )
+    return loss
+
+
+def contrast(a, b):
+    """As SimCLR does it: each image is told from the others."""
+    a, b = (torch.nn.functional.normalize(z, dim=1) for z in (a, b))
+    return torch.nn.functional.cross_entropy(a @ b.T / 0.2, torch.arange(len(a)))
+
+
+RIGHT_CURE = {
+    "Barlow Twins": lambda a, b: be.barlow_twins_loss(a, b, lambd=0.1).loss,
+    "VICReg": variance_and_covariance,
+    "SimCLR": contrast,
+}
+WRONG_CURE = {
+    "Constant collapse": lambda a, b: (a - b).square().mean(),
+    "say 1.0 different": lambda a, b: be.barlow_twins_loss(a, b, lambd=0).loss,
+    "do not agree": lambda a, b: be.barlow_twins_loss(a, b, lambd=1000).loss,
+    "scalar tensor": lambda a, b: (a - b).square().mean().item(),
 }
 
 RIGHT = {
     "zca_matrix": RIGHT_ZCA,
+    "dim_light_filter": RIGHT_DIM,
+    "my_retina": RIGHT_RETINA,
+    "agreement": RIGHT_AGREEMENT,
     "kind_of_collapse": RIGHT_KIND,
-    "canonical_correlations": RIGHT_CANONICAL,
+    "my_cure": RIGHT_CURE,
 }
 WRONG = {
     "zca_matrix": WRONG_ZCA,
+    "dim_light_filter": WRONG_DIM,
+    "my_retina": WRONG_RETINA,
+    "agreement": WRONG_AGREEMENT,
     "kind_of_collapse": WRONG_KIND,
-    "canonical_correlations": WRONG_CANONICAL,
+    "my_cure": WRONG_CURE,
 }
-
-
-def test_no_two_mistakes_give_the_same_canonical_correlations():
-    views = _shifted_views(300, 4, seed=12)
-    numbers = ["largest", "squares", "raw", "still", "subtract", "View B", "View A", "root", "diag"]
-    answers = [f for d, f in WRONG_CANONICAL.items() if any(word in d for word in numbers)]
-    results = [f(*views) for f in (canonical, *answers)]
-    for i, one in enumerate(results):
-        for other in results[:i]:
-            assert not torch.allclose(one, other, rtol=1e-3)

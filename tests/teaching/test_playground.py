@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -418,6 +419,16 @@ def test_the_page_needs_nothing_else_and_is_small(tmp_path):
     page = playground.write(tmp_path / "p.html").read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="|@import|https?://(?!www\.w3\.org)', page)
     assert len(page) < 1_300_000
+
+
+def test_the_page_in_the_repository_is_up_to_date():
+    """``barlow-edu playground --no-open`` in the root writes it; pictures may be packed otherwise."""
+    path = Path(__file__).parents[2] / playground.NAME
+    packed = re.compile(r'"images": "([^"]+)"')
+    there, now = path.read_text(encoding="utf-8"), playground.page()
+    pictures = [zlib.decompress(base64.b64decode(packed.search(x)[1])) for x in (there, now)]
+    assert pictures[0] == pictures[1]
+    assert packed.sub("", there) == packed.sub("", now)
 
 
 def test_a_notebook_stores_the_frame_alone(tmp_path, monkeypatch):

@@ -33,6 +33,7 @@ from barlow_edu.config import Schedule, build_model, build_views, load_config
 from barlow_edu.evaluation.features import extract_features, pixel_features
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.optim import warmup_cosine
+from barlow_edu.numerics.stopwatch import Stopwatch
 from barlow_edu.state import TrainingState
 from barlow_edu.storage.run_folder import RunWriter
 from barlow_edu.training import Loop
@@ -86,7 +87,8 @@ def ours(
             loop.views = small if clock() < SMALL_FIRST * 60 * minutes else views
             before = clock.began
             yield
-            loop.began += clock.began - before  # stands still, too
+            if clock.began != before:  # it stood still, and so does the loop's
+                loop.stopwatch = Stopwatch(clock() / 60)
 
     return state.model.encoder, be.TwinViews("cifar").normalize, steps()
 

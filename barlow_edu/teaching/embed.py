@@ -109,6 +109,12 @@ def attribute(spec: dict) -> str:
     return html.escape(json.dumps(spec, ensure_ascii=False))
 
 
+def film_player(spec: dict, note: str) -> str:
+    """The HTML that makes a film of the picture before it; ``note`` stands there without scripts."""
+    body = f'<div class="be-film" data-film="{attribute(spec)}">{note}</div>'
+    return f"<style>\n{asset('figures/film.css')}</style>{body}<script>{asset('figures/film.js')}</script>"
+
+
 def image(png: bytes, alt: str) -> str:
     """A PNG as an HTML element, 700 pixels wide."""
     data = base64.b64encode(png).decode()

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from barlow_edu.teaching.figures.drawing import DASHES, GREY, PALETTE, TEXT, ink, styled, to_array
 
 TURNS = 2 * np.pi * np.arange(3) / 3
-PLANE = (
-    np.stack([np.cos(TURNS), -np.sin(TURNS)]) * 2**0.5 / 3
-)  # a column of cos(θ + turns) goes to its angle θ
+# a column of cos(θ + turns) goes to its angle θ
+PLANE = np.stack([np.cos(TURNS), -np.sin(TURNS)]) * 2**0.5 / 3
 ARROW = {"angles": "xy", "scale_units": "xy", "scale": 1}
 
 
@@ -34,15 +33,8 @@ def circle(
     for k, (name, tips) in enumerate(points.items()):
         tips = tips / np.linalg.norm(tips, axis=0)
         color, face = ink(PALETTE[k]), "none" if k else PALETTE[k]
-        ax.quiver(
-            *np.zeros_like(tips),
-            *tips,
-            facecolor=face,
-            edgecolor=color,
-            lw=1.2,
-            width=0.014,
-            **ARROW,
-        )
+        look = {"facecolor": face, "edgecolor": color, "lw": 1.2, "width": 0.014}
+        ax.quiver(*np.zeros_like(tips), *tips, **look, **ARROW)
         for i, (x, y) in enumerate(tips.T):
             ax.plot([0, -x], [0, -y], color=GREY, ls=DASHES[3], lw=1)
             ax.text(1.2 * x, 1.2 * y, f"{name}{i}", color=color, ha="center", va="center")

@@ -81,10 +81,7 @@ class Film(embed.Player):
             "colours": [mpl.colors.to_hex(drawing.DIVERGING(int(i))) for i in levels],
             **self.layout,
         }
-        note = "Run the cell above to play this picture as a film."
-        body = f'<div class="be-film" data-film="{embed.attribute(spec)}">{note}</div>'
-        style = f"<style>\n{embed.asset('figures/film.css')}</style>"
-        return f"{style}{body}<script>{embed.asset('figures/film.js')}</script>"
+        return embed.film_player(spec, "Run the cell above to play this picture as a film.")
 
     def _ipython_display_(self) -> None:
         self.display(tuple(side // SHARPNESS for side in self.layout["size"]))

@@ -49,10 +49,7 @@ class Flipbook(embed.Player):
         steps = list(range(len(self.captions)))
         spec = {"title": self.title, "alt": self.alt, "steps": steps, "captions": self.captions}
         note = "Run the cell above to play these pictures as a film."
-        data = embed.attribute({**spec, "dims": self.frame, **self.layout})
-        style = f"<style>\n{embed.asset('figures/film.css')}</style>"
-        script = f"<script>{embed.asset('figures/film.js')}</script>"
-        return f'{style}<div class="be-film" data-film="{data}">{note}</div>{script}'
+        return embed.film_player({**spec, "dims": self.frame, **self.layout}, note)
 
     def _ipython_display_(self) -> None:
         wide, high = self.layout["size"]

@@ -81,7 +81,8 @@ def test_it_learns_within_half_a_minute_at_thirty_frames_a_second(opened, pictur
     with capsys.disabled():
         print(
             f"\nplayground: {rate:.0f} frames a second while training (idle: {idle:.0f}); after {seconds:.0f} s and "
-            f"{step:.0f} steps ({each:.0f} ms each) distance {before:.2f} -> {distance:.2f}, kNN {100 * untrained:.1f} -> {100 * knn:.1f} %"
+            f"{step:.0f} steps ({each:.0f} ms each) "
+            f"distance {before:.2f} -> {distance:.2f}, kNN {100 * untrained:.1f} -> {100 * knn:.1f} %"
         )
     assert rate >= min(BAR, 0.5 * idle)
     assert seconds <= SECONDS or each > BUSY

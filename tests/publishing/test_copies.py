@@ -303,7 +303,7 @@ def test_the_stub_tells_what_to_write_where_it_is_missing(source, task):
     compile(opened, "cell", "exec")
     before, line = source.splitlines()[:-1], opened.splitlines()[-1]
     assert opened.splitlines()[:-1] == before
-    assert f'raise NotImplementedError("Exercise 3.3: {task}' in line
+    assert f'raise NotImplementedError("Exercise 2.3: {task}' in line
     indent = len(source.splitlines()[-1]) - len(source.splitlines()[-1].lstrip())
     assert line.startswith(" " * indent + "raise")
 

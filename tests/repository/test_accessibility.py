@@ -147,7 +147,7 @@ def test_a_misspelt_word_is_seen(tmp_path):
 
 
 def test_the_explorer_names_what_it_shows():
-    assert explorer.TITLE and "aria-label" in asset("explorer.js")
+    assert explorer.LambdaExplorer.title and "aria-label" in asset("explorer.js")
 
 
 def glossary():

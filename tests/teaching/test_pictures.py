@@ -19,7 +19,7 @@ def row_of(n=2, k=3, size=8):
 
 
 def test_plots_offers_them():
-    for name in ("neighbours", "scatter", "profile"):
+    for name in ("neighbours", "scatter", "profile", "table"):
         assert getattr(plots, name) is getattr(pictures, name) and name in plots.__all__
 
 
@@ -117,3 +117,14 @@ def test_a_profile_has_a_line_a_value_and_a_place_a_stage():
 def test_stages_with_other_values_are_told():
     with pytest.raises(ValueError, match="Every stage needs the values"):
         plots.profile({"a": {"x": 1.0}, "b": {"y": 1.0}})
+
+
+def test_a_table_writes_every_number_where_its_names_are():
+    ax = plots.table([[0.5, -0.25], [1, 0]], ["a", "b"], ["x", "y"], "T", low=-1.0).axes[0]
+    written = {
+        (round(t.get_position()[0]), round(t.get_position()[1])): t.get_text() for t in ax.texts
+    }
+    assert written == {(0, 0): "0.50", (1, 0): "−0.25", (0, 1): "1.00", (1, 1): "0.00"}
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"3 columns are named, values are \(2, 2\)"):
+        plots.table([[0, 1], [1, 0]], ["a", "b"], ["x", "y", "z"])

@@ -3,67 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import permutations
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import Shaped, attempt, checker, judge, judge_parts, tell
+from barlow_edu.data import load_images
+from barlow_edu.teaching.cards import measure
+from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
 from barlow_edu.teaching.checks.mistakes import BRIGHT, SOLARISED
-
-SIZES = (32, 47)
-
-
-@checker
-def pair_chances(function: Callable[[float, float], tuple[float, float, float]]) -> None:
-    """Check a function p1, p2 -> chances that both views, exactly one, neither is changed."""
-    worlds = ((0.7, 0.2), (1.0, 0.1), (0.0, 0.2))
-    names = "three numbers: both, exactly one, neither"
-    judge_parts(function, worlds, _chances, _CHANCES, names, look=_all_at_once)
-
-
-def _all_at_once(chances: Tensor, *p: float) -> None:
-    def same(other: Tensor) -> bool:
-        return torch.allclose(chances, other, atol=1e-9)
-
-    right, average = _chances(*p), sum(p) / 2
-    if not same(right):
-        tell({
-            "You gave both views the same, average probability. That is what calling one augment "
-            "function twice does; here each view has its own.": same(_chances(average, average)),
-            "These are percent. Give chances between 0 and 1.": same(100 * right),
-            "The numbers are right, their order is not: both, exactly one, neither.":
-                any(same(right[list(order)]) for order in permutations(range(3))),
-        })  # fmt: skip
-
-
-def _chances(p1: float, p2: float) -> Tensor:
-    both = p1 * p2
-    return torch.tensor([both, p1 + p2 - 2 * both, (1 - p1) * (1 - p2)], dtype=torch.float64)
-
-
-_CHANCES = {
-    "At p1 = {0}, p2 = {1}, the chance of both": {
-        "You added the probabilities. For two independent draws they multiply.": lambda p, q: p + q,
-        "The smaller probability would be right if the rarer event always came with the other. "
-        "The draws are independent: multiply.": min,
-        "You took the square of one probability. Each view has its own.": lambda p, q: p * p,
-        "That is the average of the two. For both at once they multiply.": lambda p, q: (p + q) / 2,
-    },
-    "At p1 = {0}, p2 = {1}, the chance of exactly one": {
-        "The sum counts the pairs in which both are changed, twice. Take them away, twice.": lambda p, q: p + q,
-        "That is the chance of at least one. Take away the pairs in which both are changed.":
-            lambda p, q: p + q - p * q,
-        "You counted view 1 changed and view 2 not. The other way round counts too.": lambda p, q: p * (1 - q),
-        "You counted view 2 changed and view 1 not. The other way round counts too.": lambda p, q: q * (1 - p),
-        "That is the chance of not both, which has the pairs with neither in it.": lambda p, q: 1 - p * q,
-    },
-    "At p1 = {0}, p2 = {1}, the chance of neither": {
-        "That is the chance of not both. Neither means: not the one and not the other.": lambda p, q: 1 - p * q,
-        "You took away the sum. Multiply the two chances of staying unchanged, 1 − p each.": lambda p, q: 1 - p - q,
-        "The three chances must add up to 1: one of these three always happens.": lambda p, q: p * q,
-    },
-}  # fmt: skip
+from barlow_edu.teaching.checks.worlds import correlation, normal
+from barlow_edu.views import TwinViews
 
 
 @checker
@@ -114,80 +64,94 @@ _BYTES = {
 
 
 @checker
-def crop_box(function: Callable[..., Tensor]) -> None:
-    """Check f(area, aspect, size, u, v), four of them (N,) tensors -> boxes (N, 4) of whole pixels."""
-    draws = _crop_draws()
-    worlds = [(*draws[:2], size, *draws[2:]) for size in SIZES]
-    judge(function, worlds, _box, _BOX, "The box", 1e-9, look=_one_box_a_row)
+def my_pair(function: Callable[[], tuple[Callable, Callable]]) -> None:
+    """Check a function that returns the paper's two transforms of one image, uint8 (3, 64, 64) -> float (3, 32, 32).
 
-
-def _one_box_a_row(answer, area: Tensor, *_):
-    one = "Return one tensor (N, 4). torch.stack([top, left, height, width], 1) makes it."
-    tell({one: isinstance(answer, (tuple, list))})
-    return answer
-
-
-def _crop_draws() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """area, aspect, u, v of seven boxes; two are too long for the picture, one is drawn at its far end."""
-    area = torch.tensor([0.25, 0.5, 0.9, 0.08, 0.35, 1.0, 0.62], dtype=torch.float64)
-    aspect = torch.tensor([1.3, 0.8, 1.3, 0.76, 1.1, 0.76, 1.0], dtype=torch.float64)
-    u = torch.tensor([0.1, 0.99, 0.4, 0.7, 0.55, 0.3, 0.93], dtype=torch.float64)
-    v = torch.tensor([0.999, 0.2, 0.6, 0.05, 0.87, 0.8, 0.31], dtype=torch.float64)
-    return area, aspect, u, v
-
-
-def _roots(area: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
-    """Height and width as shares of the picture's side."""
-    return (area / aspect).sqrt(), (area * aspect).sqrt()
-
-
-def _boxes(
-    sides: Callable = _roots, whole=torch.round, clamp=True, place: Callable | None = None
-) -> Callable:
-    """A function like the learner's, with its own sides (as shares) and its own place (free pixels, draw, size)."""
-    place = place or (lambda free, draw, size: (draw * (free + 1)).floor())
-
-    def box(area: Tensor, aspect: Tensor, size: int, u: Tensor, v: Tensor) -> Tensor:
-        long = [whole(size * side) for side in sides(area, aspect)]
-        height, width = (side.clamp(1, size) for side in long) if clamp else long
-        return torch.stack(
-            [place(size - height, u, size), place(size - width, v, size), height, width], 1
+    Each is tried 200 times on simple pictures; the recipe's probabilities must be seen in what comes out.
+    """
+    pair = attempt(function)
+    if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(callable, pair))):
+        raise NotRight("Return two transforms, view_1 and view_2.")
+    seen = [_what_it_does(transform, f"View {k}") for k, transform in enumerate(pair, 1)]
+    for k, view in enumerate(seen, 1):
+        for what, (low, high) in _SHARES.items():
+            if not low <= view[what] <= high:
+                raise NotRight(
+                    f"View {k}: {view[what]:.0%} of the pictures are {what}, not about {_RECIPE[what]}."
+                )
+    if seen[0]["solarised"] > 0.02 or not 0.1 <= seen[1]["solarised"] <= 0.32:
+        shares = " and ".join(f"{view['solarised']:.0%}" for view in seen)
+        raise NotRight(
+            f"{shares} of views 1 and 2 are solarised, not 0 and 20 %. It comes after the jitter."
+        )
+    if not seen[0]["sharpness"] < 0.8 * seen[1]["sharpness"]:
+        raise NotRight(
+            "View 2 is no sharper than view 1. Blur has probability 1.0 in view 1 and 0.1 in view 2."
         )
 
-    return box
+
+_SHARES = {"grey": (0.1, 0.32), "flipped": (0.38, 0.62), "left in their colours": (0.0, 0.4)}
+_RECIPE = {"grey": "20 %", "flipped": "50 %", "left in their colours": "16 %"}
 
 
-_box = _boxes()
-_BOX = {
-    "Your boxes are columns, (4, N). One box a row: torch.stack(..., 1).": lambda a, *_: Shaped([4, len(a)]),
-    "Height and width have changed places: aspect is width / height.": _boxes(lambda a, r: _roots(a, r)[::-1]),
-    "The root is missing: area is a share of size², so a side is √area · size.": _boxes(lambda a, r: (a / r, a * r)),
-    "The aspect wants a root too, or width / height becomes aspect².":
-        _boxes(lambda a, r: (a.sqrt() / r, a.sqrt() * r)),
-    "Some of your boxes are longer than the picture. Cut the sides to size.": _boxes(clamp=False),
-    "Some of your boxes leave the picture: the top may be at most size − height.":
-        _boxes(place=lambda free, draw, size: (draw * size).floor()),
-    "Your box is always in the middle: that is a centred crop. u and v say where it stands.":
-        _boxes(place=lambda free, draw, size: (free / 2).floor()),
-    "Your box is always in the middle: that is a centred crop. u and v say where it stands. ":
-        _boxes(place=lambda free, draw, size: (free / 2).round()),
-    "Your box is always in the upper left corner. u and v say where it stands.":
-        _boxes(place=lambda free, draw, size: 0 * free),
-    "Your box never touches the far edge: there are size − height + 1 places for it.":
-        _boxes(place=lambda free, draw, size: (draw * free).floor()),
-    "Rounding gives the first and the last place half the chance of the others. Use the floor of "
-    "u · (size − height + 1).": _boxes(place=lambda free, draw, size: (draw * free).round()),
-    "u and v have changed places: u is for the top, v for the left edge.":
-        lambda a, r, size, u, v: _box(a, r, size, v, u),
-    "You used u for both edges: then all boxes lie on a diagonal. v is for the left edge.":
-        lambda a, r, size, u, v: _box(a, r, size, u, u),
-    "The order of the four is top, left, height, width.": lambda *given: _box(*given)[:, [0, 1, 3, 2]],
-    "The order of the four is top, left, height, width, rows before columns.":
-        lambda *given: _box(*given)[:, [1, 0, 3, 2]],
-    "Round the sides to the nearest pixel. Cutting off makes every box a little too small.":
-        _boxes(whole=torch.floor),
-    "Pixels are whole: round the sides, and take the floor of the place.":
-        _boxes(whole=lambda side: side, place=lambda free, draw, size: draw * (free + 1)),
-    "The box ends where you say it is high: give height and width, not bottom and right.":
-        lambda *given: torch.cat([_box(*given)[:, :2], _box(*given)[:, :2] + _box(*given)[:, 2:]], 1),
-}  # fmt: skip
+def _many(transform: Callable, picture: Tensor) -> list[Tensor]:
+    return [torch.as_tensor(transform(picture)) for _ in range(200)]
+
+
+def _what_it_does(transform: Callable, name: str) -> dict[str, float]:
+    """What 200 views of each of four pictures have in common."""
+
+    def draw(picture: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        views = attempt(partial(_many, transform), picture)  # an attempt restores the generators
+        if any(view.shape != (3, 32, 32) or not view.is_floating_point() for view in views):
+            raise NotRight(
+                f"{name} returns {tuple(views[0].shape)}, {views[0].dtype}, not floats (3, 32, 32)."
+            )
+        return torch.stack(views)
+
+    flat = torch.ones(3, 64, 64)
+    red = draw((flat * torch.tensor([230, 60, 90])[:, None, None]).byte()).mean((2, 3))
+    if red.max() > 1.01 or red.min() < -0.01:
+        raise NotRight(
+            f"{name} gives values from {red.min():.1f} to {red.max():.1f}, not in [0, 1]."
+        )
+    bright = draw((flat * 247).byte()).mean((1, 2, 3))
+    half = draw(torch.cat([flat[..., :32] * 20, flat[..., :32] * 110], 2).byte())
+    side = half[..., 16:].mean((1, 2, 3)) - half[..., :16].mean((1, 2, 3))
+    columns = half.mean((1, 2))
+    low, high = columns.amin(1), columns.amax(1)
+    if (
+        (columns.mean(1) - low) / (high - low + 1e-3)
+    ).std() < 0.05:  # the edge is always in the middle
+        raise NotRight(f"{name} shows the same part each time. Where is the random crop?")
+    noise = draw((normal(3, 64, 64, seed=3).clamp(-2, 2) * 30 + 110).byte())
+    kept = (red - torch.tensor([230, 60, 90]) / 255).abs().amax(1) < 0.01
+    return {
+        "grey": (red.max(1).values - red.min(1).values < 0.01).double().mean().item(),
+        "left in their colours": kept.double().mean().item(),
+        "solarised": (bright < 0.48).double().mean().item(),
+        "flipped": (side[side.abs() > 0.02] < 0).double().mean().item(),
+        "sharpness": (noise[..., 1:] - noise[..., :-1]).abs().mean((1, 2, 3)).median().item(),
+    }
+
+
+@checker
+def my_recipe(function: Callable[[], TwinViews]) -> None:
+    """Check views for sorting cards by colour, by what twins of 600 garments share under them."""
+    views = attempt(function)
+    if not isinstance(views, TwinViews):
+        raise NotRight("Return be.TwinViews(...), with a preset and the settings that you change.")
+    images = load_images("garments", limit=600).images
+    pair = views(images, torch.Generator().manual_seed(0))
+    shared = correlation(*(measure(views.denormalize(view)) for view in pair)).diagonal()
+    colour, form = shared[[1, 2, 4, 5]].min().item(), shared[[6, 8, 9]].abs().max().item()
+    if not colour > 0.8:
+        raise NotRight(
+            f"A colour has a correlation of {colour:.2f} between the twins, not 0.8: what changes it?"
+        )
+    if not form < 0.6:
+        raise NotRight(
+            f"Twins still agree by {form:.2f} on height, size or shape; an encoder could sort by these. "
+            "0.6 is allowed: which operation moves and resizes things?"
+        )

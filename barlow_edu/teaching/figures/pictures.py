@@ -80,6 +80,40 @@ def _caption(ax, x: float, y: float, side: int, text: str, weight="normal", colo
 
 
 @styled
+def table(
+    values, rows: Sequence[str], columns: Sequence[str], title=None, low: float = 0.0
+) -> Figure:
+    """A small table of numbers, (rows, columns), written on a scale from ``low`` to 1: blues, or red-blue from −1.
+
+    Raises ValueError if the names do not fit the numbers.
+    """
+    values = to_array(values, "values", 2)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"{len(rows)} rows and {len(columns)} columns are named, values are {values.shape}."
+        )
+    fig = Figure(figsize=(min(WIDTH, 1.6 + 1.3 * len(columns)), 0.95 + 0.38 * len(rows)))
+    ax = fig.subplots()
+    ax.imshow(values, drawing.DIVERGING if low < 0 else "Blues", vmin=low, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        strong = value > 0.6 or value < -0.6
+        ax.text(
+            j,
+            i,
+            drawing.number(value),
+            ha="center",
+            va="center",
+            size=9,
+            color="white" if strong else TEXT,
+        )
+    ax.set_xticks(range(len(columns)), columns, size=8)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.set_title(title or "", weight="bold")
+    return fig
+
+
+@styled
 def scatter(points, labels, names: Sequence[str], title: str | None = None) -> Figure:
     """A map of N points in the plane, for instance t-SNE of features; each class has a colour and a shape.
 

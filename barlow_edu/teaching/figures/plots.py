@@ -32,7 +32,7 @@ from barlow_edu.teaching.figures.drawing import (
 from barlow_edu.teaching.figures.film import Film
 from barlow_edu.teaching.figures.flipbook import Flipbook
 from barlow_edu.teaching.figures.machine import machine
-from barlow_edu.teaching.figures.pictures import neighbours, profile, scatter
+from barlow_edu.teaching.figures.pictures import neighbours, profile, scatter, table
 
 __all__ = [
     "Flipbook",
@@ -54,6 +54,7 @@ __all__ = [
     "spectrum",
     "staircase",
     "style",
+    "table",
     "twins",
 ]
 

@@ -52,7 +52,7 @@ class Tags(HTMLParser):
         self.open = []
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("img", "br", "hr"):
+        if tag not in ("img", "br", "hr", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

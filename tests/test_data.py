@@ -57,6 +57,12 @@ def test_garments_are_the_same_pixels_everywhere(split, count):
     assert images.name == "garments"
 
 
+def test_a_split_in_the_place_of_a_root_is_refused():
+    """Taken for a root and ignored, it would hand out training images as test images."""
+    with pytest.raises(ValueError, match="no root, got 'test'.*split=\"test\""):
+        be.load_images("garments", "test", limit=10)
+
+
 def test_garments_are_the_default_and_val_means_test(cards):
     assert sha256(be.load_images().images) == CHECKSUMS["train"]
     assert torch.equal(be.load_images(split="val").images, cards.images)

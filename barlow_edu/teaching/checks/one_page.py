@@ -67,7 +67,10 @@ _SLIPS = {
 @checker
 def better_features(function: Callable[[Tensor], Tensor], to_beat: float = 0.45) -> None:
     """Check features, uint8 images (N, 3, 32, 32) -> (N, k): are 20 neighbours right more often than ``to_beat``?"""
-    known, asked = load_images("garments", limit=3000), load_images("garments", "test", limit=1000)
+    known, asked = (
+        load_images("garments", limit=3000),
+        load_images("garments", split="test", limit=1000),
+    )
     features = [_features(function, x.images) for x in (known, asked)]
     accuracy = knn_accuracy(features[0], known.labels, features[1], asked.labels, k=20)
     if accuracy < 0.15:

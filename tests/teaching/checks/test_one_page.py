@@ -74,7 +74,7 @@ WRONG = {
         "above chance": lambda x: torch.randn(
             len(x), 8, generator=torch.Generator().manual_seed(0)
         ),
-        "to beat: 45.0%": lambda x: x.float().mean((2, 3)),
+        "to beat: 45.0%": lambda x: x.flatten(1).float(),  # the pixels themselves
     },
 }
 

@@ -142,8 +142,8 @@ def load_images(
     out. size: resize every image of a tree (shorter side, then centre crop); needed where the files differ in shape.
     ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
 
-    Raises ValueError for an unknown name or split, a limit out of range, a size that the set does not have or a root
-    for garments, FileNotFoundError for missing files (naming where to put what).
+    Raises ValueError for an unknown name or split, a limit out of range, a size that the set does not have or a
+    split given as root, FileNotFoundError for missing files (naming where to put what).
 
     >>> load_images("garments", split="test", limit=50)
     ImageSet('garments', 50 images of 3 x 32 x 32, 10 classes)
@@ -154,11 +154,8 @@ def load_images(
         raise ValueError(f"split must be train or test (or val), got {split!r}.")
     root = None if root is None else Path(root).expanduser()
     if name == "garments":
-        if root is not None:
-            raise ValueError(
-                f"garments come with the package and have no root, got {str(root)!r}. Leave root out; "
-                'a split is given by its name, split="test".'
-            )
+        if str(root) in SPLITS:
+            raise ValueError(f"Root {str(root)!r} is a split's name: give split={str(root)!r}.")
         parts = garments(split == "train", seed)
     elif name == "folder" or (root is not None and any((root / s).is_dir() for s in SPLITS)):
         if root is None:

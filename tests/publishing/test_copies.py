@@ -202,7 +202,11 @@ def test_exercises_fail_while_open_and_pass_when_filled_in(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     notebook = as_a_learner_runs_it(path)
     with untouched():
-        assert_fails_at_the_exercises(failing_here(notebook), open_tasks(read(path)))
+        failing = failing_here(notebook)
+    # The result of a prediction may rest on training that no exercise needs, and that is therefore not run here.
+    unasked = {c.id for c in tagged(notebook, "reveal")}
+    failing = {k: v for k, v in failing.items() if k not in unasked or "AssertionError" not in v}
+    assert_fails_at_the_exercises(failing, open_tasks(read(path)))
     done = [c for c in notebook.cells if c.id.endswith("-filled")]
     assert len(done) == len(tagged(read(path), "solution")) > 0
     for cell in done:

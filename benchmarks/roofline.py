@@ -4,8 +4,8 @@
     python benchmarks/roofline.py --quick     # one round, batch 64, nothing stored; --compile also compiles
 
 The peak is that of a product of two large matrices, in the same run and on as many threads. A step is two views
-forward and backward, the loss and the optimizer, on lightly's example: ResNet-18, 32 pixels, 2048 dimensions. Its
-operations are counted by torch. The ways take turns.
+forward and backward, the loss and the optimizer, on lightly's example: ResNet-18, 32 pixels, 2048 dimensions, or
+with ``--encoder small_resnet`` on that of the course. Its operations are counted by torch. The ways take turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.optim import build_optimizer
 from barlow_edu.numerics.threads import SideBySide
 
-NET = {"encoder": "resnet18", "stem": "imagenet", "image_size": 32, "proj_dim": 2048}
+NETS = {"resnet18": "imagenet", "small_resnet": "cifar"}  # encoder -> stem
+NET = {"image_size": 32, "proj_dim": 2048}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -80,7 +81,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round; nothing is stored")
     parser.add_argument("--compile", action="store_true", help="also torch.compile (minutes)")
     parser.add_argument("--precision", choices=DTYPES, default=None)
+    parser.add_argument("--encoder", choices=("resnet18", "small_resnet"), default="resnet18")
     options = parser.parse_args()
+    NET.update({"encoder": options.encoder, "stem": NETS[options.encoder]})
     settings = {"device": "cpu", "precision": "auto", "channels_last": "auto"}
     fast = "bfloat16" if Computer.choose(settings).bfloat16 else "float32"
     precision = options.precision or fast
@@ -104,16 +107,16 @@ def main() -> None:
         for name, t in times.items()
     ]
     about = (
-        f"ResNet-18, batch {batch}, {precision}: {operations / 1e9:.0f} GFLOP a step; "
+        f"{options.encoder}, batch {batch}, {precision}: {operations / 1e9:.0f} GFLOP a step; "
         f"the peak is {best / 1e9:.0f} GFLOP/s."
     )
     print(about, table(rows), sep="\n\n")
     if not options.quick:
         env = environment()
         made = "Made by `python benchmarks/roofline.py`."
-        head = f"# A step of ResNet-18 and the roofline\n\n{describe(env)}. {made}"
+        head = f"# A step of {options.encoder} and the roofline\n\n{describe(env)}. {made}"
         record = {"environment": env, "seconds": times, "operations": operations, "peak": best}
-        write("roofline", "\n\n".join([head, about, table(rows)]), record)
+        write(f"roofline_{options.encoder}", "\n\n".join([head, about, table(rows)]), record)
 
 
 if __name__ == "__main__":

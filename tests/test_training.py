@@ -100,7 +100,7 @@ def test_the_environment_says_where_and_on_what(whole):
     assert environment["images"] == 85
     assert environment["torch"] == torch.__version__
     assert environment["threads"] == 1
-    assert environment["precision"].startswith("float32, channels first")
+    assert environment["precision"].startswith("float32, channels last")
     assert 0 <= environment["minutes"] < 30
 
 

@@ -78,8 +78,9 @@ class Computer:
         able = _fast_bfloat16(device)
         precision, layout = config["precision"], config["channels_last"]
         bfloat16 = able if precision == "auto" else precision == "bfloat16"
-        # oneDNN's and cuDNN's bfloat16 convolutions want channels last; float32 on a CPU gains little.
-        channels_last = bfloat16 if layout == "auto" else layout
+        # oneDNN and cuDNN compute bfloat16 convolutions faster with channels last, and a CPU without AVX-512 also
+        # those of float32: small_resnet by 1.4 on an AVX2 machine (benchmarks/roofline.py).
+        channels_last = bfloat16 or device.type == "cpu" if layout == "auto" else layout
         why = "this device computes it fast" if able else "this device has no fast bfloat16"
         return cls(device, bfloat16, channels_last, why if precision == "auto" else "as configured")
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import barlow_edu as be
 
@@ -23,6 +24,9 @@ def examples(thing, name):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_examples_print_what_they_say(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    torch.set_printoptions(
+        profile="default"
+    )  # a page that was run in this process may print in its own way
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     module = import_module(".".join(parts).removesuffix(".__init__"))
     runner = doctest.DocTestRunner(verbose=False, optionflags=FLAGS)

@@ -380,7 +380,6 @@ YET = {
     "12_pitfalls_and_ablations",
     "13_relatives",
     "14_scaling_to_imagenet",
-    "15_why_it_works",
     "16_bug_hunt",
 }
 NEW = [

@@ -19,7 +19,7 @@ def row_of(n=2, k=3, size=8):
 
 
 def test_plots_offers_them():
-    for name in ("neighbours", "scatter", "profile", "table"):
+    for name in ("clouds", "neighbours", "scatter", "profile", "table"):
         assert getattr(plots, name) is getattr(pictures, name) and name in plots.__all__
 
 
@@ -128,3 +128,16 @@ def test_a_table_writes_every_number_where_its_names_are():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
     with pytest.raises(ValueError, match=r"3 columns are named, values are \(2, 2\)"):
         plots.table([[0, 1], [1, 0]], ["a", "b"], ["x", "y", "z"])
+
+
+def test_clouds_stand_on_one_scale_beside_their_matrix():
+    points = np.array([[0.0, 1.0], [2.0, -1.0], [9.0, 0.0]])
+    fig = plots.clouds({"one": points, "two": -points}, np.eye(2))
+    one, two, matrix = fig.axes
+    assert one.lines[0].get_xydata().tolist() == points.tolist()
+    assert two.lines[0].get_xydata().tolist() == (-points).tolist()
+    assert [ax.get_title() for ax in fig.axes] == ["one", "two", "C"]
+    assert one.get_xlim() == two.get_xlim() == two.get_ylim() == (-4, 4)
+    assert matrix.images[0].get_array().tolist() == np.eye(2).tolist()
+    with pytest.raises(ValueError, match=r"\(N, 2\).*\(3, 3\)"):
+        plots.clouds({"one": np.eye(3)})

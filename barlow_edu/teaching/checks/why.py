@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import Shaped, checker, judge
-from barlow_edu.teaching.checks.worlds import centred, normal
+from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.worlds import centred, correlation, normal, standard
 
 
 @checker
@@ -115,46 +115,37 @@ _HSIC = {
 
 
 @checker
-def slice_gap(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Check a function: one slice x (N,), frequencies t (T,) -> mean over t of |φ̂(t) − exp(−t²/2)|²."""
-    # not symmetric: the sine matters
-    worlds = [
-        (normal(25, seed=134).exp() - 1.2, torch.linspace(-3, 4, 9, dtype=torch.float64)),
-        (normal(18, seed=137).square() - 0.7, torch.linspace(-1, 5, 13, dtype=torch.float64)),
-    ]
-    judge(function, worlds, _gap, _GAPS, "The gap")
+def fools_c(function: Callable[[Tensor], Tensor], dims: int = 3) -> None:
+    """Check an embedding of one number, normal (N,) -> (N, D): is C the identity, each dimension a curve over x?"""
+    for seed in (138, 139):
+        x = normal(20_000, seed=seed).sort().values
+        z = _embedding(attempt(function, x), len(x), dims)
+        off = correlation(z, z) - torch.eye(z.shape[1], dtype=z.dtype)
+        if off.abs().max() > 0.1:
+            i, j = divmod(int(off.abs().argmax()), z.shape[1])
+            raise NotRight(
+                f"C sees it: dimensions {i} and {j} correlate by {off[i, j]:.2f}. Less than 0.1 is wanted."
+            )
+        again = _embedding(attempt(function, x.flip(0)), len(x), dims).flip(0)
+        rough = z.diff(dim=0).square().mean(0) / 2  # 1 for noise, about 0 for a curve
+        tell({
+            "The same x does not always get the same numbers. What is random is not told by x.":
+                bool(((z * again).mean(0).abs() < 0.999).any()),  # turned to its negative, it says the same
+            f"Dimension {int(rough.argmax())} is no smooth curve over x: 20,000 points cannot tell it from noise.":
+                bool(rough.max() > 0.05),
+        })  # fmt: skip
 
 
-def _target(t: Tensor) -> Tensor:
-    return torch.exp(-t.square() / 2)
-
-
-def _waves(x: Tensor, t: Tensor) -> Tensor:
-    return torch.exp(1j * x[:, None] * t)
-
-
-def _gap(
-    x: Tensor, t: Tensor, target: Callable = _target, mean: Callable = lambda waves: waves.mean(0)
-) -> Tensor:
-    return (mean(_waves(x, t)) - target(t)).abs().square().mean()
-
-
-_GAPS = {
-    "Your answer is a complex number. Take |...|², its squared length.": lambda x, t: torch.complex128,
-    "One number for each t is not the end: take the mean over t.": lambda x, t: Shaped(t.shape),
-    "Only the cosine: the imaginary part is missing. Without it, a skewed slice may pass.":
-        lambda x, t: _gap(x, t, mean=lambda waves: waves.real.mean(0)),
-    "Not squared: |...|² is wanted, the square of the length.":
-        lambda x, t: (_waves(x, t).mean(0) - _target(t)).abs().mean(),
-    "You took the mean over the samples last. First average e^{itx} over x, then subtract and square.":
-        lambda x, t: _gap(x, t, mean=lambda waves: waves),
-    "You summed over the samples. φ̂ is their mean.": lambda x, t: _gap(x, t, mean=lambda waves: waves.sum(0)),
-    "You summed over t. Take the mean.": lambda x, t: _gap(x, t) * len(t),
-    "The target is exp(−t²/2), with the 2: the standard normal's.":
-        lambda x, t: _gap(x, t, lambda t: torch.exp(-t.square())),
-    "The target is missing: this measures the distance from 0.": lambda x, t: _gap(x, t, lambda t: 0 * t),
-    "This is the density of the normal, with 1/√(2π). Wanted is its characteristic function.":
-        lambda x, t: _gap(x, t, lambda t: _target(t) / (2 * torch.pi) ** 0.5),
-    "You subtracted the target from the sine, too. The normal's φ is real: its sine part is 0.":
-        lambda x, t: _gap(x, t, lambda t: (1 + 1j) * _target(t)),
-}  # fmt: skip
+def _embedding(answer, rows: int, dims: int) -> Tensor:
+    """What the learner returned, standardised. Raises NotRight where it is no embedding."""
+    shape = torch.is_tensor(answer) and answer.is_floating_point() and answer.ndim == 2
+    if not shape or len(answer) != rows:
+        raise NotRight("Return one row of numbers for each x: a tensor (N, D).")
+    z = answer.detach().double()
+    tell({
+        f"{z.shape[1]} dimensions are too few: {dims} or more are wanted.": z.shape[1] < dims,
+        "The embedding holds NaN or infinity.": not bool(z.isfinite().all()),
+        "One of the dimensions never changes, so it has no correlation with anything.":
+            bool((z.std(0) < 1e-9).any()),
+    })  # fmt: skip
+    return standard(z)

@@ -168,6 +168,33 @@ def _apart(places: np.ndarray, gap: float) -> np.ndarray:
 
 
 @styled
+def clouds(panels: Mapping[str, object], c=None, limit: float = 4.0) -> Figure:
+    """Point clouds of dimension 1 over dimension 0, side by side on one scale: title -> (N, 2).
+
+    With ``c``, (D, D), the matrix stands beside them. Points beyond ``limit`` are cut off. Raises ValueError for
+    points of another shape.
+    """
+    points = {name: to_array(z, name, 2) for name, z in panels.items()}
+    if any(z.shape[1] != 2 for z in points.values()):
+        raise ValueError(f"points must be (N, 2), got {[z.shape for z in points.values()]}.")
+    columns = len(points) + (c is not None)
+    page = WIDTH * min(1.0, (columns + 0.2) / 3)
+    fig = Figure(figsize=(page, 0.8 * page / columns + 0.8))
+    axes = fig.subplots(1, columns, squeeze=False)[0]
+    for ax, (name, z) in zip(axes, points.items(), strict=False):
+        ax.plot(*z.T, ".", ms=3, color=PALETTE[0])
+        ticks = [-limit / 2, 0, limit / 2]
+        ax.set(title=name, aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit))
+        ax.set(xticks=ticks, yticks=ticks, xlabel="dimension 0")
+        ax.label_outer()
+    axes[0].set_ylabel("dimension 1")
+    if c is not None:
+        drawing.heatmap(axes[-1], drawing.to_matrix(c), ticks=False, beside=columns + 1)
+        axes[-1].set_title("C")
+    return fig
+
+
+@styled
 def profile(
     table: Mapping[str, Mapping[str, float]], ylabel: str = "R²", title: str | None = None
 ) -> Figure:

@@ -32,13 +32,14 @@ from barlow_edu.teaching.figures.drawing import (
 from barlow_edu.teaching.figures.film import Film
 from barlow_edu.teaching.figures.flipbook import Flipbook
 from barlow_edu.teaching.figures.machine import machine
-from barlow_edu.teaching.figures.pictures import neighbours, profile, scatter, table
+from barlow_edu.teaching.figures.pictures import clouds, neighbours, profile, scatter, table
 
 __all__ = [
     "Flipbook",
     "Watch",
     "bars",
     "circle",
+    "clouds",
     "correlation",
     "correlation_strip",
     "curves",

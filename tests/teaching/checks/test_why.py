@@ -113,49 +113,42 @@ WRONG_HSIC = {
 }
 
 
-def phi(x, t):
-    return torch.exp(1j * x[:, None] * t).mean(0)
+def waves(x, dims=4, frequency=1):
+    u = torch.special.ndtr(x)[:, None]
+    return torch.cos(frequency * torch.pi * u * torch.arange(1, dims + 1, dtype=x.dtype))
 
 
-def normal(t):
-    return torch.exp(-(t**2) / 2)
+def hermite(x):
+    """The first three of Hermite's polynomials, by their recursion."""
+    polynomials = [torch.ones_like(x), x]
+    for k in (1, 2):
+        polynomials.append(x * polynomials[-1] - k * polynomials[-2])
+    return torch.stack(polynomials[1:], 1)
 
 
-def by_numpy(x, t):
-    x, t = x.numpy(), t.numpy()
-    total = 0.0
-    for frequency in t:
-        point = np.mean([complex(np.cos(frequency * v), np.sin(frequency * v)) for v in x])
-        total += abs(point - np.exp(-(frequency**2) / 2)) ** 2
-    return total / len(t)
+def by_qr(x):
+    """Powers of x, made orthogonal on the batch itself."""
+    return torch.linalg.qr(torch.stack([x.tanh() ** k for k in range(6)], 1))[0][:, 1:]
 
 
-RIGHT_GAP = {
-    "complex": lambda x, t: (phi(x, t) - normal(t)).abs().square().mean(),
-    "loop": by_numpy,
-    "mirrored": lambda x, t: (phi(-x, t) - normal(t)).abs().square().mean(),
-}
-WRONG_GAP = {
-    "Only the cosine": lambda x, t: (phi(x, t).real - normal(t)).square().mean(),
-    "Not squared": lambda x, t: (phi(x, t) - normal(t)).abs().mean(),
-    "over the samples last": lambda x, t: (
-        (torch.exp(1j * x[:, None] * t) - normal(t)).abs().square().mean()
+def with_noise(x):
+    return torch.cat([waves(x), torch.randn(len(x), 1, dtype=x.dtype)], 1)
+
+
+RIGHT_FOOLS = {"cosines": waves, "Hermite": hermite, "QR": by_qr}
+WRONG_FOOLS = {
+    "dimensions 0 and 2 correlate": lambda x: torch.stack([x, x**2, x**3], 1),
+    "2 dimensions are too few": lambda x: torch.stack([x, x**2 - 1], 1),
+    "does not always get the same": with_noise,
+    "Dimension 2 is no smooth curve": lambda x: torch.cat(
+        [waves(x, 2), (1e6 * x[:, None]).sin()], 1
     ),
-    "summed over the samples": lambda x, t: (len(x) * phi(x, t) - normal(t)).abs().square().mean(),
-    "summed over t": lambda x, t: (phi(x, t) - normal(t)).abs().square().sum(),
-    "with the 2": lambda x, t: (phi(x, t) - torch.exp(-(t**2))).abs().square().mean(),
-    "target is missing": lambda x, t: phi(x, t).abs().square().mean(),
-    "the density": lambda x, t: (
-        (phi(x, t) - normal(t) / (2 * torch.pi) ** 0.5).abs().square().mean()
-    ),
-    "its sine part is 0": lambda x, t: (
-        (phi(x, t).real - normal(t)).square() + (phi(x, t).imag - normal(t)).square()
-    ).mean(),
-    "a complex number": lambda x, t: (phi(x, t) - normal(t)).square().mean(),
-    "mean over t": lambda x, t: (phi(x, t) - normal(t)).abs().square(),
-    "values differ": lambda x, t: 1 + (phi(x, t) - normal(t)).abs().square().mean(),
-    "returned nothing": lambda x, t: None,
+    "One of the dimensions never changes": lambda x: waves(x) * torch.tensor([1, 1, 1, 0]),
+    "NaN or infinity": lambda x: waves(x).log(),
+    "one row of numbers": lambda x: waves(x).T,
+    "in place": lambda x: waves(x.mul_(2)),
+    "raised": lambda x: waves(x) @ x,
 }
 
-RIGHT = {"log_det_series": RIGHT_SERIES, "kernel_hsic": RIGHT_HSIC, "slice_gap": RIGHT_GAP}
-WRONG = {"log_det_series": WRONG_SERIES, "kernel_hsic": WRONG_HSIC, "slice_gap": WRONG_GAP}
+RIGHT = {"log_det_series": RIGHT_SERIES, "kernel_hsic": RIGHT_HSIC, "fools_c": RIGHT_FOOLS}
+WRONG = {"log_det_series": WRONG_SERIES, "kernel_hsic": WRONG_HSIC, "fools_c": WRONG_FOOLS}

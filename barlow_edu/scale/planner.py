@@ -145,8 +145,21 @@ class Network:
     operations: int
 
 
+_SIMULATED: dict[tuple, Network] = {}  # a simulation takes seconds, and plans are compared
+
+
 def simulate(config: Mapping[str, Any], rows: int) -> Network:
-    """Run the network of a configuration forward and back on ``rows`` fake images, both views."""
+    """Run the network of a configuration forward and back on ``rows`` fake images, both views.
+
+    The answer for the same network and rows is remembered: epochs and batch size change neither.
+    """
+    key = (rows, *(f"{k}={v}" for k, v in config.items() if k not in ("epochs", "batch_size")))
+    if key not in _SIMULATED:
+        _SIMULATED[key] = _run_on_fake_tensors(config, rows)
+    return _SIMULATED[key]
+
+
+def _run_on_fake_tensors(config: Mapping[str, Any], rows: int) -> Network:
     size, half = config["image_size"], config["precision"] != "float32"
     # Fake tensors are of the meta device but claim to lie on a CPU, so that autocast treats them as real ones.
     with FakeTensorMode():

@@ -314,7 +314,8 @@ def predictions_are_real(notebook):
     code = cells(notebook, "code")
     for i, cell in code:
         asked = re.findall(r"^(\w+) = (?:be\.)?predict\(", cell.source, re.MULTILINE)
-        answered = re.findall(r"\b(\w+)\.compare\(", cell.source)
+        named = re.findall(r"\b(\w+)\.compare\(", cell.source)  # other things compare, too
+        answered = [q for q in named if q in open_questions + asked]
         if asked and "predict" not in tags(cell):
             problems.append(f"cell {i} asks for a prediction and is not tagged predict")
         if answered and "reveal" not in tags(cell):
@@ -379,7 +380,6 @@ YET = {
     "11_what_did_it_learn",
     "12_pitfalls_and_ablations",
     "13_relatives",
-    "14_scaling_to_imagenet",
     "16_bug_hunt",
 }
 NEW = [

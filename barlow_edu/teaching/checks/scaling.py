@@ -1,14 +1,15 @@
-"""Checkers for notebook 14: the gradient that DDP leaves, one step of LARS, what a run costs."""
+"""Checkers for notebook 14: the gradient that DDP leaves, one step of LARS, a plan for given GPUs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
+from barlow_edu.config import load_config
 from barlow_edu.numerics.optim import LARS
-from barlow_edu.teaching.checks.base import checker, judge, tell
+from barlow_edu.scale.planner import plan
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, tell
 from barlow_edu.teaching.checks.worlds import normal
 
 
@@ -124,36 +125,30 @@ _BIAS = {
 
 
 @checker
-def run_cost(function: Callable[..., Sequence[float]]) -> None:
-    """Check a function (flop_per_image, images, epochs, gpus, tflops, price) -> (hours, cost).
+def run_plan(function: Callable[[], dict], hours: float = 48, **machine: float) -> None:
+    """Check a plan, a function () -> settings that change imagenet_resnet50: does the run fit, end in time, and pay?
 
-    tflops: 10¹² operations a second that one GPU really does. price: of one GPU for an hour.
+    hours: those there are. machine: gpus, gpu_memory (GB), tflops of one; default eight of 16 GB, 30 each.
     """
-    worlds = [(5e10, 1_200_000, 300, 16, 40.0, 2.5), (8e9, 50_000, 90, 6, 13.0, 0.7)]
-    judge(function, worlds, _cost, _COSTS, "(hours, cost)", 1e-7)
+    machine = {"gpus": 8, "gpu_memory": 16, "tflops": 30, **machine}
+    settings = attempt(function)
+    if not isinstance(settings, dict) or not settings or not all(map(_is_name, settings)):
+        raise NotRight('Return a dict of settings, such as {"epochs": 400}.')
+    given = sorted(set(settings) & {*machine, "images", "images_per_second", "root", "limit"})
+    tell({f"The machine and the images are given: leave out {', '.join(given)}.": bool(given)})
+    config = load_config("imagenet_resnet50", **settings)
+    small = config["batch_size"] < 256 or config["epochs"] < 300 or config["proj_dim"] < 2048
+    tell({
+        "The network is a ResNet-50: leave the encoder as it is.": config["encoder"] != "resnet50",
+        "Too little is left of the run: 300 epochs, a batch of 256 and 2048 dimensions at least.": small,
+    })  # fmt: skip
+    p = plan(config, **machine).as_dict()
+    tell({
+        f"It takes {p['memory_gb']['peak']:.1f} GB of each GPU's {machine['gpu_memory']:g}, and a little must stay "
+        "free. Most of it is activations.": not p["fits"],
+        f"It takes {p['hours']:.0f} hours; there are {hours:g}.": p["hours"] > hours,
+    })  # fmt: skip
 
 
-def _cost(flop, images, epochs, gpus, tflops, price, hours=1.0, cost=1.0) -> Tensor:
-    """Hours and cost of a run, each times a factor."""
-    right = flop * images * epochs / (gpus * tflops * 1e12) / 3600
-    return torch.tensor([hours * right, cost * right * gpus * price], dtype=torch.float64)
-
-
-def _times(hours: float, cost: float) -> Callable[..., Tensor]:
-    return lambda *run: _cost(*run, hours, cost)
-
-
-_COSTS = {
-    "The cost is that of one GPU. The price is for one GPU and hour, and all of them run.":
-        lambda *run: _cost(*run, cost=1 / run[3]),
-    "The hours are those of one GPU alone: the others share the work. (The cost is right: it does not "
-    "depend on how many share it.)": lambda *run: _cost(*run, hours=run[3]),
-    "One GPU does it all here, and then all of them are paid for it.": lambda *run: _cost(*run, run[3], run[3]),
-    "The epochs are missing.": lambda *run: _cost(*run, 1 / run[2], 1 / run[2]),
-    "These are seconds. An hour has 3600.": _times(3600, 3600),
-    "The hours are in seconds; the cost is right.": _times(3600, 1),
-    "These are minutes. An hour has 3600 seconds.": _times(60, 60),
-    "The tera is missing: tflops counts 10¹² operations a second.": _times(1e12, 1e12),
-    "Both views are in flop_per_image already; you counted them twice.": _times(2, 2),
-    "The right numbers in the wrong order: first the hours, then the cost.": lambda *run: _cost(*run).flip(0),
-}  # fmt: skip
+def _is_name(key) -> bool:
+    return isinstance(key, str)

@@ -99,31 +99,21 @@ WRONG_LARS = {
 }
 
 
-def cost(flop, images, epochs, gpus, tflops, price, share=None, second=3600, tera=1e12):
-    """share: GPUs that share the work, if not all."""
-    hours = flop * images * epochs / ((share or gpus) * tflops * tera) / second
-    return hours, hours * gpus * price
-
-
-def gpu_hours_first(flop, images, epochs, gpus, tflops, price):
-    gpu_hours = flop * images * epochs / (tflops * 1e12 * 60 * 60)
-    return torch.tensor([gpu_hours / gpus, gpu_hours * price], dtype=torch.float64)
-
-
-RIGHT_COST = {"hours first": cost, "GPU hours first": gpu_hours_first}
-WRONG_COST = {
-    "that of one GPU": lambda *given: (cost(*given)[0], cost(*given)[0] * given[-1]),
-    "those of one GPU alone": lambda *given: (cost(*given, share=1)[0], cost(*given)[1]),
-    "One GPU does it all": lambda *given: cost(*given, share=1),
-    "epochs are missing": lambda flop, images, epochs, *rest: cost(flop, images, 1, *rest),
-    "These are seconds": lambda *given: cost(*given, second=1),
-    "The hours are in seconds": lambda *given: (cost(*given)[0] * 3600, cost(*given)[1]),
-    "These are minutes": lambda *given: cost(*given, second=60),
-    "tera is missing": lambda *given: cost(*given, tera=1),
-    "counted them twice": lambda flop, *rest: cost(2 * flop, *rest),
-    "wrong order": lambda *given: cost(*given)[::-1],
-    "shape ()": lambda *given: cost(*given)[0],
+RIGHT_PLAN = {
+    "a smaller batch, fewer epochs": lambda: {"batch_size": 1024, "epochs": 500},
+    "a small one": lambda: {"batch_size": 512, "epochs": 600},
+}
+WRONG_PLAN = {
+    "Return a dict of settings": lambda: ["batch_size", 1024],
+    "leave out gpu_memory, gpus": lambda: {"gpus": 64, "gpu_memory": 80},
+    "leave the encoder": lambda: {"encoder": "resnet18", "stem": "imagenet"},
+    "Too little is left": lambda: {"epochs": 299, "batch_size": 1024},
+    "a batch of 256": lambda: {"epochs": 300, "batch_size": 128},
+    "Most of it is activations": lambda: {"epochs": 300},
+    "hours; there are 48": lambda: {"batch_size": 1024},
+    "Unknown setting epoch": lambda: {"epoch": 400},
+    "returned nothing": lambda: None,
 }
 
-RIGHT = {"after_ddp": RIGHT_DDP, "lars_step": RIGHT_LARS, "run_cost": RIGHT_COST}
-WRONG = {"after_ddp": WRONG_DDP, "lars_step": WRONG_LARS, "run_cost": WRONG_COST}
+RIGHT = {"after_ddp": RIGHT_DDP, "lars_step": RIGHT_LARS, "run_plan": RIGHT_PLAN}
+WRONG = {"after_ddp": WRONG_DDP, "lars_step": WRONG_LARS, "run_plan": WRONG_PLAN}

@@ -32,14 +32,14 @@ def write_home(folder: Path, source: Path, guides: Sequence[str]) -> None:
         "To look up": ["glossary", "claims", "runs/index", "settings", "api/index"],
         "To teach": [f"notebooks/{guide}" for guide in guides],
     }
-    ran = load_run("garments_quick").environment
+    ran = load_run("garments_hero").environment
     picture = (data_dir() / "figures" / "c_becomes_identity.png").read_bytes()
     links = [f"[{_heading(folder / 'notebooks' / g)}](notebooks/{g}.md)" for g in guides]
     first, opening = next(iter(books.items()))
     fill = {
         "picture": raw(image(picture, TEXTS["picture"], 700)),
         "minutes": ran["minutes"],
-        "cores": text(ran["cores"]),
+        "threads": text(ran["threads"]),
         "first": f"[{title(opening)}](notebooks/{first}.ipynb)",
         "guides": ", ".join(links),
         "version": __version__,

@@ -50,10 +50,10 @@ if TYPE_CHECKING:  # functions and classes
     from barlow_edu.runs import Run as Run
     from barlow_edu.runs import best_run as best_run
     from barlow_edu.runs import load_run as load_run
+    from barlow_edu.storage.checkpoints import TrainingDiverged as TrainingDiverged
     from barlow_edu.storage.interrupts import TrainingInterrupted as TrainingInterrupted
     from barlow_edu.teaching.playground import playground as playground
     from barlow_edu.teaching.predict import predict as predict
-    from barlow_edu.training import TrainingDiverged as TrainingDiverged
     from barlow_edu.training import pretrain as pretrain
     from barlow_edu.views import TwinViews as TwinViews
 
@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # modules, from where they stand today: names of version one 
     from barlow_edu import settings as settings
     from barlow_edu import training as training
     from barlow_edu import views as views
+    from barlow_edu.evaluation import callbacks as callbacks
     from barlow_edu.evaluation import features as features
     from barlow_edu.evaluation import probes as probes
     from barlow_edu.evaluation import spectra as spectra

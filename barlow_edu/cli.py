@@ -104,6 +104,11 @@ def _add_pretrain(commands: argparse._SubParsersAction) -> None:
     text = "go on if there is a checkpoint, else begin: for jobs that are started again"
     resume.add_argument("--auto-resume", action="store_true", help=text)
     pretrain.add_argument("--minutes", type=float, help="train so long, whatever the epochs")
+    loggers = ("csv", "tensorboard", "wandb", "mlflow")
+    text = "log there, too; all but csv are extras: pip install 'barlow_edu[tensorboard]'"
+    pretrain.add_argument("--log", nargs="+", default=[], choices=loggers, help=text)
+    text = "kNN and a linear probe on test images, every K epochs"
+    pretrain.add_argument("--probe", type=int, metavar="K", help=text)
     text = "change settings, which are listed below"
     pretrain.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help=text
@@ -171,13 +176,18 @@ def _playground(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from barlow_edu.config import load_config
+    from barlow_edu.evaluation.callbacks import LOGGERS, Lines, OnlineProbe
     from barlow_edu.training import pretrain
 
     if options.minutes is not None:
         options.settings["minutes"] = options.minutes
     config = load_config(load_config(options.config) | options.settings)
     resume = "auto" if options.auto_resume else options.resume
-    run = pretrain(config, options.out, resume=resume)
+    shown = sys.stderr.isatty()  # where no terminal is, lines that `tail -f` can follow
+    callbacks = [LOGGERS[name]() for name in options.log] + [Lines()] * (not shown)
+    if options.probe is not None:
+        callbacks.append(OnlineProbe.of(config, options.probe))
+    run = pretrain(config, options.out, resume=resume, progress=shown, callbacks=callbacks)
     if _is_first():
         last = run.metrics[-1]
         print(f"{run.path}: loss {last['loss']:.2f} after {last['step']} steps.")

@@ -79,7 +79,9 @@ OPTIMISATION = {
 }
 COMPUTING = {
     "device": Setting("auto", "auto, cpu, cuda, cuda:1 or mps", check_also=named_device),
-    "precision": Setting("auto", "of the forward pass", choices=("auto", "float32", "bfloat16")),
+    "precision": Setting(
+        "auto", "of the forward pass", choices=("auto", "float32", "bfloat16", "float16")
+    ),
     "channels_last": Setting("auto", "memory layout of images and weights", choices=AUTO),
     "compile": Setting(False, "compile the model by torch.compile", choices=SWITCH),
     "checkpoint_activations": Setting(

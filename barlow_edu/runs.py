@@ -99,10 +99,12 @@ class Run:
         return _complete(path, read_json(path)) if path.exists() else {}
 
     def history(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and values of one metric, (logged steps,) each. Raises KeyError naming the metrics there are."""
-        if self.metrics and key not in self.metrics[0]:
-            raise KeyError(f"No metric {key!r}. There are {', '.join(self.metrics[0])}.")
-        steps, values = ([m[k] for m in self.metrics] for k in ("step", key))
+        """Steps and values of one metric, (steps that logged it,) each. Raises KeyError naming those there are."""
+        lines = [m for m in self.metrics if key in m]  # online probes are not in every line
+        if self.metrics and not lines:
+            known = dict.fromkeys(name for m in self.metrics for name in m)
+            raise KeyError(f"No metric {key!r}. There are {', '.join(known)}.")
+        steps, values = ([m[k] for m in lines] for k in ("step", key))
         return np.array(steps), np.array(values)
 
     def views(self) -> TwinViews:

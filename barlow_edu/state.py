@@ -26,9 +26,9 @@ MAY_DIFFER += ("checkpoint_every", "log_every", "snapshots")
 class TrainingState:
     """All that changes while training.
 
-    model, optimizer, step, minutes, threads; generator, from which the views and the order of the images are drawn;
-    and order_from, its state at the beginning of the epoch, from which the order can be drawn again. The learning
-    rate, and the seed of whatever a module draws (dropout), follow from the step.
+    model, optimizer, scaler, step, minutes, threads; generator, from which the views and the order of the images are
+    drawn; and order_from, its state at the beginning of the epoch, from which the order can be drawn again. The
+    learning rate, and the seed of whatever a module draws (dropout), follow from the step.
 
     model: from ``build_model``; it moves to the computer's device. images: the fingerprint of the images, so that a
     run does not go on with others. defaults: the values of settings that an older run has not written down.
@@ -58,6 +58,7 @@ class TrainingState:
         keys = ("optimizer", "lr", "weight_decay", "bias_lr", "momentum")
         name, *settings = (config[k] for k in keys)
         self.optimizer = build_optimizer(name, self.model, *settings)
+        self.scaler = computer.scaler()
         self.generator = torch.Generator().manual_seed(config["seed"])
         self.order_from = self.generator.get_state()
         self.step, self.minutes = 0, 0.0
@@ -90,6 +91,7 @@ class TrainingState:
             "threads": self.threads,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),  # empty without float16
             "generator": self.generator.get_state(),
             "order_from": self.order_from,
         }
@@ -115,5 +117,7 @@ class TrainingState:
             self.threads = saved.get("threads", self.threads)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(saved["scaler"])
         self.generator.set_state(saved["generator"].cpu())
         self.order_from = saved["order_from"].cpu()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,22 +31,12 @@ from barlow_edu.numerics.optim import set_learning_rate, warmup_cosine
 from barlow_edu.numerics.stopwatch import Stopwatch
 from barlow_edu.runs import Run
 from barlow_edu.state import TrainingState
-from barlow_edu.storage.checkpoints import NEWEST
+from barlow_edu.storage.checkpoints import NEWEST, TrainingDiverged
 from barlow_edu.storage.interrupts import USR1, StopRequest, TrainingInterrupted, requeue
 from barlow_edu.storage.run_folder import RunWriter, about_run, choose_folder, open_run, resume_hint
 from barlow_edu.storage.stream import ImageStream, shares
 
 log = logging.getLogger("barlow_edu")
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or the weights are no longer finite; the last good checkpoint is still there.
-
-    >>> raise TrainingDiverged("The loss is nan at step 20.")
-    Traceback (most recent call last):
-        ...
-    barlow_edu.training.TrainingDiverged: The loss is nan at step 20.
-    """
 
 
 def pretrain(
@@ -55,6 +46,7 @@ def pretrain(
     resume: bool | str = False,
     progress: bool = True,
     on_snapshot: Callable[[int, Tensor], None] | None = None,
+    callbacks: Sequence[Any] = (),
     **overrides: Any,
 ) -> Run:
     """Pretrain an encoder, with Barlow Twins or with ``config["method"]``; a run folder holds all that comes of it.
@@ -64,7 +56,8 @@ def pretrain(
     use instead of ``config["data"]``. resume: go on from the folder's last good checkpoint; on the same machine, with
     as many processes and threads as it began with, the run ends with the same bits as one that was never stopped.
     resume="auto" goes on if there is something to go on from, and else begins: for jobs that are started again.
-    on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken.
+    on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken. callbacks: objects that follow the run,
+    loggers and probes among them; ``barlow_edu.evaluation.callbacks`` has some, and says what they may do.
 
     Under torchrun the processes train as one: batch_size is that of all of them together, each takes its shard of
     every batch, batch norm and C are those of the whole batch, and process 0 alone writes. Views and order do not
@@ -100,9 +93,15 @@ def pretrain(
         about = about_run(state, images, root=config["root"] if data is None else None)
         with open_run(folder, resume, state, schedule.total, about) as writer:
             watched = images if data is not None else watched_images(config, images)
-            loop = Loop(config, schedule, state, images, writer, progress, on_snapshot, watched)
-            for _ in loop.steps():
-                pass
+            if on_snapshot is not None:
+                callbacks = [*callbacks, SimpleNamespace(on_snapshot=on_snapshot)]
+            loop = Loop(config, schedule, state, images, writer, progress, callbacks, watched)
+            loop.notify("on_begin", Run(folder), state.step)
+            try:
+                for _ in loop.steps():
+                    pass
+            finally:
+                loop.notify("on_end")
     return Run(folder)
 
 
@@ -116,7 +115,7 @@ class Loop:
     images: ImageSet | ImageStream
     writer: RunWriter
     progress: bool = False
-    on_snapshot: Callable[[int, Tensor], None] | None = None
+    callbacks: Sequence[Any] = ()
     watched: ImageSet | ImageStream | None = None  # default: images
 
     def steps(self) -> Iterator[int]:
@@ -144,8 +143,10 @@ class Loop:
                     factor = warmup_cosine(at, schedule.total, schedule.warmup, *ends)
                     lr = set_learning_rate(state.optimizer, factor)
                     state.optimizer.zero_grad(set_to_none=True)
-                    distributed.published_scale(loss, config["reference_processes"]).backward()
-                    state.optimizer.step()
+                    loss = distributed.published_scale(loss, config["reference_processes"])
+                    state.scaler.scale(loss).backward()  # by 1, unless half precision is float16
+                    state.scaler.step(state.optimizer)
+                    state.scaler.update()
                     state.step += 1
                     before, at = at, self._at()
                     state.model.after_step(at, schedule.total)  # BYOL's teacher follows
@@ -153,8 +154,10 @@ class Loop:
                     # to stop: in the next step they would wait for the one that has.
                     bar.update()
                     finished = at >= schedule.total
-                    if state.step % config["log_every"] == 0 or finished or state.step == 1:
-                        self._log(metrics, lr, bar)
+                    measured = self._measure(finished)
+                    logs = state.step % config["log_every"] == 0 or state.step == 1
+                    if measured or logs or finished:
+                        self._log(metrics, lr, bar, measured)
                     if any(before < time <= at for time in schedule.snapshots):
                         self._watch()
                     signum = distributed.agree(stop.signum or 0)
@@ -220,7 +223,22 @@ class Loop:
         """Where this process's rows lie in a batch of ``total``, in which the processes come in order."""
         return distributed.own_rows(total // self.world_size, distributed.active_group())
 
-    def _log(self, metrics: Mapping[str, Tensor], lr: float, bar: tqdm) -> None:
+    def notify(self, event: str, *arguments: Any) -> list[Any]:
+        """Call a method of every callback that has it, in process 0 alone; returns what they answer."""
+        asked = [c for c in self.callbacks if hasattr(c, event) and distributed.rank() == 0]
+        with distributed.alone():
+            return [getattr(callback, event)(*arguments) for callback in asked]
+
+    def _measure(self, finished: bool) -> dict[str, float]:
+        """What callbacks measure of the model when an epoch is over, for the log."""
+        if not self.callbacks or self.state.step % self.schedule.per_epoch and not finished:
+            return {}
+        with self.stopwatch.left_out():
+            epoch = self.state.step / self.schedule.per_epoch
+            answers = self.notify("on_epoch", epoch, self.state.model, finished)
+        return {name: value for answer in answers if answer for name, value in answer.items()}
+
+    def _log(self, metrics: Mapping[str, Tensor], lr: float, bar: tqdm, measured: dict) -> None:
         step = self.state.step
         values = dict(zip(metrics, torch.stack([*metrics.values()]).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
@@ -230,7 +248,10 @@ class Loop:
         about = {"lr": lr, "epoch": step / self.schedule.per_epoch, "images_per_second": rate}
         if self.config["minutes"] is not None:
             about["minutes"] = self.stopwatch.minutes()
-        self.writer.metrics(step, values | about)
+        self.writer.metrics(step, values | about | measured)
+        if self.callbacks:
+            with self.stopwatch.left_out():
+                self.notify("on_log", step, values | about | measured)
         shown = {"loss": f"{values['loss']:.4g}"}
         if self.state.model.method == "barlow_twins":
             shown["invariance"] = f"{values['on_diag_loss']:.1f}"
@@ -247,9 +268,7 @@ class Loop:
                 c = self.state.model.cross_correlation(*self.probe)
             c = c[:dims, :dims].float().cpu()
             self.writer.snapshot(self.state.step, c)
-            if self.on_snapshot is not None and self.rank == 0:
-                with distributed.alone():
-                    self.on_snapshot(self.state.step, c)
+            self.notify("on_snapshot", self.state.step, c)
 
     def _checkpoint(self) -> None:
         with self.stopwatch.left_out():

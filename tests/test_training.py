@@ -268,20 +268,20 @@ def test_a_run_gives_its_model_back(whole, images):
 # precision
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", "auto"])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_every_precision_and_layout_runs(tmp_path, images, precision, channels_last):
     settings = {"precision": precision, "channels_last": channels_last, "epochs": 1}
     run = train(tmp_path / "run", images, **settings)
     told = run.environment["precision"]
-    assert ("bfloat16," in told or "float32," in told) and (
+    assert any(f"{name}," in told for name in ("bfloat16", "float16", "float32")) and (
         precision in told or precision == "auto"
     )
     assert ("channels last" in told) is channels_last
     assert all(v.dtype in (torch.float32, torch.int64) for v in weights(run).values())
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 def test_the_encoder_computes_in_the_precision_asked_for(tmp_path, images, built, name):
     seen = set()
 
@@ -308,7 +308,9 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path, images):
 
 def test_auto_precision_says_why():
     chosen = Computer.choose(load_config(device="cpu"))
-    assert chosen.bfloat16 is ("no fast bfloat16" not in chosen.describe()["precision"])
+    assert (chosen.half is torch.bfloat16) is (
+        "no fast bfloat16" not in chosen.describe()["precision"]
+    )
 
 
 # how it is computed
@@ -430,7 +432,10 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, images, three, st
     assert not [p for p in out.rglob("*") if p.name.endswith(".part")]
 
 
-@pytest.mark.parametrize("settings", [{"optimizer": "sgd"}, {"optimizer": "lars", "lr": 0.5}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"optimizer": "sgd"}, {"optimizer": "lars", "lr": 0.5}, {"precision": "float16"}],
+)
 def test_every_optimizer_resumes(tmp_path, images, settings):
     whole = train(tmp_path / "whole", images, **settings)
     with pytest.raises(Stop):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -15,7 +15,7 @@ from barlow_edu.config import build_model, images_for
 from barlow_edu.data import ImageSet, load_images
 from barlow_edu.evaluation import probes, spectra
 from barlow_edu.evaluation.features import extract_features, hidden, pixel_features
-from barlow_edu.evaluation.results import add_to_run
+from barlow_edu.evaluation.results import add_to_run, means
 from barlow_edu.evaluation.supervised import BUDGETS, supervised_encoder, tune_both
 from barlow_edu.numerics.devices import choose_device
 from barlow_edu.runs import Run, load_run
@@ -164,7 +164,7 @@ class Protocol:
                 x, x_test = features_of(train.images), features_of(test.images)
                 sets = (x, train.labels, x_test, test.labels)
                 knn = probes.knn_accuracy(*sets, self.k, self.temperature)
-                fixed = {"knn": knn, **_spectrum(x_test[:SPECTRUM_IMAGES])}
+                fixed = {"knn": knn, **spectra.summary(x_test[:SPECTRUM_IMAGES])}
                 accuracy = cache(partial(probes.linear_probe, *sets))  # seeds may choose the same
             answers.append(dict(fixed))
             if self.linear:
@@ -174,30 +174,7 @@ class Protocol:
             if self.few:
                 say(f"few labels, seed {seed}")
                 answers[-1]["few"] = probes.few_label_probe(*sets, self.few, (seed,))
-        return _means(answers)
-
-
-def _spectrum(x: Tensor) -> dict[str, float | None]:
-    ranks = {"effective_rank": spectra.effective_rank(x), "rankme": spectra.rankme(x)}
-    try:
-        return ranks | {"alpha": spectra.spectrum_decay(x).alpha}
-    except ValueError:  # too few images, or a collapse: no power law
-        return ranks | {"alpha": None}
-
-
-def _means(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    columns = {key: [answer[key] for answer in answers] for key in answers[0]}
-    chosen, few = columns.pop("regularization", None), columns.pop("few", None)
-    scores = {key: None if None in v else probes.Score.of(v) for key, v in columns.items()}
-    row: dict[str, Any] = {key: score and round(score.mean, 4) for key, score in scores.items()}
-    row |= {"regularization": chosen, "seeds": len(answers)} if chosen else {"seeds": len(answers)}
-    if len(answers) > 1:
-        sd = {key: round(scores[key].sd, 4) for key in ("knn", "linear") if key in scores}
-        row["sd"] = {key: x for key, x in sd.items() if x > 0}
-    if few:
-        means = {n: [scores[n].mean for scores in few] for n in few[0]}
-        row["few"] = {str(n): probes.Score.of(values).rounded() for n, values in means.items()}
-    return row
+        return means(answers)
 
 
 def load_sets(run: Run, data: str = "", root: str = "") -> tuple[ImageSet, ImageSet]:

@@ -1,10 +1,11 @@
-"""What becomes of an evaluation: it is added to the run's evaluation.json, and printed as a table."""
+"""What becomes of an evaluation: means over the seeds, added to the run's evaluation.json, and printed as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from barlow_edu.evaluation.probes import Score
 from barlow_edu.runs import Run
 from barlow_edu.storage.files import check_still_there, write_json
 
@@ -29,6 +30,22 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         rows[name] = {k: v for k, v in rows.get(name, {}).items() if k != "sd"} | row
     tuned = old.get("fine_tuning", {}) | new.get("fine_tuning", {})
     return {**old, **new, "rows": rows} | ({"fine_tuning": tuned} if tuned else {})
+
+
+def means(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row of an evaluation from what each seed answered: means, and in "sd" the deviations that are not 0."""
+    columns = {key: [answer[key] for answer in answers] for key in answers[0]}
+    chosen, few = columns.pop("regularization", None), columns.pop("few", None)
+    scores = {key: None if None in v else Score.of(v) for key, v in columns.items()}
+    row: dict[str, Any] = {key: score and round(score.mean, 4) for key, score in scores.items()}
+    row |= {"regularization": chosen, "seeds": len(answers)} if chosen else {"seeds": len(answers)}
+    if len(answers) > 1:
+        sd = {key: round(scores[key].sd, 4) for key in ("knn", "linear") if key in scores}
+        row["sd"] = {key: x for key, x in sd.items() if x > 0}
+    if few:
+        means = {n: [scores[n].mean for scores in few] for n in few[0]}
+        row["few"] = {str(n): Score.of(values).rounded() for n, values in means.items()}
+    return row
 
 
 def evaluation_table(results: Mapping[str, Any]) -> str:

@@ -175,3 +175,12 @@ def _table(features: Tensor | np.ndarray) -> Tensor:
     if not torch.isfinite(x).all():
         raise ValueError("features hold NaN or infinity: did training diverge?")
     return x.double()
+
+
+def summary(x: Tensor) -> dict[str, float | None]:
+    """Both ranks of features x (N, dim), and the decay of their spectrum, None where it follows no power law."""
+    ranks = {"effective_rank": effective_rank(x), "rankme": rankme(x)}
+    try:
+        return ranks | {"alpha": spectrum_decay(x).alpha}
+    except ValueError:  # too few images, or a collapse: no power law
+        return ranks | {"alpha": None}

@@ -62,12 +62,13 @@ def choose_device(name: str = "auto") -> torch.device:
 class Computer:
     """Where and in which precision to compute, and why.
 
-    An Apple GPU (MPS) gets float32: its bfloat16 is no faster. It has no float64, and needs none: crops are drawn
-    in float64 on the CPU, and probes and spectra are computed there.
+    half: the type of the forward pass, None for float32. A GPU without bfloat16 gets float16, its gradients scaled
+    so that small ones do not vanish. An Apple GPU (MPS) gets float32: its bfloat16 is no faster. It has no float64,
+    and needs none: crops are drawn in float64 on the CPU, and probes and spectra are computed there.
     """
 
     device: torch.device
-    bfloat16: bool
+    half: torch.dtype | None
     channels_last: bool
     reason: str
 
@@ -75,24 +76,31 @@ class Computer:
     def choose(cls, config: Mapping[str, Any]) -> Computer:
         """The device and precision a configuration asks for; "auto" goes by what the machine can do."""
         device = choose_device(config["device"])
-        able = _fast_bfloat16(device)
-        precision, layout = config["precision"], config["channels_last"]
-        bfloat16 = able if precision == "auto" else precision == "bfloat16"
-        # oneDNN and cuDNN compute bfloat16 convolutions faster with channels last, and a CPU without AVX-512 also
-        # those of float32: small_resnet by 1.4 on an AVX2 machine (benchmarks/roofline.py).
-        channels_last = bfloat16 or device.type == "cpu" if layout == "auto" else layout
-        why = "this device computes it fast" if able else "this device has no fast bfloat16"
-        return cls(device, bfloat16, channels_last, why if precision == "auto" else "as configured")
+        able, layout = _fast_bfloat16(device), config["channels_last"]
+        precision, why = config["precision"], "as configured"
+        if precision == "auto":
+            precision = "bfloat16" if able else "float16" if device.type == "cuda" else "float32"
+            why = f"this device {'computes it fast' if able else 'has no fast bfloat16'}"
+        half = None if precision == "float32" else getattr(torch, precision)
+        # oneDNN and cuDNN compute half-precision convolutions faster with channels last, and a CPU without AVX-512
+        # also those of float32: small_resnet by 1.4 on an AVX2 machine (benchmarks/roofline.py).
+        if layout == "auto":
+            layout = half is not None or device.type == "cpu"
+        return cls(device, half, layout, why)
 
     def describe(self) -> dict[str, Any]:
         """For environment.json and for the user."""
-        precision = "bfloat16" if self.bfloat16 else "float32"
+        precision = str(self.half or torch.float32).removeprefix("torch.")
         layout = "channels last" if self.channels_last else "channels first"
         return {"precision": f"{precision}, {layout} ({self.reason})"}
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        return torch.autocast(self.device.type, self.half, enabled=self.half is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """What keeps gradients of float16 from vanishing; in other precisions it does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
 
     def place(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) on the device, in its preferred layout."""

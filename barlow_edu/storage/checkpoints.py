@@ -24,6 +24,16 @@ class CheckpointDamaged(ValueError):
     """A checkpoint is cut short or altered."""
 
 
+class TrainingDiverged(RuntimeError):
+    """The loss or the weights are no longer finite; the last good checkpoint is still there.
+
+    >>> raise TrainingDiverged("The loss is nan at step 20.")
+    Traceback (most recent call last):
+        ...
+    barlow_edu.storage.checkpoints.TrainingDiverged: The loss is nan at step 20.
+    """
+
+
 def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` as the newest checkpoint; the one that was the newest becomes the previous.
 

@@ -70,14 +70,29 @@ def test_a_gpu_number_that_is_too_high_is_told(machine):
         choose_device("cuda:2")
 
 
+@pytest.mark.parametrize(("able", "half"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_without_bfloat16_computes_in_float16_with_a_scaler(machine, monkeypatch, able, half):
+    machine(cuda=1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: able)
+    computer = Computer.choose(be.load_config())
+    assert computer.half is half and str(half).removeprefix("torch.") in str(computer.describe())
+    plain = Computer.choose(be.load_config(precision="float16", device="cpu"))
+    assert plain.scaler().is_enabled() and plain.scaler().get_scale() > 1
+    assert (
+        not Computer.choose(be.load_config(precision="bfloat16", device="cpu"))
+        .scaler()
+        .is_enabled()
+    )
+
+
 def test_an_apple_gpu_computes_in_float32_and_draws_from_the_seed(machine, monkeypatch):
     machine(mps=True)
     seeds = []
     monkeypatch.setattr(torch.mps, "manual_seed", seeds.append)
     computer = Computer.choose(be.load_config())
-    assert (computer.device.type, computer.bfloat16, computer.channels_last) == (
+    assert (computer.device.type, computer.half, computer.channels_last) == (
         "mps",
-        False,
+        None,
         False,
     )
     with torch.random.fork_rng(devices=[]):

@@ -108,10 +108,15 @@ TRAINING = {
 }
 ALL = set(requirements(PYPROJECT["project"]["dependencies"]))
 DEV = set(direct_requirements(PYPROJECT))
+# What is imported inside a function, where its user has asked for it.
+OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
+EXTRAS = {*OPTIONAL, *requirements(sum(OPTIONAL.values(), []))}
 MAY_IMPORT = {  # the first that a file's path begins with
     "barlow_edu/publishing/site/": DEV,  # which says itself what to install
     **{f"barlow_edu/{room}": ALL for room in ("teaching/", "publishing/", "doctor.py")},
     "barlow_edu/studies/": TRAINING | {"scipy"},
+    "barlow_edu/evaluation/callbacks.py": TRAINING | EXTRAS,
+    "tests/evaluation/test_callbacks.py": DEV | EXTRAS,  # skips what is not installed
     "barlow_edu/": TRAINING,
     "": DEV | {"lightly"},  # the peer of some benchmarks, which skip where it is not installed
 }

@@ -1,0 +1,208 @@
+"""Objects that follow a run: loggers, probes of the encoder while it trains, lines for a log file.
+
+A callback may have any of these methods. Process 0 alone calls them, between two steps. What they draw at random
+disturbs nothing, because every step seeds torch anew: with callbacks or without, the weights have the same bits.
+
+    on_begin(run, step)               the Run in its folder; step is above 0 when it is resumed
+    on_epoch(epoch, model, last)      after every epoch and at the end; returns numbers for the log, or None
+    on_log(step, values)              the line that has just gone to metrics.jsonl
+    on_snapshot(step, c)              C of the fixed batch, (d, d)
+    on_end()                          the run has ended, also when it was stopped or has failed
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from barlow_edu.data import ImageSet, load_images
+from barlow_edu.evaluation.features import extract_features
+from barlow_edu.evaluation.probes import FEW_REGULARIZATION, knn_accuracy, linear_probe
+from barlow_edu.runs import Run
+
+log = logging.getLogger("barlow_edu")
+
+
+class OnlineProbe:
+    """kNN accuracy, and with linear=True a linear probe, every ``every`` epochs and at the end.
+
+    They appear as ``online_knn`` and ``online_linear``, in [0, 1], in metrics.jsonl and in every logger. train, test:
+    labelled images; of each at most ``limit`` are taken, the first. Test images must not choose anything: to decide
+    by what is seen here, hold training images out. The linear probe has a fixed penalty, so it is quick and a
+    little below the one of ``evaluate``. Raises ValueError if ``every`` is below 1 or the images have one class.
+
+    >>> from barlow_edu import load_images, pretrain
+    >>> probe = OnlineProbe(load_images(limit=100), load_images(split="test", limit=50), every=1)
+    >>> run = pretrain(limit=64, batch_size=32, epochs=1, out="online", progress=False, callbacks=[probe])
+    >>> 0 <= run.metrics[-1]["online_knn"] <= 1
+    True
+    """
+
+    def __init__(
+        self,
+        train: ImageSet,
+        test: ImageSet,
+        every: int = 1,
+        linear: bool = False,
+        limit: int = 5000,
+    ):
+        if every < 1 or len(train.labels.unique()) < 2:
+            raise ValueError(
+                f"An online probe needs every >= 1 and images of two classes or more, got every={every} and "
+                f"{len(train.labels.unique())} classes in {train.name}."
+            )
+        self.sets, self.every, self.linear = (
+            [s.subset(slice(limit)) for s in (train, test)],
+            every,
+            linear,
+        )
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], every: int) -> OnlineProbe:
+        """Both probes, on the labelled images of a configuration: trained on "train", asked on "test"."""
+        size = config["image_size"] if config["data"] == "folder" else None
+        splits = {"train": config["limit"], "test": None}
+        sets = (load_images(config["data"], config["root"], s, n, size) for s, n in splits.items())
+        return cls(*sets, every, linear=True)
+
+    def on_begin(self, run: Run, step: int) -> None:
+        self.normalize = run.views().normalize
+
+    def on_epoch(self, epoch: float, model: nn.Module, last: bool) -> dict[str, float] | None:
+        if epoch % self.every and not last:
+            return None
+        parts = []
+        for images in self.sets:
+            parts += [extract_features(model.encoder, images.images, self.normalize), images.labels]
+        scores = {"online_knn": knn_accuracy(*parts)}
+        if self.linear:
+            scores["online_linear"] = linear_probe(*parts, FEW_REGULARIZATION)
+        return scores
+
+
+class Lines:
+    """A line of text about every logged step, at most one in ``seconds``: for where no terminal shows a bar.
+
+    >>> Lines.text({"epoch": 1.5, "loss": 20.25, "images_per_second": 800.4}, 30, 1.0)
+    'epoch 1.50 of 30, loss 20.25, 800 images/s, 19.0 min left'
+    """
+
+    def __init__(self, seconds: float = 10):
+        self.seconds = seconds
+
+    def on_begin(self, run: Run, step: int) -> None:
+        # By the clock a run has so many minutes, else so many epochs.
+        self.unit = "minutes" if run.config["minutes"] else "epoch"
+        self.total = run.config["minutes"] or run.config["epochs"]
+        self.began, self.first, self.last = time.monotonic(), None, float("-inf")
+
+    def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        now, at = time.monotonic(), values[self.unit]
+        if self.first is None:  # nothing is known yet about how fast it goes
+            self.first, self.began = at, now
+        done = at >= self.total
+        if now - self.last >= self.seconds or done or "online_knn" in values:
+            self.last = now
+            speed = (now - self.began) / (at - self.first) if at > self.first else None
+            left = None if speed is None else speed * (self.total - at) / 60
+            log.info("step %d, %s", step, self.text(values, self.total, left, self.unit))
+
+    @staticmethod
+    def text(
+        values: Mapping[str, float], total: float, left: float | None, unit: str = "epoch"
+    ) -> str:
+        """The line, without its step; left: minutes that remain, None where that is not known yet."""
+        parts = [f"{unit} {values[unit]:.2f} of {total:g}", f"loss {values['loss']:.4g}"]
+        parts += [f"{100 * values[k]:.1f} % {k}" for k in values if k.startswith("online_")]
+        parts.append(f"{values['images_per_second']:.0f} images/s")
+        return ", ".join([*parts, *([] if left is None else [f"{left:.1f} min left"])])
+
+
+class CSV:
+    """metrics.csv in the run's folder, one row a logged step; written anew on resuming and for a new column."""
+
+    def on_begin(self, run: Run, step: int) -> None:
+        self.path, self.columns = run.path / "metrics.csv", []
+        self.rows = list(run.metrics) if (run.path / "metrics.jsonl").exists() else []
+
+    def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        self.rows.append({"step": step, **values})
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        new = [name for name in names if name not in self.columns]
+        rows = self.rows if new else self.rows[-1:]
+        self.columns += new
+        with open(self.path, "w" if new else "a", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, self.columns)
+            if new:
+                table.writeheader()
+            table.writerows(rows)
+
+
+class TensorBoard:
+    """Events in RUN/tensorboard, C as a picture: ``tensorboard --logdir runs``. Needs the extra "tensorboard"."""
+
+    def on_begin(self, run: Run, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(run.path / "tensorboard", purge_step=step + 1 if step else None)
+
+    def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def on_snapshot(self, step: int, c: Tensor) -> None:
+        self.writer.add_image("C", (c[None] + 1) / 2, step)  # black is -1, white 1
+
+    def on_end(self) -> None:
+        self.writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases, resumed with ours. Needs the extra "wandb"; options go to ``wandb.init``."""
+
+    def __init__(self, **options: Any):
+        self.options = {"project": "barlow_edu", "resume": "allow"} | options
+
+    def on_begin(self, run: Run, step: int) -> None:
+        import wandb
+
+        about = {"name": run.path.name, "dir": run.path, "config": run.config}
+        self.run = wandb.init(**about | self.options)
+
+    def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.log(dict(values), step=step)
+
+    def on_end(self) -> None:
+        self.run.finish()
+
+
+class MLflow:
+    """A run of MLflow, at MLFLOW_TRACKING_URI. Needs the extra "mlflow"; options go to ``mlflow.start_run``."""
+
+    def __init__(self, **options: Any):
+        self.options = options
+
+    def on_begin(self, run: Run, step: int) -> None:
+        import mlflow
+
+        mlflow.start_run(**{"run_name": run.path.name} | self.options)
+        mlflow.log_params(run.config)
+
+    def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        import mlflow
+
+        mlflow.log_metrics(dict(values), step=step)
+
+    def on_end(self) -> None:
+        import mlflow
+
+        mlflow.end_run()
+
+
+# What ``pretrain --log`` knows.
+LOGGERS = {"csv": CSV, "tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}

@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     NET.update({"encoder": options.encoder, "stem": NETS[options.encoder]})
     settings = {"device": "cpu", "precision": "auto", "channels_last": "auto"}
-    fast = "bfloat16" if Computer.choose(settings).bfloat16 else "float32"
+    fast = str(Computer.choose(settings).half or "torch.float32").removeprefix("torch.")
     precision = options.precision or fast
     batch, rounds = (64, 1) if options.quick else (256, 5)
     contenders = ways(batch, precision, options.compile)

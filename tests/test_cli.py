@@ -259,7 +259,7 @@ MISTAKES = [
     (P + "encoder=resnet51", "got 'resnet51'", "encoder must be one of small_resnet"),
     (P + "data=mnist", "got 'mnist'", "data must be one of garments"),
     (P + "method=moco", "got 'moco'", "method must be one of barlow_twins"),
-    (P + "precision=float64", "got 'float64'", "one of auto, float32, bfloat64"),
+    (P + "precision=float64", "got 'float64'", "one of auto, float32, bfloat16"),
     (P + "stream=maybe", "got 'maybe'", "one of auto, True, False"),
     (P + "device=abacus", "got 'abacus'", "auto, cpu, cuda"),
     (P + "device=cuda:99", "device='cuda:99'", "Take 'auto' or 'cpu'"),

@@ -177,7 +177,7 @@ def best_run(data: str) -> Run:
     A label may say more, as "CIFAR-10 (JPEG copy)" does. Raises FileNotFoundError naming the images there are.
 
     >>> best_run("garments")
-    Run('garments_quick')
+    Run('garments_hero')
     """
 
     def knn(run: Run) -> float | None:  # None where it was evaluated on other images alone

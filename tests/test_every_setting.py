@@ -65,7 +65,7 @@ CHANGES = {
     "final_lr": (0.9, {}, TRAINED),
     "reference_processes": (16, {"optimizer": "sgd"}, TRAINED),
     "precision": ("bfloat16", {}, TRAINED | {"environment"}),
-    "channels_last": (True, {}, {"environment"}),
+    "channels_last": (False, {}, {"environment"}),
     "compile": (True, {}, {"compiled"}),
     "checkpoint_activations": (True, {}, {"calls"}),
     "micro_batch": (4, {"encoder": "plain", "optimizer": "sgd"}, {"calls"}),

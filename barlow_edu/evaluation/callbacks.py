@@ -89,7 +89,7 @@ class Lines:
     """A line of text about every logged step, at most one in ``seconds``: for where no terminal shows a bar.
 
     >>> Lines.text({"epoch": 1.5, "loss": 20.25, "images_per_second": 800.4}, 30, 1.0)
-    'epoch 1.50 of 30, loss 20.25, 800 images/s, 19.0 min left'
+    'epoch 1.50 of 30, loss 20.25, 800 images/s, 1.0 min left'
     """
 
     def __init__(self, seconds: float = 10):

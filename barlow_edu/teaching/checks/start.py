@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from barlow_edu.teaching.checks.base import checker, judge
-from barlow_edu.teaching.checks.mistakes import LOSS
 from barlow_edu.teaching.checks.worlds import (
     cosines,
-    loss,
     matrix,
     normal,
     off_diagonal,
@@ -43,13 +41,6 @@ _RMS = {
         lambda c: off_diagonal(c).std(),
     "That is the diagonal. Look at everything else.": lambda c: c.diagonal().square().mean().sqrt(),
 }  # fmt: skip
-
-
-@checker
-def loss_from_matrix(learner) -> None:
-    """f(c, lambd) -> the Barlow Twins loss of a cross-correlation matrix (D, D)."""
-    worlds = [(matrix(5, seed=4).float(), 0.1), (matrix(8, seed=5).float(), 0.37)]
-    judge(learner, worlds, loss, LOSS, "the loss")
 
 
 @checker

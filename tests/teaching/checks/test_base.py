@@ -231,7 +231,7 @@ def test_what_a_function_sets_is_set_back(x):
     assert page_state() == before
 
 
-@pytest.mark.parametrize("name", ["find_twins", "loss_from_matrix", "schedule"])
+@pytest.mark.parametrize("name", ["find_twins", "off_diagonal_rms", "schedule"])
 def test_a_checker_changes_nothing_on_the_page_and_expects_nothing_of_it(name):
     answer = checker_table.answers("RIGHT")[name][0]
     torch.set_default_dtype(torch.float64)

@@ -15,14 +15,6 @@ RIGHT = {
             ((c.pow(2).sum() - c.diagonal().pow(2).sum()) / (len(c) * (len(c) - 1))).item() ** 0.5
         ),
     ],
-    "loss_from_matrix": [
-        lambda c, lambd: (1 - c.diagonal()).square().sum() + lambd * off(c).square().sum(),
-        lambda c, lambd: sum(
-            float((1 - c[i, j]) ** 2 if i == j else lambd * c[i, j] ** 2)
-            for i in range(len(c))
-            for j in range(len(c))
-        ),
-    ],
     "find_twins": [
         lambda a, b: (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmax(1),
         lambda a, b: torch.cdist(F.normalize(a, dim=1), F.normalize(b, dim=1)).argmin(1),
@@ -41,28 +33,6 @@ WRONG = {
         "standard deviation": lambda c: off(c).std(),
         "returned nothing": lambda c: None,
         "raised": lambda c: c.no_such_method(),
-    },
-    "loss_from_matrix": {
-        "i ≠ j only": lambda c, lambd: (1 - c.diagonal()).square().sum() + lambd * c.square().sum(),
-        "λ is missing": lambda c, lambd: (1 - c.diagonal()).square().sum() + off(c).square().sum(),
-        "not to the other one": lambda c, lambd: (
-            lambd * (1 - c.diagonal()).square().sum() + off(c).square().sum()
-        ),
-        "is 1, not 0": lambda c, lambd: c.diagonal().square().sum() + lambd * off(c).square().sum(),
-        "made of sums": lambda c, lambd: (
-            (1 - c.diagonal()).square().mean() + lambd * off(c).square().mean()
-        ),
-        "the whole loss by λ": lambda c, lambd: (
-            lambd * ((1 - c.diagonal()).square().sum() + off(c).square().sum())
-        ),
-        "not inside it": lambda c, lambd: (
-            (1 - c.diagonal()).square().sum() + (lambd * off(c)).square().sum()
-        ),
-        "the trace": lambda c, lambd: (1 - c.trace()) ** 2 + lambd * off(c).square().sum(),
-        "right on other inputs": lambda c, lambd: (
-            (1 - c.diagonal()).square().sum() + 0.1 * off(c).square().sum()
-        ),
-        "values differ": lambda c, lambd: 7.0,
     },
     "find_twins": {
         "other way round": lambda a, b: (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmax(0),

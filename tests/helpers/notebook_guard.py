@@ -378,7 +378,6 @@ YET = {
     "11_what_did_it_learn",
     "12_pitfalls_and_ablations",
     "13_relatives",
-    "16_bug_hunt",
 }
 NEW = [
     numbers_are_shown,

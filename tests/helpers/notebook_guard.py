@@ -376,7 +376,6 @@ YET = {
     "09_encoder_and_projector",
     "10_pretraining_cifar",
     "11_what_did_it_learn",
-    "12_pitfalls_and_ablations",
     "13_relatives",
 }
 NEW = [

@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # functions and classes
     from barlow_edu.models import BarlowTwinsModel as BarlowTwinsModel
     from barlow_edu.models import Projector as Projector
     from barlow_edu.models import build_encoder as build_encoder
+    from barlow_edu.numerics.batchnorm import synchronize_batch_norm as synchronize_batch_norm
     from barlow_edu.recipe import ViewRecipe as ViewRecipe
     from barlow_edu.runs import Run as Run
     from barlow_edu.runs import best_run as best_run

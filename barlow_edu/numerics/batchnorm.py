@@ -18,7 +18,11 @@ from barlow_edu.numerics.distributed import active_group, all_gather, pooled
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
-    """``model``, whose batch norms now take their statistics over all ranks; parameters stay the same objects."""
+    """``model``, whose batch norms now take their statistics over all ranks; parameters stay the same objects.
+
+    >>> type(synchronize_batch_norm(nn.BatchNorm1d(3))).__name__
+    'SynchronizedBatchNorm1d'
+    """
     if torch.device(device).type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for m in model.modules():

@@ -71,9 +71,11 @@ class OnlineProbe:
         return cls(*sets, every, linear=True)
 
     def on_begin(self, run: Run, step: int) -> None:
+        """Take the normalisation of the run's views."""
         self.normalize = run.views().normalize
 
     def on_epoch(self, epoch: float, model: nn.Module, last: bool) -> dict[str, float] | None:
+        """Measure, if it is time: {"online_knn": ..., "online_linear": ...}, else None."""
         if epoch % self.every and not last:
             return None
         parts = []
@@ -96,12 +98,14 @@ class Lines:
         self.seconds = seconds
 
     def on_begin(self, run: Run, step: int) -> None:
+        """Start the clock."""
         # By the clock a run has so many minutes, else so many epochs.
         self.unit = "minutes" if run.config["minutes"] else "epoch"
         self.total = run.config["minutes"] or run.config["epochs"]
         self.began, self.first, self.last = time.monotonic(), None, float("-inf")
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        """Write a line, unless the last one is too recent; the end and a probe always get one."""
         now, at = time.monotonic(), values[self.unit]
         if self.first is None:  # nothing is known yet about how fast it goes
             self.first, self.began = at, now
@@ -127,10 +131,12 @@ class CSV:
     """metrics.csv in the run's folder, one row a logged step; written anew on resuming and for a new column."""
 
     def on_begin(self, run: Run, step: int) -> None:
+        """Take over what a resumed run has logged."""
         self.path, self.columns = run.path / "metrics.csv", []
         self.rows = list(run.metrics) if (run.path / "metrics.jsonl").exists() else []
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a row; a new column means a new file."""
         self.rows.append({"step": step, **values})
         names = dict.fromkeys(name for row in self.rows for name in row)
         new = [name for name in names if name not in self.columns]
@@ -147,18 +153,22 @@ class TensorBoard:
     """Events in RUN/tensorboard, C as a picture: ``tensorboard --logdir runs``. Needs the extra "tensorboard"."""
 
     def on_begin(self, run: Run, step: int) -> None:
+        """Open the events; what was written beyond the checkpoint is purged."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(run.path / "tensorboard", purge_step=step + 1 if step else None)
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        """Write every value as a scalar."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def on_snapshot(self, step: int, c: Tensor) -> None:
-        self.writer.add_image("C", (c[None] + 1) / 2, step)  # black is -1, white 1
+        """Write C, (d, d), as a picture: black is -1, white 1."""
+        self.writer.add_image("C", (c[None] + 1) / 2, step)
 
     def on_end(self) -> None:
+        """Close the file."""
         self.writer.close()
 
 
@@ -169,15 +179,18 @@ class WandB:
         self.options = {"project": "barlow_edu", "resume": "allow"} | options
 
     def on_begin(self, run: Run, step: int) -> None:
+        """Begin or resume the run there, with all settings."""
         import wandb
 
         about = {"name": run.path.name, "dir": run.path, "config": run.config}
         self.run = wandb.init(**about | self.options)
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send the line."""
         self.run.log(dict(values), step=step)
 
     def on_end(self) -> None:
+        """Finish the run there."""
         self.run.finish()
 
 
@@ -188,17 +201,20 @@ class MLflow:
         self.options = options
 
     def on_begin(self, run: Run, step: int) -> None:
+        """Begin the run there, with all settings."""
         import mlflow
 
         mlflow.start_run(**{"run_name": run.path.name} | self.options)
         mlflow.log_params(run.config)
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send the line."""
         import mlflow
 
         mlflow.log_metrics(dict(values), step=step)
 
     def on_end(self) -> None:
+        """End the run there."""
         import mlflow
 
         mlflow.end_run()

@@ -13,6 +13,7 @@ disturbs nothing, because every step seeds torch anew: with callbacks or without
 from __future__ import annotations
 
 import csv
+import importlib.util
 import logging
 import time
 from collections.abc import Mapping
@@ -149,8 +150,22 @@ class CSV:
             table.writerows(rows)
 
 
-class TensorBoard:
+class _Extra:
+    """A logger of a package that is an extra. Raises RuntimeError without it, before a run has begun."""
+
+    package: str
+
+    def __init__(self, **options: Any):
+        if importlib.util.find_spec(self.package) is None:
+            extra = f"pip install 'barlow_edu[{self.package}]'"
+            raise RuntimeError(f"{self.package} is not installed. Install it: {extra}")
+        self.options = options
+
+
+class TensorBoard(_Extra):
     """Events in RUN/tensorboard, C as a picture: ``tensorboard --logdir runs``. Needs the extra "tensorboard"."""
+
+    package = "tensorboard"
 
     def on_begin(self, run: Run, step: int) -> None:
         """Open the events; what was written beyond the checkpoint is purged."""
@@ -172,17 +187,17 @@ class TensorBoard:
         self.writer.close()
 
 
-class WandB:
+class WandB(_Extra):
     """A run of Weights & Biases, resumed with ours. Needs the extra "wandb"; options go to ``wandb.init``."""
 
-    def __init__(self, **options: Any):
-        self.options = {"project": "barlow_edu", "resume": "allow"} | options
+    package = "wandb"
 
     def on_begin(self, run: Run, step: int) -> None:
         """Begin or resume the run there, with all settings."""
         import wandb
 
-        about = {"name": run.path.name, "dir": run.path, "config": run.config}
+        about = {"project": "barlow_edu", "resume": "allow", "name": run.path.name}
+        about |= {"dir": run.path, "config": run.config}
         self.run = wandb.init(**about | self.options)
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
@@ -194,11 +209,10 @@ class WandB:
         self.run.finish()
 
 
-class MLflow:
+class MLflow(_Extra):
     """A run of MLflow, at MLFLOW_TRACKING_URI. Needs the extra "mlflow"; options go to ``mlflow.start_run``."""
 
-    def __init__(self, **options: Any):
-        self.options = options
+    package = "mlflow"
 
     def on_begin(self, run: Run, step: int) -> None:
         """Begin the run there, with all settings."""

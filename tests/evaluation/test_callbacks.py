@@ -1,9 +1,13 @@
 """Callbacks: who calls what and when, loggers read by their own readers, and bits that nothing disturbs."""
 
 import csv
+import importlib.util
 import json
 import logging
 import random
+import sys
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import torch
 from tiny import CONFIG, tiny_encoder, tiny_images
 
 import barlow_edu as be
+from barlow_edu.cli import main
 from barlow_edu.evaluation.callbacks import CSV, Lines, MLflow, OnlineProbe, TensorBoard, WandB
 from barlow_edu.training import pretrain
 
@@ -154,6 +159,18 @@ def test_lines_for_a_log_file(tmp_path, caplog):
     assert [line.split(",")[0] for line in lines] == ["step 1", "step 15"]
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+def test_a_missing_extra_is_named_before_a_run_begins(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    run = ["pretrain", "garments_quick", "--out", str(tmp_path / "run"), "--log", name]
+    assert main([*run, "--set", "limit=128", "epochs=1"]) == 2
+    assert (
+        f"{name} is not installed. Install it: pip install 'barlow_edu[{name}]'"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_tensorboard_reads_what_was_logged(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -179,7 +196,6 @@ def test_mlflow_reads_what_was_logged(tmp_path, monkeypatch):
 
 
 def test_weights_and_biases_gets_the_configuration_and_every_line(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb", reason="the extra wandb is not installed")
     given, logged = {}, []
 
     class Fake:
@@ -193,7 +209,10 @@ def test_weights_and_biases_gets_the_configuration_and_every_line(tmp_path, monk
         given.update(options)
         return Fake()
 
-    monkeypatch.setattr(wandb, "init", init)
+    stand_in = SimpleNamespace(
+        init=init, __spec__=ModuleSpec("wandb", None)
+    )  # it would want an account
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
     run = train(tmp_path / "run", WandB(mode="offline"))
     assert logged[-1] == "finished" and [s for s, _ in logged[:-1]] == [1, 4, 8, 12, 15]
     assert given["config"] == run.config and given["mode"] == "offline" and given["name"] == "run"

@@ -121,7 +121,7 @@ class Loop:
     def steps(self) -> Iterator[int]:
         """Train from the state's step to the schedule's last. Yields the number of each step when it is done."""
         config, schedule, state = self.config, self.schedule, self.state
-        computer = state.computer
+        computer, size = state.computer, config["batch_size"]
         model, bar = self._prepare()
         with bar, computer.repeatable(state.threads), StopRequest() as stop:
             if state.step == 0:
@@ -131,7 +131,7 @@ class Loop:
                 for batch in self._epoch():
                     # Draw two views of every image. What the model draws itself, as dropout does, comes from torch's
                     # own generators. Their seed follows from the step: a resumed run draws what it would have drawn.
-                    view1, view2 = self._twins(batch, config["batch_size"], state.generator)
+                    view1, view2 = self._twins(self.images, batch, size, state.generator)
                     computer.seed(state.module_seed(self.rank))
                     # Embed both. The loss says how far C, the correlations of one view's embeddings with the
                     # other's, is from the identity.
@@ -201,13 +201,13 @@ class Loop:
         rows = shares(order, size, self.rank, self.world_size)[done:]
         return self.images.batches(rows, itertools.count(self.state.module_seed()))
 
-    def _twins(self, batch: Any, total: int, generator: torch.Generator) -> list[Tensor]:
-        """Both views of this process's shard of a batch of ``total``.
+    def _twins(self, images: Any, batch: Any, total: int, generator: Any) -> list[Tensor]:
+        """Both views of this process's shard of a batch of ``total`` of the images.
 
         Every process draws for all of it, so that the views do not depend on how many processes there are.
         """
         computer, shard = self.state.computer, self._shard(total)
-        twins = self.images.twins(batch, self.views, generator, computer.device, shard, total)
+        twins = images.twins(batch, self.views, generator, computer.device, shard, total)
         return [computer.place(view) for view in twins]
 
     def _twins_to_watch(self) -> list[Tensor]:
@@ -217,7 +217,7 @@ class Loop:
         count = min(self.config["probe_size"], len(images))
         count -= count % self.world_size
         rows = torch.randperm(len(images), generator=generator)[self._shard(count)]
-        return self._twins(images.load(rows), count, generator)
+        return self._twins(images, images.load(rows), count, generator)
 
     def _shard(self, total: int) -> slice:
         """Where this process's rows lie in a batch of ``total``, in which the processes come in order."""

@@ -168,6 +168,18 @@ def test_the_last_snapshot_is_c_of_the_trained_model(whole, images):
     torch.testing.assert_close(seen[10], c[:6, :6])
 
 
+def test_the_watched_pairs_may_be_of_images_that_are_never_trained_on(tmp_path):
+    """More of them than there are training images, so that no mix-up can pass."""
+    settings = {**CONFIG, "data": "garments", "image_size": 32, "limit": 64, "probe_split": "test"}
+    run = pretrain(settings, tmp_path / "run", probe_size=48, snapshots=1, progress=False)
+    test, generator = be.load_images("garments", split="test"), torch.Generator()
+    generator.manual_seed(run.config["seed"] + 1)
+    rows = torch.randperm(len(test), generator=generator)[:48]
+    c = run.load_model().cross_correlation(*run.views()(test.images[rows], generator))
+    last, shown = run.snapshots[max(run.snapshots)], run.config["snapshot_dims"]
+    np.testing.assert_allclose(last, c[:shown, :shown], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("count", "steps"), [(0, []), (1, [0, 10]), (2, [0, 10]), (100, list(range(11)))]
 )

@@ -119,7 +119,7 @@ class Playground:
         return (
             f'{FRAME}{state}" title="Barlow Twins playground" width="100%" height="{self.height}" '
             f'style="border: 0" allow="clipboard-write"></iframe><p><a href="{NAME}{state}" '
-            'target="_blank">The playground on a page of its own</a></p>'
+            'target="_blank" style="color: inherit">The playground on a page of its own</a></p>'
         )
 
 

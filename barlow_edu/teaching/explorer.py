@@ -30,7 +30,7 @@ from barlow_edu.studies.study import Study
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
-from barlow_edu.teaching.panel import EXPLORER, LiveLambda, bundle, colour_table
+from barlow_edu.teaching.panel import EXPLORER, LiveLambda, bundle
 
 __all__ = ["LambdaExplorer", "LiveLambda"]
 CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
@@ -114,7 +114,7 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
             "note": f"{len(lambdas)} short trainings on {self.sweep.config['data']}, the same but for λ. "
             "Drag the slider or a curve, or press the arrow keys.",
             "alt": self.alt,
-            "colours": colour_table(),
+            "colours": drawing.colour_table(),
             "start": clearest(self.sweep),
         }
         super().__init__(data=pack(self.sweep), spec=spec, index=spec["start"])

@@ -17,13 +17,13 @@ from typing import ClassVar
 
 import anywidget
 import ipywidgets as widgets
-import numpy as np
 import traitlets
 
-from barlow_edu.numerics.correlation import from_bytes, to_bytes
+from barlow_edu.numerics.correlation import to_bytes
 from barlow_edu.studies.study import one_thread
-from barlow_edu.teaching.embed import asset
-from barlow_edu.teaching.figures import drawing
+from barlow_edu.teaching import playground
+from barlow_edu.teaching.embed import asset, attribute
+from barlow_edu.teaching.figures.drawing import colour_table
 from barlow_edu.teaching.live import LiveProblem
 
 FRAME = 1 / 12  # seconds
@@ -38,10 +38,17 @@ DIMS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 BATCHES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-def colour_table() -> str:
-    """The colours of C for the bytes 0 to 254, as 255 hexadecimal RGB triples: those of the figures."""
+def without_kernel(problem: LiveProblem) -> str:
+    """The panel as HTML that trains by itself, where no kernel runs."""
+    spec = {"lambd": problem.lambd, "dim": problem.dim, "batch": problem.batch_size}
+    spec |= {"dims": DIMS, "batches": BATCHES, "colours": colour_table()}
+    note = "Run this cell in Jupyter: then you can turn λ while a small encoder trains."
+    body = f'<div class="be-lx be-lx-panel" data-live="{attribute(spec)}"><em>{note}</em></div>'
+    parts = EXPLORER, playground.bundle("live"), asset("without_kernel.js")
+    script = "".join(parts) + "startWithoutKernel(script.previousElementSibling);"
     return (
-        drawing.DIVERGING((from_bytes(np.arange(255)) + 1) / 2, bytes=True)[:, :3].tobytes().hex()
+        f"<style>{asset('explorer.css')}</style>{body}"
+        f"<script>(function (script) {{\n{script}\n}})(document.currentScript);</script>"
     )
 
 
@@ -111,9 +118,8 @@ class LiveLambda(widgets.VBox):
         return "<LiveLambda: run this cell, then press Play>"
 
     def _repr_mimebundle_(self, **_) -> dict:
-        note = "Run this cell in Jupyter: then you can turn λ while a small encoder trains."
         shown = bundle(super()._repr_mimebundle_(), repr(self))
-        return {**shown, "text/html": f"<p><em>{note}</em></p>"}
+        return {**shown, "text/html": without_kernel(self.problem)}
 
     @property
     def playing(self) -> bool:

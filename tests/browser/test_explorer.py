@@ -303,6 +303,39 @@ def check_live_keys(page, panel, view):
     assert "The 24 dimensions" in view.inner_text()
 
 
+def check_panel_without_kernel(page, picture):
+    """In an exported page the panel trains by itself, obeys the arrow keys, and stops."""
+    panel = page.locator(".be-lx-panel")
+    view = panel.locator(".be-lx-live")
+    frames = "(view) => Number(view.dataset.frames)"
+    panel.scroll_into_view_if_needed()
+    assert "step 0" in view.inner_text() and view.evaluate(frames) == 1
+    for name in ("λ", "D (dims)", "N (batch)"):
+        slider = panel.get_by_role("slider", name=name, exact=True)
+        slider.focus()
+        before = slider.get_attribute("aria-valuetext")
+        page.keyboard.press("ArrowRight")
+        assert slider.get_attribute("aria-valuetext") != before
+        page.keyboard.press("ArrowLeft")
+        assert slider.get_attribute("aria-valuetext") == before
+    assert "The 24 dimensions" in view.inner_text()
+    panel.get_by_role("button", name="λ = 0").click()
+    assert panel.locator("output").first.inner_text() == "0"
+    panel.get_by_role("button", name="Play").click()
+    page.wait_for_function(
+        "() => / say 1\\.\\d different/.test(document.querySelector('.be-lx-panel').innerText)",
+        timeout=60_000,
+    )
+    picture(panel, "live_without_kernel")
+    panel.get_by_role("button", name="Pause").click()
+    stopped = view.evaluate(frames)
+    page.wait_for_timeout(500)
+    assert view.evaluate(frames) == stopped
+    panel.get_by_role("button", name="Reset").click()
+    assert panel.locator("output").first.inner_text() == "0.01"
+    assert "λ = 0.01, step 0" in view.inner_text()
+
+
 def updates_a_second(page, view, count):
     start, begin = view.evaluate(count), time.monotonic()
     page.wait_for_timeout(1500)
@@ -343,6 +376,7 @@ def test_exported_notebook_without_kernel_or_network(
     frames_a_second(page, explorer, "exported notebook", capsys)
     explorer.scroll_into_view_if_needed()
     picture(page, "explorer_exported_notebook")
+    check_panel_without_kernel(page, picture)
     # What such a page fetches (MathJax, require.js) cannot be had, and that is all that fails.
     assert [e for e in errors if "ERR_" not in e and "equire" not in e] == []
     page.context.close()

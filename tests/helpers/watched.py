@@ -24,7 +24,7 @@ MISSING = """() => [...document.images].filter((i) => !i.complete || i.naturalWi
 NO_ALT = """() => [...document.querySelectorAll("img")].filter((i) => !i.hasAttribute("alt"))
   .map((i) => i.outerHTML.slice(0, 90))"""
 # Films and explorers put a canvas in their place once they have found and read their picture.
-IDLE_PLAYERS = """() => [...document.querySelectorAll(".be-film, .be-lx-player")]
+IDLE_PLAYERS = """() => [...document.querySelectorAll(".be-film, .be-lx-player, .be-lx-panel")]
   .filter((player) => !player.querySelector("canvas")).map((player) => player.className)"""
 READY = "() => document.readyState === 'complete' && [...document.images].every((i) => i.complete)"
 

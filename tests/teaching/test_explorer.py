@@ -16,7 +16,7 @@ from PIL import Image
 from barlow_edu.studies.lambda_sweep import load_sweep
 from barlow_edu.teaching import explorer as module
 from barlow_edu.teaching.explorer import LambdaExplorer
-from barlow_edu.teaching.panel import colour_table
+from barlow_edu.teaching.figures.drawing import colour_table
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,14 @@ import threading
 import ipywidgets
 import numpy as np
 import pytest
+import torch
+from javascript import run
 from jupyter_client.manager import start_new_kernel
 
 from barlow_edu.numerics.correlation import from_bytes
 from barlow_edu.teaching import panel
 from barlow_edu.teaching.explorer import LiveLambda
+from barlow_edu.teaching.live import LiveProblem
 
 
 def find(live, kind, description):
@@ -195,3 +198,45 @@ def interrupt(ask):
     time.sleep(0.6)
     ask.manager.interrupt_kernel()
     time.sleep(0.6)
+
+
+# ---- without a kernel ----------------------------------------------------------------------------
+
+
+def test_a_step_without_a_kernel_is_that_of_torch():
+    """One step of playground/live.js from the same weights and twins: loss, C, and the weights after Adam."""
+    code = """
+      const p = new live.LiveProblem(12, 64, 0.3), copy = (t) => Array.from(t.data);
+      const before = copy(p.encoder.w.value);
+      p.step();
+      return [before, copy(p.x), p.terms.loss, Array.from(p.c), copy(p.encoder.w.value), p.distinct(), p.floor];"""
+    before, x, loss, c, after, distinct, floor = run(code, module="live")
+    problem = LiveProblem(12, 64, 0.3)
+    twins = torch.tensor(x).reshape(2, 64, 32)
+    problem.weights.data = torch.tensor(before).reshape(32, 12)
+    problem.twins = lambda: twins
+    terms = problem.step()
+    np.testing.assert_allclose(loss, float(terms.loss), rtol=1e-4)
+    np.testing.assert_allclose(c, problem.c.flatten(), atol=1e-5)
+    np.testing.assert_allclose(after, problem.weights.detach().flatten(), atol=1e-4)
+    assert (distinct, floor) == pytest.approx((problem.distinct(), problem.floor), rel=1e-4)
+
+
+def test_the_twins_without_a_kernel_are_of_the_same_world():
+    """Variance 1, and the correlations between the views that live.py has."""
+    x = run("return Array.from(new live.LiveProblem(2, 2000, 1).x.data);", module="live")
+    a, b = np.reshape(x, (2, 2000, 32))
+    np.testing.assert_allclose([a.var(0), b.var(0)], 1, atol=0.1)
+    both = np.corrcoef(a.T, b.T)
+    np.testing.assert_allclose(both[:32, 32:].diagonal(), LiveProblem().reliability, atol=0.06)
+    off = both[:32, 32:][~np.eye(32, dtype=bool)]
+    assert np.abs(off).max() < 0.12
+
+
+@pytest.mark.parametrize(("dim", "lambd", "least", "most"), [(24, 0, 1, 1.5), (8, 1, 7, 8)])
+def test_what_lambda_does_without_a_kernel(dim, lambd, least, most):
+    code = """
+      const p = new live.LiveProblem(given.dim, 256, given.lambd);
+      for (let i = 0; i < 600; i += 1) p.step();
+      return p.distinct();"""
+    assert least <= run(code, {"dim": dim, "lambd": lambd}, "live") <= most

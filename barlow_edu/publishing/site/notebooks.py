@@ -18,8 +18,6 @@ from barlow_edu.publishing.site import gallery
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LABEL = "Figure: "
-QUESTION = 'class="be-predict"'
-LIVE = "<p><em>This panel trains while you slide. It needs a running notebook.</em></p>"
 PLAYER = re.compile(r'class="be-film"|class="be-lx be-lx-player"')
 
 
@@ -76,10 +74,8 @@ def outputs(output) -> list:
     plain = data.get("text/plain", "")
     if plain.startswith(LABEL) or set(data) == {WIDGET, "text/plain"}:
         return []  # the label repeats the alt text; the widget stands for a player that is there, too
-    if QUESTION in data.get("text/html", ""):
+    if WIDGET in data:  # which comes with HTML that needs no kernel
         output["data"] = {"text/html": data["text/html"], "text/plain": plain}
-    elif WIDGET in data:
-        output["data"] = {"text/html": LIVE, "text/plain": plain}
     elif "image/png" in data:
         look = output.get("metadata", {}).get("image/png", {})
         picture = image(data["image/png"], look.get("alt", ""), look.get("width"))

@@ -17,6 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from barlow_edu.numerics.correlation import from_bytes
+
 # 81 levels, an odd number so that zero has its own: few enough for a small PNG.
 DIVERGING = mpl.colormaps["RdBu_r"].resampled(81)
 # Okabe and Ito (2008), without their yellow, too pale for a line; in an order that keeps neighbours
@@ -57,6 +59,12 @@ STYLE = {
     "lines.markersize": 5.5,
     "image.interpolation": "nearest",
 }
+
+
+def colour_table() -> str:
+    """The colours of C for the bytes 0 to 254, as 255 hexadecimal RGB triples: those of the figures."""
+    values = from_bytes(np.arange(255))
+    return DIVERGING((values + 1) / 2, bytes=True)[:, :3].tobytes().hex()
 
 
 def one_panel(height: float, title: str | None = None):

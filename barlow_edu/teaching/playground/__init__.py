@@ -66,7 +66,7 @@ def images(train: int = TRAIN, test: int = TEST) -> bytes:
 
 def page() -> str:
     """The whole page: an HTML text of 1.2 MB that needs nothing else."""
-    from barlow_edu.teaching.panel import colour_table
+    from barlow_edu.teaching.figures.drawing import colour_table
 
     files = resources.files(__package__).joinpath("words").iterdir()
     given = {

@@ -52,23 +52,24 @@ export class Network {
   }
 }
 
-// AdamW (Loshchilov and Hutter, 2019), as torch.optim has it; only matrices decay.
+// AdamW (Loshchilov and Hutter, 2019), as torch.optim has it; only matrices decay. `second` is β₂.
 export class AdamW {
-  constructor(weights) {
-    this.weights = weights;
+  constructor(weights, second = 0.999) {
+    Object.assign(this, { weights, second });
     this.moments = weights.map((w) => [tensor(w.value.rows, w.value.columns), tensor(w.value.rows, w.value.columns)]);
     this.steps = 0;
   }
 
   step(rate, decay) {
+    const { second } = this;
     this.steps += 1;
-    const one = 1 - 0.9 ** this.steps, two = Math.sqrt(1 - 0.999 ** this.steps);
+    const one = 1 - 0.9 ** this.steps, two = Math.sqrt(1 - this.second ** this.steps);
     this.weights.forEach((w, k) => {
       const value = w.value.data, grad = w.grad.data, [m, v] = this.moments[k].map((x) => x.data);
       const keep = w.decays ? 1 - rate * decay : 1;
       for (let i = 0; i < value.length; i += 1) {
         m[i] = 0.9 * m[i] + 0.1 * grad[i];
-        v[i] = 0.999 * v[i] + 0.001 * grad[i] * grad[i];
+        v[i] = second * v[i] + (1 - second) * grad[i] * grad[i];
         value[i] = value[i] * keep - rate / one * m[i] / (Math.sqrt(v[i]) / two + 1e-8);
       }
     });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from barlow_edu.numerics.devices import named_device
 from barlow_edu.numerics.optim import OPTIMIZERS
 from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
 from barlow_edu.settings import SWITCH, Setting, complete, did_you_mean, read_settings
+from barlow_edu.storage.libraries import MODULE, check_encoder, features_dim
 from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import scan
 from barlow_edu.views import TwinViews
@@ -98,11 +100,15 @@ RECORD = {
     "probe_split": Setting("train", "the split that they come from", choices=("train", "test")),
 }
 # A configuration that says nothing is one for small images.
-SMALL_IMAGES = {"encoder": "small_resnet", "stem": "cifar", "image_size": 32, "proj_dim": 512}
+SMALL_IMAGES = {"stem": "cifar", "image_size": 32, "proj_dim": 512}
 MODEL = {
     k: replace(v, default=SMALL_IMAGES.get(k, v.default)) for k, v in TwinModel.settings.items()
 }
-MODEL["encoder"] = replace(MODEL["encoder"], kind=str, choices=ENCODERS, null=False)
+MODEL["encoder"] = Setting(
+    "small_resnet",
+    f"{', '.join(ENCODERS)}, or timm/NAME, torchvision/NAME, hf/NAME",
+    check_also=lambda name: check_encoder(name, ENCODERS),
+)
 GROUPS: dict[str, dict[str, Setting]] = {
     "The run": RUN,
     "Images and views": DATA,
@@ -138,17 +144,28 @@ def load_config(config: str | Path | Mapping[str, Any] | None = None, **override
     """
     given = _read(config) if isinstance(config, (str, Path)) else dict(config or {})
     given |= overrides
-    if isinstance(given.get("encoder"), nn.Module):
-        raise ValueError(
-            f"encoder is a module, {type(given['encoder']).__name__}, and a run can only be read again if its "
-            "encoder has a name: set barlow_edu.models.ENCODERS['mine'] = lambda stem, size: (module, dim) and "
-            "take encoder='mine'."
-        )
     config = complete(SETTINGS, given)
     if config["ablate"] and config["method"] != "barlow_twins":
         raise ValueError(f"ablate is for Barlow Twins, and method is {config['method']!r}.")
     build_views(config)
     return config
+
+
+def with_encoder(config: Any, overrides: Mapping[str, Any]) -> tuple[dict, nn.Module | None]:
+    """``load_config``, where ``encoder`` may be a module: the configuration has its class's name, "module/Net".
+
+    Also returns the module, as a copy ready to be trained. Raises ValueError as ``features_dim`` does.
+    """
+    given = {**(config if isinstance(config, Mapping) else {}), **overrides}
+    encoder = given.get("encoder")
+    if not isinstance(encoder, nn.Module):
+        return load_config(config, **overrides), None
+    encoder, name = copy.deepcopy(encoder).train(), MODULE + type(encoder).__name__
+    config = load_config(config, **{**overrides, "encoder": name})
+    dim = features_dim(encoder, config["image_size"], name)
+    if config["encoder_dim"] not in (None, dim):
+        raise ValueError(f"encoder_dim={config['encoder_dim']}, but {name} has {dim} features.")
+    return config | {"encoder_dim": dim}, encoder
 
 
 def read_pairs(pairs: Iterable[str]) -> dict[str, Any]:
@@ -236,14 +253,21 @@ def _check_batch(config: Mapping[str, Any], images: int, world_size: int) -> Non
         )
 
 
-def build_model(config: Mapping[str, Any]) -> TwinModel:
-    """The model of the method that a run's configuration asks for, initialised from its seed."""
+def build_model(config: Mapping[str, Any], encoder: nn.Module | None = None) -> TwinModel:
+    """The model of the method that a run's configuration asks for, initialised from its seed.
+
+    encoder: the module, of which a copy is taken, where the configuration has the name of its class. Raises
+    ValueError if it has another name.
+    """
+    if encoder is not None and (name := MODULE + type(encoder).__name__) != config["encoder"]:
+        raise ValueError(f"The encoder of this run is {config['encoder']}, not {name}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         method = METHODS[config.get("method", "barlow_twins")]
         if config.get("ablate"):
             method = AblatedBarlowTwins
-        return method({k: config[k] for k in method.known if k in config})
+        values = {k: config[k] for k in method.known if k in config}
+        return method(values | ({"encoder": copy.deepcopy(encoder)} if encoder else {}))
 
 
 def build_views(config: Mapping[str, Any]) -> TwinViews:

@@ -15,6 +15,7 @@ from barlow_edu.loss import FORMS, LossTerms, barlow_twins_loss, cross_correlati
 from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.numerics.threads import SideBySide
 from barlow_edu.settings import SWITCH, Setting, complete
+from barlow_edu.storage.libraries import check_encoder, check_features, library_encoder
 
 STEMS = ("imagenet", "cifar")
 # The weight with which each residual branch of SmallResNet begins. The paper's code begins at zero, which pays in
@@ -103,18 +104,19 @@ def build_encoder(
 ) -> tuple[nn.Module, int]:
     """An encoder by name, randomly initialised, and the dimension of its features.
 
-    The encoder maps float images (N, 3, H, W) to features (N, dim). stem: "imagenet" (7 x 7, stride 2, max-pool;
-    patches of 16) or "cifar" (3 x 3, stride 1, no max-pool; patches of 4). image_size matters to vision
+    The encoder maps float images (N, 3, H, W) to features (N, dim). name: one of ``ENCODERS``, or "timm/NAME",
+    "torchvision/NAME", "hf/NAME" (see ``storage/libraries.py``). stem, of our own names: "imagenet" (7 x 7, stride 2,
+    max-pool; patches of 16) or "cifar" (3 x 3, stride 1, no max-pool; patches of 4). image_size matters to vision
     transformers only. Raises ValueError for an unknown name or stem, or a size that does not divide into patches.
 
     >>> build_encoder("resnet18", stem="cifar")[1]
     512
     """
-    if not isinstance(name, str) or name not in ENCODERS:
-        raise ValueError(f"No encoder {name!r}. Choose one of {', '.join(ENCODERS)}, or a module.")
+    check_encoder(name, ENCODERS)
     if stem not in STEMS:
         raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}.")
-    return ENCODERS[name](stem, image_size)
+    own = ENCODERS.get(name)
+    return own(stem, image_size) if own else library_encoder(name, stem, image_size)
 
 
 class Projector(nn.Sequential):
@@ -187,14 +189,7 @@ class TwinModel(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Images -> features h, (N, encoder_dim), before the projector: what one uses after training."""
         features = self.encoder(x)
-        is_tensor = isinstance(features, Tensor)
-        if not is_tensor or features.shape[1:] != (self.encoder_dim,):
-            what = f"shape {tuple(features.shape)}" if is_tensor else f"a {type(features).__name__}"
-            raise ValueError(
-                f"The encoder returned {what}, but encoder_dim is {self.encoder_dim}: it must return a tensor "
-                f"(N, {self.encoder_dim}). Set encoder_dim to the width of its output, or wrap it in a module that "
-                "picks, flattens or pools its features."
-            )
+        check_features(features, "The encoder", self.encoder_dim)
         return features
 
     def embed(self, x: Tensor) -> Tensor:

@@ -44,14 +44,15 @@ class Run:
     """A run folder, read lazily. ``load_run`` finds one by path or by name.
 
     A file that is missing raises FileNotFoundError, one that is damaged ValueError, in a sentence with its name.
+    encoder: the module, untrained, where the run was given one in place of a name.
 
     >>> run = load_run("garments_quick")
     >>> run.config["batch_size"], sorted(run.snapshots)[:3]
     (128, [0, 2, 7])
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, encoder: nn.Module | None = None):
+        self.path, self.encoder = Path(path), encoder
 
     def __repr__(self) -> str:
         return f"Run({self.path.name!r})"
@@ -111,13 +112,17 @@ class Run:
         """The twin views of this run; their ``normalize`` is what the encoder expects."""
         return build_views(self.config)
 
+    def untrained(self, seed: int = 0) -> TwinModel:
+        """The model as it was initialised, or as with a seed higher by so much; a module's own weights stay."""
+        return build_model(self.config | {"seed": self.config["seed"] + seed}, self.encoder)
+
     def load_model(self, weights: bool = True) -> TwinModel:
         """The model, in evaluation mode, with the run's weights or (weights=False) as it was initialised.
 
         Where the projector's weights were not recorded, the model encodes, and raises ValueError when it is asked for
         embeddings. Raises FileNotFoundError if there are no weights at all.
         """
-        model = build_model(self.config)
+        model = self.untrained()
         if weights:
             encoder, projector = (self.path / f"{x}.safetensors" for x in ("encoder", "projector"))
             if not encoder.exists():
@@ -145,8 +150,8 @@ class _NoProjector(nn.Module):
         raise ValueError(f"There is no {self.path}: only the encoder of this run can be used.")
 
 
-def load_run(path: str | Path) -> Run:
-    """A run by folder, or by the name of a recorded one (``data/runs/NAME``).
+def load_run(path: str | Path, encoder: nn.Module | None = None) -> Run:
+    """A run by folder, or by the name of a recorded one (``data/runs/NAME``); ``encoder`` as in :class:`Run`.
 
     Raises FileNotFoundError naming the recorded runs there are, and ValueError if the folder holds a study.
 
@@ -158,7 +163,7 @@ def load_run(path: str | Path) -> Run:
             f"{folder} holds a study, not a run: read it with barlow_edu.studies.study.Study."
         )
     if folder := recorded_folder(path, "config.yaml"):
-        return Run(folder)
+        return Run(folder, encoder)
     recorded = sorted(run.path.name for run in _recorded("config.yaml"))
     raise FileNotFoundError(
         f"No run at {str(path)!r}.{did_you_mean(str(path), recorded)} Recorded runs: "

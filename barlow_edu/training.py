@@ -21,8 +21,8 @@ from barlow_edu.config import (
     build_model,
     build_views,
     images_for,
-    load_config,
     watched_images,
+    with_encoder,
 )
 from barlow_edu.data import ImageSet
 from barlow_edu.numerics import distributed
@@ -51,7 +51,8 @@ def pretrain(
 ) -> Run:
     """Pretrain an encoder, with Barlow Twins or with ``config["method"]``; a run folder holds all that comes of it.
 
-    config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. out: the run
+    config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. encoder: a name,
+    or a module, of which a copy is trained; ``load_run(path, encoder=...)`` reads that run elsewhere. out: the run
     folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images, or the name of an image set, to
     use instead of ``config["data"]``. resume: go on from the folder's last good checkpoint; on the same machine, with
     as many processes and threads as it began with, the run ends with the same bits as one that was never stopped.
@@ -82,13 +83,14 @@ def pretrain(
     """
     if isinstance(data, str):
         overrides, data = {**overrides, "data": data}, None
-    config = load_config(config, **overrides)
+    config, encoder = with_encoder(config, overrides)
     with distributed.process_group(config["device"]):
         folder, resume = distributed.from_first(lambda: choose_folder(config["name"], out, resume))
         images = images_for(config, data)
         schedule = Schedule.of(config, len(images), distributed.world_size())
         computer = Computer.choose(config)
-        state = TrainingState(config, build_model(config), computer, images.fingerprint(), DEFAULTS)
+        model = build_model(config, encoder)
+        state = TrainingState(config, model, computer, images.fingerprint(), DEFAULTS)
         distributed.check_same(state.images, "images (is a copy on one machine not whole?)")
         about = about_run(state, images, root=config["root"] if data is None else None)
         with open_run(folder, resume, state, schedule.total, about) as writer:
@@ -96,13 +98,13 @@ def pretrain(
             if on_snapshot is not None:
                 callbacks = [*callbacks, SimpleNamespace(on_snapshot=on_snapshot)]
             loop = Loop(config, schedule, state, images, writer, progress, callbacks, watched)
-            loop.notify("on_begin", Run(folder), state.step)
+            loop.notify("on_begin", Run(folder, encoder), state.step)
             try:
                 for _ in loop.steps():
                     pass
             finally:
                 loop.notify("on_end")
-    return Run(folder)
+    return Run(folder, encoder)
 
 
 @dataclass

@@ -98,7 +98,11 @@ def test_a_file_may_hold_such_numbers(tmp_path):
         ({"a": 1, "b": 2}, "Unknown setting a, b"),
         ({1: 2}, "Unknown setting 1"),
         ({"device": "gpu"}, "device must be auto, cpu, cuda, .* got 'gpu'"),
-        ({"encoder": nn.Identity()}, "encoder is a module, Identity, .* take encoder='mine'"),
+        ({"encoder": nn.Identity()}, r"encoder must be text, got Identity\(\)"),
+        (
+            {"encoder": "resnet51"},
+            "No encoder 'resnet51'. Choose one of small_resnet, .*, or a module",
+        ),
         ({"augment": {"flip": 50}}, "flip is a probability"),
         ({"augment": {"blurr": 1}}, "augment.blurr. Did you mean blur. Known: scale, ratio"),
         ({"augment": {"hue": [0.1, 0.2]}}, "augment.hue must be a number, got .0.1, 0.2"),

@@ -145,7 +145,7 @@ def test_vision_transformers_cut_patches_by_their_stem(stem, patches):
     [
         (
             ("resnet51",),
-            "No encoder 'resnet51'. Choose one of small_resnet, .*vit_small, or a module",
+            "No encoder 'resnet51'. Choose one of small_resnet, .*hf/NAME, or a module",
         ),
         ((["resnet18"],), r"No encoder \['resnet18'\]"),
         (("resnet18", "mnist"), "stem must be one of imagenet, cifar, got 'mnist'"),

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from barlow_edu.config import build_model, images_for
+from barlow_edu.config import images_for
 from barlow_edu.data import ImageSet, load_images
 from barlow_edu.evaluation import probes, spectra
 from barlow_edu.evaluation.features import extract_features, hidden, pixel_features
@@ -83,7 +83,7 @@ def evaluate(
     trained = run.load_model().encoder.to(device)  # before the long work: are there weights?
 
     def untrained(seed: int) -> nn.Module:
-        return build_model(run.config | {"seed": run.config["seed"] + seed}).encoder.to(device)
+        return run.untrained(seed).encoder.to(device)
 
     def with_labels(seed: int) -> nn.Module:
         epochs = None if supervised is True else supervised

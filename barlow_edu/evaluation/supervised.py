@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from barlow_edu.config import build_model
 from barlow_edu.data import ImageSet
 from barlow_edu.evaluation.features import device_of, extract_features, hidden
 from barlow_edu.evaluation.probes import Score, labelled_subset
@@ -173,7 +172,7 @@ def supervised_encoder(
     config, began = run.config, time.perf_counter()
     lr = config["lr"] if config["optimizer"] == "adamw" else FROM_SCRATCH.lr
     budget = Budget(0, epochs or config["epochs"], config["batch_size"], lr)
-    encoder = build_model(config | {"seed": config["seed"] + seed}).encoder.to(device)
+    encoder = run.untrained(seed).encoder.to(device)
     classifier = train_classifier(encoder, train, run.views(), budget, seed, progress)
     record = asdict(budget) | {"steps": budget.length(len(train)), "images": len(train)}
     record |= {"minutes": round((time.perf_counter() - began) / 60, 2), "seed": seed}

@@ -116,7 +116,8 @@ MAY_IMPORT = {  # the first that a file's path begins with
     **{f"barlow_edu/{room}": ALL for room in ("teaching/", "publishing/", "doctor.py")},
     "barlow_edu/studies/": TRAINING | {"scipy"},
     "barlow_edu/evaluation/callbacks.py": TRAINING | EXTRAS,
-    "tests/evaluation/test_callbacks.py": DEV | EXTRAS,  # skips what is not installed
+    "barlow_edu/storage/libraries.py": TRAINING | EXTRAS,
+    "tests/evaluation/test_callbacks.py": DEV | EXTRAS,  # skip what is not installed
     "barlow_edu/": TRAINING,
     "": DEV | {"lightly"},  # the peer of some benchmarks, which skip where it is not installed
 }

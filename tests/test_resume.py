@@ -540,9 +540,9 @@ def test_a_folder_begun_since_is_not_overwritten(tmp_path, tiny, monkeypatch):
     """The second look at the folder, once it is ours."""
     build = be.training.build_model
 
-    def build_while_another_begins(config):
+    def build_while_another_begins(*given):
         (tmp_path / "config.yaml").write_text("theirs")
-        return build(config)
+        return build(*given)
 
     monkeypatch.setattr(be.training, "build_model", build_while_another_begins)
     with pytest.raises(FileExistsError, match="holds a run already"):

@@ -62,8 +62,8 @@ def built(monkeypatch):
     """The models that are built, newest first, so that a test can spoil one."""
     models, original = [], training.build_model
 
-    def build_and_remember(config):
-        models.insert(0, original(config))
+    def build_and_remember(*given):
+        models.insert(0, original(*given))
         return models[0]
 
     monkeypatch.setattr(training, "build_model", build_and_remember)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from barlow_edu.numerics import correlation
+from barlow_edu.numerics.batchnorm import warn_unsynchronized
 from barlow_edu.numerics.distributed import Group, active_group, world_size
 
 
@@ -112,6 +113,8 @@ def barlow_twins_loss(
         raise ValueError(f"lambd must be 0 or more, got {lambd}. The paper uses 0.005.")
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
+    if group is not None:
+        warn_unsynchronized(z_a)
     if form == "auto":
         form = cheaper_form(world_size(group) * len(z_a), z_a.shape[1], world_size(group))
     return LossTerms(*correlation.terms(z_a, z_b, lambd, form, group, eps))

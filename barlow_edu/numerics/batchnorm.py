@@ -7,6 +7,8 @@ the gradient flows through the collective. Parameters, buffers and their names a
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from barlow_edu.numerics.distributed import active_group, all_gather, pooled
+from barlow_edu.numerics.distributed import active_group, all_gather, pooled, rank
+
+UNSYNCHRONIZED = (
+    "A batch norm takes its statistics over each rank's shard, the loss over the whole batch: this is not the "
+    "training of one process. Call be.synchronize_batch_norm(model, device) before DistributedDataParallel."
+)
+_looked = False
+log = logging.getLogger("barlow_edu")
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
@@ -29,6 +38,22 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device | str = "cpu")
         if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             m.__class__ = _CLASSES[type(m)]
     return model
+
+
+def warn_unsynchronized(z: Tensor) -> None:
+    """Log, once a process, that ``z`` went through a batch norm of one rank's shard alone; autograd's graph tells."""
+    global _looked
+    if _looked or z.grad_fn is None:
+        return
+    _looked, seen, waiting = True, set(), [z.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        # Each of torch's own kernels has such a node; those that are synchronised have others.
+        own = re.match("(Native|Cudnn|Miopen)BatchNormBackward", node.name())
+        if own and getattr(node, "_saved_training", True):
+            return log.warning(UNSYNCHRONIZED) if rank() == 0 else None
+        seen.add(node)
+        waiting += {before for before, _ in node.next_functions} - seen - {None}
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Several processes against one: loss, gradients, steps, batch norm; and what the processes say to each other."""
 
+import logging
 import threading
+from logging.handlers import BufferingHandler
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from tiny import CONFIG, tiny_encoder, tiny_images
 from torch import nn
 
 from barlow_edu.loss import barlow_twins_loss, cheaper_form, cross_correlation, standardize
-from barlow_edu.numerics import distributed
+from barlow_edu.numerics import batchnorm, distributed
 from barlow_edu.numerics.batchnorm import synchronize_batch_norm
 from barlow_edu.numerics.distributed import all_gather, all_reduce, world_size
 from barlow_edu.numerics.optim import build_optimizer
@@ -107,6 +109,25 @@ def collectives():
     return reduced, rows.tolist(), x.grad.tolist(), told
 
 
+def warnings_of_batch_norm():
+    """What is logged in three steps of the loss after norms of several kinds, the first without a graph."""
+    heard = {}
+    for kind in ("own", "evaluating", "synchronised", "layer norm"):
+        norm = nn.LayerNorm(4) if kind == "layer norm" else nn.BatchNorm1d(4)
+        net = nn.Sequential(nn.Linear(3, 4), norm, nn.ReLU(), nn.Linear(4, 2))
+        net.train(kind != "evaluating")
+        net = synchronize_batch_norm(net) if kind == "synchronised" else net
+        batchnorm._looked, handler = False, BufferingHandler(99)
+        logging.getLogger("barlow_edu").addHandler(handler)
+        torch.manual_seed(distributed.rank())
+        for step in range(3):
+            with torch.set_grad_enabled(step > 0):
+                barlow_twins_loss(net(torch.randn(8, 3)), net(torch.randn(8, 3)))
+        logging.getLogger("barlow_edu").removeHandler(handler)
+        heard[kind] = [record.getMessage() for record in handler.buffer]
+    return heard
+
+
 STEPS = {"sgd": 0.01, "lars": 0.5, "adamw": 0.001}  # optimizer: learning rate
 
 
@@ -127,6 +148,7 @@ def trained(optimizer, form, steps=3):
 def everything():
     """All that is measured in a group of processes: they are started once."""
     return {
+        "heard": warnings_of_batch_norm(),
         "gradients": exactness.all_gradients(),
         "trained": {(o, f): trained(o, f) for o in STEPS for f in FORMS},
         "embeddings": {
@@ -212,6 +234,14 @@ def test_the_usual_ways_differ_as_they_are_told_to(several, one):
     assert blind["length"] == pytest.approx(1 / count) and blind["cosine"] == pytest.approx(1)
     for way in list(exactness.WAYS)[3:]:
         assert table[way]["cosine"] < 0.99
+
+
+def test_a_batch_norm_of_each_share_is_warned_of_once_and_by_rank_0_alone(several, one):
+    heard = dict(several[0]["heard"])
+    [warning] = heard.pop("own")
+    assert "be.synchronize_batch_norm(model, device)" in warning
+    others = [lines for found in (one, *several[1:]) for lines in found["heard"].values()]
+    assert not any([*others, *heard.values()])
 
 
 def test_alone_all_ways_are_the_same(one):

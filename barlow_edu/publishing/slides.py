@@ -1,16 +1,18 @@
 """Slides from a notebook, that open without a network: ``course slides NN``.
 
-Nothing is written twice. Which cell becomes which slide follows from what the cells are already tagged and titled:
+Nothing is written twice. What the cells are tagged and titled says which of them become slides, one after another, so
+that the arrow to the right is enough:
 
-* the first cell is the title; ``##`` begins a slide, ``###`` one below it (reveal.js: arrow down);
-* of the prose a slide keeps formulas, tables, lists, predictions and what to notice, and of other paragraphs the
-  beginning; the whole text is in the speaker's notes (press S);
-* a code cell with a picture is a slide with the picture, a sentence that leads to it, what was printed and what to
-  notice; its code and all else that is said of it are in the notes. Other code cells are shown with their output;
+* the first cell is the title; every heading begins a slide with the beginning of its text. Formulas, tables, lists
+  and what to notice are not cut; what does not fit is in the speaker's notes (press S);
+* a picture is a slide with the few words that lead to it, what was printed, and what to notice; code is in the notes;
+* a prediction is a slide, and so is code without a picture, with what came out;
 * ``setup``, ``solution`` and ``instructor`` cells, hints, answers, limits and references are left out. An exercise is
-  shown as a task.
+  shown as a task;
+* there are at most 25. Where a notebook has more, the code goes into the notes of the slide before, then the lower
+  headings, then pictures and revealed results, of each kind first those of which least is said.
 
-A cell tagged ``slide``, ``subslide``, ``notes`` or ``skip`` is what its tag says instead.
+A cell tagged ``notes`` or ``skip`` is what its tag says instead.
 """
 
 from __future__ import annotations
@@ -27,29 +29,30 @@ from barlow_edu.publishing.notebook import paths, read, relink, tags
 from barlow_edu.storage.files import write_text
 
 HERE = Path(__file__).resolve().parent
+MOST = 25  # slides of a notebook
+STAYS, PICTURE, LOWER, CODE = range(4)  # how readily a slide goes into the notes of another
 LEFT_OUT = {"setup", "solution", "instructor", "exercise", "skip"}
 NO_SLIDE = re.compile(r"#+ (Limits|References|Exercise solutions)", re.IGNORECASE)
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
-UNDER_A_PICTURE = "**What to notice"
+NOTICE = re.compile(r"\*\*What to notice\S*\s+\S")
 CARD = re.compile(r"\| \| \|.*\*\*Time\*\*", re.DOTALL)  # goals, prerequisites, minutes
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z*_`$])")
-WHOLE = re.compile(
-    r"[#|<>]|[*-] |1\. |\*\*(Predict|What to notice|Claim)|.*\$\$", re.DOTALL
-)  # is not shortened
-LONG, ROOM = 32, 95  # words of a paragraph that is kept whole; words on a slide
-LEAD, FEW = 30, 12  # words above a picture; words that are no slide of their own
+WHOLE = re.compile(r"[#|<>]|[*-] |1\. |\*\*(What to notice|Claim)|.*\$\$", re.DOTALL)  # is not cut
+LONG, ROOM, LEAD = 32, 95, 30  # words of a paragraph, on a slide, and above a picture
+NO_GUESS = "You have not committed to a guess. "  # as nobody had when the notebook was run
 TOO_LONG = "<p>The table is in the notebook, and in the speaker's notes.</p>"
 
 
 @dataclass
 class Slide:
-    """One slide: HTML of what is shown, Markdown of what is said; whether it stands below the one before."""
+    """One slide: HTML of what is shown, Markdown of what is said, and how readily it goes into another's notes."""
 
     shown: list[str]
     said: list[str] = field(default_factory=list)
-    below: bool = False
-    picture: bool = False  # that waits for what to notice
+    kind: int = STAYS
+    heading: str = ""  # Markdown of a slide that begins with one
     lead: str = ""  # Markdown of a few words that the next picture takes over
+    waits: bool = False  # a picture, for what to notice
 
 
 def write_slides(notebook: Path, out: Path) -> tuple[Path, int]:
@@ -65,7 +68,7 @@ def write_slides(notebook: Path, out: Path) -> tuple[Path, int]:
     page = (HERE / "slides.html").read_text(encoding="utf-8").replace("<!-- title -->", title)
     shutil.copytree(HERE / "vendor", target.parent / "slides_files", dirs_exist_ok=True)
     shutil.copy(HERE / "slides.css", target.parent / "slides_files" / "slides.css")
-    write_text(target, page.replace("<!-- slides -->", "\n".join(_sections(pages))))
+    write_text(target, page.replace("<!-- slides -->", "\n".join(map(_section, pages))))
     return target, len(pages)
 
 
@@ -83,82 +86,82 @@ def slides(notebook) -> list[Slide]:
     """The slides of a notebook, in order, by the rule above."""
     pages: list[Slide] = []
     dropped, section = False, ""  # within a section without slides; where we are
-    hidden = False  # what is said belongs to the setup cell, which is not shown
     for cell in notebook.cells:
         marks = tags(cell)
-        if marks & LEFT_OUT:
-            hidden = "setup" in marks
-        elif "notes" in marks and pages:
+        if marks & LEFT_OUT or (cell.cell_type == "code" and dropped):
+            continue
+        if "notes" in marks and pages:
             pages[-1].said.append(cell.source)
-        elif cell.cell_type == "code" and not dropped:
+        elif cell.cell_type == "code":
             new = _of_code(cell, section)
-            if new[0].picture and pages and pages[-1].lead:
-                before = pages.pop()
-                new[0].shown.insert(1, f'<div class="lead">{_markdown(before.lead)}</div>')
-                new[0].said = [*before.said, *new[0].said]
+            if pages and (new[0].waits or "predict" in marks):
+                _lead(pages, new[0])
             pages += new
         elif cell.cell_type == "markdown":
             for part in re.split(r"^(?=#{2,3} )", cell.source, flags=re.MULTILINE):
                 if part.startswith("#"):
-                    dropped, hidden = bool(NO_SLIDE.match(part)), False
+                    dropped = bool(NO_SLIDE.match(part))
                     section = part.splitlines()[0].lstrip("# ")
-                if dropped or not part.strip() or CARD.match(part):
-                    continue
-                if hidden and pages:
-                    pages[-1].said.append(part)
-                else:
-                    below = "subslide" in marks or part.startswith("###")
-                    pages += _of_prose(part, section, below, pages)
-    return pages
+                if not dropped and part.strip():
+                    pages += _of_prose(part, pages)
+    return _shortened(pages)
 
 
-def _of_prose(part: str, section: str, below: bool, before: list[Slide]) -> list[Slide]:
-    """One slide for a part of a text, or several where it is long. What to notice goes under its picture."""
+def _of_prose(part: str, before: list[Slide]) -> list[Slide]:
+    """A slide, if the text has a heading or none is before it; else notes, of which what to notice is shown."""
     text = relink(FOLDED.sub("", part), lambda to: None if ".ipynb" in to else to).strip()
     blocks = [_beginning(b) for b in _blocks(text) if not CARD.match(b)]
-    own_words = bool(blocks) and re.match(re.escape(UNDER_A_PICTURE) + r"\S*\s+\S", blocks[0])
-    if own_words and before and before[-1].picture:
-        before[-1].shown.append(_markdown(_beginning(blocks.pop(0), always=True)))
-        before[-1].said.append(part)
-        before[-1].picture = False
-        blocks = [b for b in blocks if WHOLE.match(b)]
     if not blocks:
         return []
-    heading = blocks[0] if blocks[0].startswith("#") else ""
-    kicker = [] if heading else [_kicker(section)]
-    parts = _pages(blocks, heading)
-    new = [Slide([*kicker, _markdown("\n\n".join(page))], below=True) for page in parts]
-    new[0].below = below or not heading
-    new[0].said.append(part)
-    if len(new) == 1 and not heading and not any(map(WHOLE.match, blocks)):
-        text = "\n\n".join(blocks)
-        new[0].lead = text if len(text.split()) <= LEAD and "$$" not in text else ""
-    return new
+    if blocks[0].startswith("#") or not before:
+        kind = LOWER if blocks[0].startswith("###") else STAYS
+        text = "\n\n".join(_fitting(blocks))
+        return [Slide([_markdown(text)], [part], kind, heading=text)]
+    last = before[-1]
+    last.said.append(part)
+    if last.waits and NOTICE.match(blocks[0]):
+        last.shown.append(_markdown(_beginning(blocks.pop(0), always=True)))
+        last.waits = False
+    text = "\n\n".join(blocks)
+    last.lead = text if len(text.split()) <= LEAD and "$$" not in text else ""
+    return []
 
 
-def _pages(blocks: list[str], heading: str) -> list[list[str]]:
-    """Blocks of a text, shared out to slides; a few words, or what ends in a colon, stay with what follows."""
-    pages: list[list[str]] = [[]]
-    for block in blocks:
-        room = _room(pages[-1])
-        if room > FEW and room + _room([block]) > ROOM:
-            last = pages[-1]
-            led = [last.pop()] if last[-1].endswith(":") and _room(last[:-1]) > FEW else []
-            pages.append(([heading] if heading else []) + led)
-        pages[-1].append(block)
-    return pages
+def _lead(pages: list[Slide], slide: Slide) -> None:
+    """Put the few words before a picture or a prediction on top of it, also where they are a slide with a heading."""
+    last = pages[-1]
+    if last.lead:
+        slide.shown.insert(1, f'<div class="lead">{_markdown(last.lead)}</div>')
+        last.lead = ""
+    if last.heading and len(pages) > 1 and _room([last.heading]) <= (LEAD if slide.waits else ROOM):
+        slide.shown[0], slide.said = last.shown[0], last.said + slide.said
+        slide.kind = min(last.kind, slide.kind)
+        pages.pop()
+
+
+def _fitting(blocks: list[str]) -> list[str]:
+    """A heading, the first block after it, and of the others those for which there is room."""
+    shown: list[str] = []
+    for place, block in enumerate(blocks):
+        if place < 2 or _room([*shown, block]) <= ROOM:
+            shown.append(block)
+    return shown
 
 
 def _of_code(cell, section: str) -> list[Slide]:
     """Slides of a code cell: one a picture, or one with its code; what came out besides is on the last."""
     pictures, results, said = _of_outputs(cell.get("outputs", []))
-    top = _kicker(section)
+    top = f'<p class="kicker">{html.escape(section)}</p>'
+    source = f"```python\n{cell.source}\n```"
     if not pictures:
         code = f"<pre><code>{html.escape(cell.source)}</code></pre>"
-        return [Slide([top, code, *results], said, below=True)]
-    new = [Slide([top, picture], below=True, picture=True) for picture in pictures]
+        if "predict" in tags(cell):
+            return [Slide([top, *results], [source, *said])]
+        kind = PICTURE if "reveal" in tags(cell) else CODE
+        return [Slide([top, code, *results], [source, *said], kind)]
+    new = [Slide([top, picture], kind=PICTURE, waits=True) for picture in pictures]
     new[-1].shown += results
-    new[0].said += [f"```python\n{cell.source}\n```", *said]
+    new[0].said += [source, *said]
     return new
 
 
@@ -181,13 +184,21 @@ def _of_outputs(outputs) -> tuple[list[str], list[str], list[str]]:
             printed.append(output.text)
         elif set(data) == {"text/plain"}:  # not the text of a widget, such as a progress bar
             printed.append(data["text/plain"])
-    text = "".join(printed).strip("\n")
+    text = "".join(printed).replace(NO_GUESS, "").strip("\n")
     return pictures, [f'<pre class="output">{html.escape(text)}</pre>'] * bool(text) + tables, said
 
 
-def _kicker(section: str) -> str:
-    """The section that a slide without a heading belongs to."""
-    return f'<p class="kicker">{html.escape(section)}</p>'
+def _shortened(pages: list[Slide]) -> list[Slide]:
+    """At most ``MOST`` slides: the others go into the notes of the slide before them."""
+    gone = sorted(pages[1:], key=lambda s: (-s.kind, len(" ".join(s.said).split())))
+    gone = [id(s) for s in gone[: max(0, len(pages) - MOST)]]
+    shown: list[Slide] = []
+    for slide in pages:
+        if id(slide) in gone:
+            shown[-1].said += slide.said
+        else:
+            shown.append(slide)
+    return shown
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -219,15 +230,11 @@ def _beginning(block: str, always: bool = False) -> str:
     return first
 
 
-def _room(blocks: list[str]) -> float:
+def _room(blocks: list[str]) -> int:
     """Words that blocks take up; a formula or a row of a table takes as much as a line."""
-    return sum(
-        len(re.sub(r"\$\$.*?\$\$", "", b, flags=re.DOTALL).split())
-        + 12 * b.count("$$")
-        + 4 * b.count("\n")
-        for b in blocks
-        if not b.startswith("#")
-    )
+    text = re.sub(r"^#.*\n*", "", "\n".join(blocks), flags=re.MULTILINE)
+    words = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL).split()
+    return len(words) + 12 * text.count("$$") + 4 * text.count("\n")
 
 
 def _markdown(text: str) -> str:
@@ -236,13 +243,8 @@ def _markdown(text: str) -> str:
     return str(markdown2html(text))
 
 
-def _sections(pages: list[Slide]) -> Iterator[str]:
-    """HTML: stacks of slides, each with its notes."""
-    stacks: list[str] = []
-    for slide in pages:
-        if not (slide.below and stacks):
-            stacks.append("")
-        notes = _markdown("\n".join(slide.said))
-        aside = f'<aside class="notes">{notes}</aside>' if slide.said else ""
-        stacks[-1] += f"<section>{''.join(slide.shown)}{aside}</section>\n"
-    return (f"<section>{stack}</section>" for stack in stacks)
+def _section(slide: Slide) -> str:
+    """HTML of a slide with its notes."""
+    said = _markdown("\n\n".join(slide.said))
+    notes = f'<aside class="notes">{said}</aside>' if slide.said else ""
+    return f"<section>{''.join(slide.shown)}{notes}</section>"

@@ -5,18 +5,13 @@ import pytest
 from barlow_edu.publishing import copies as builds
 from barlow_edu.publishing import slides
 
-# Turn all slides; of each its height, and how far a formula or a line of code reaches beyond it.
-TURNED = """() => {
-  const seen = [];
-  for (let i = 0; i < Reveal.getTotalSlides(); i++) {
-    const slide = Reveal.getCurrentSlide();
-    const wide = [...slide.querySelectorAll(".katex-display, pre")].filter((e) => !e.closest("aside"));
-    seen.push([slide.scrollHeight, ...wide.map((e) => e.scrollWidth - e.clientWidth)]);
-    Reveal.next();
-  }
-  return seen;
+# The height of a slide, and how far a formula or a line of code reaches beyond it.
+SEEN = """() => {
+  const slide = Reveal.getCurrentSlide();
+  const wide = [...slide.querySelectorAll(".katex-display, pre")].filter((e) => !e.closest("aside"));
+  return [slide.scrollHeight, ...wide.map((e) => e.scrollWidth - e.clientWidth)];
 }"""
-LECTURES = ("00", "01", "05", "08", "12", "13")  # the last two have long tables and much code
+LECTURES = ("00", "05", "12", "13")  # the last two have long tables and much code
 
 
 @pytest.fixture(scope="module", params=LECTURES)
@@ -42,11 +37,14 @@ def test_slides_open_offline_and_the_keyboard_turns_them(browser, deck):
     assert page.evaluate("Reveal.getTotalSlides()") == number
     assert page.locator(".katex").count() > 5
     assert page.locator(".katex-error").count() == 0
-    page.keyboard.press("ArrowRight")
-    assert page.evaluate("Reveal.getIndices().h") == 1
-    page.keyboard.press("Home")
-    turned = page.evaluate(TURNED)
-    assert page.evaluate("Reveal.isLastSlide()") and len(turned) == number
+    turned = []
+    for _ in range(number):
+        turned.append(page.evaluate(SEEN))
+        page.keyboard.press("ArrowRight")  # alone is enough
+    assert (
+        page.evaluate("Reveal.isLastSlide()")
+        and page.evaluate("Reveal.getIndices().h") == number - 1
+    )
     assert max(height for height, *_ in turned) <= 700
     assert max((beyond for _, *wide in turned for beyond in wide), default=0) <= 2
     assert wrong == []

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+from scipy import stats
+from sklearn.metrics import mutual_info_score
 
 import barlow_edu as be
 from barlow_edu.cli import main
@@ -122,14 +125,14 @@ def test_minutes_of_the_guide_and_of_the_notebooks_are_those_of_the_walk():
         assert abs(minutes - int(alone)) < 10 and abs(minutes - int(told)) < 10, (name, minutes)
 
 
-def test_ten_questions_have_ten_answers():
+def test_every_question_has_an_answer():
     questions = re.findall(
-        r"^(\d+)\. ", GUIDE[GUIDE.index("## Ten exam questions") :], re.MULTILINE
+        r"^(\d+)\. ", GUIDE[GUIDE.index("## Thirteen exam questions") :], re.MULTILINE
     )
     assert (
         questions
         == re.findall(r"^(\d+)\. ", ANSWERS, re.MULTILINE)
-        == [str(i) for i in range(1, 11)]
+        == [str(i) for i in range(1, 14)]
     )
 
 
@@ -164,6 +167,19 @@ def test_the_numbers_of_the_answers_are_computed_by_the_package():
     mixed = (z - z.mean(0)) / z.std(0)
     assert (mixed.T @ mixed / 8).diagonal().tolist() == pytest.approx([0.875] * 3, abs=1e-5)
     assert "0.875" in answer(7)
+
+    apart = np.subtract([36.1, 35.0, 37.2], [33.9, 35.6, 34.1])
+    interval = stats.t.interval(0.95, 2, apart.mean(), stats.sem(apart))
+    assert "[{:.2f}, {:.2f}]".format(*interval) in answer(11)
+
+    z = be.standardize(torch.randn(10, 4, generator=generator, dtype=torch.float64))
+    ours, vicreg = be.barlow_twins_loss(z, z, lambd=1), be.vicreg_loss(z, z)
+    assert (float(ours.invariance), float(vicreg.variance)) == pytest.approx((0, 0))
+    assert float(vicreg.covariance) / 2 == pytest.approx((10 / 9) ** 2 / 4 * float(ours.redundancy))
+
+    x = np.array([-1, 0, 1])
+    shared = mutual_info_score(x, x**2) / np.log(2)
+    assert np.corrcoef(x, x**2)[0, 1] == 0 and f"share {shared:.3f} bits" in answer(13)
 
 
 def test_answers_reach_neither_students_nor_copies(tmp_path, capsys):

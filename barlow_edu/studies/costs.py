@@ -7,36 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from barlow_edu.config import build_model, build_views
 from barlow_edu.data import load_images
 from barlow_edu.numerics.devices import Computer
+from barlow_edu.scale.planner import MemoryMeter, storage_bytes
 from barlow_edu.state import TrainingState
 
 ROUNDS = 12
 
 
-def saved_bytes(forward: Callable[[], Any], model: nn.Module) -> int:
-    """Bytes that a forward pass keeps for the way back, without the model's own parameters and buffers.
-
-    Each piece of memory counts once, however many operations keep it. What a custom function of autograd keeps
-    counts too, if it uses ``save_for_backward``.
-    """
-    own = {x.untyped_storage().data_ptr() for x in [*model.parameters(), *model.buffers()]}
-    sizes: dict[int, int] = {}
-
-    def pack(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+def saved_bytes(forward: Callable[[], Tensor], model: nn.Module, *inputs: Tensor) -> int:
+    """Bytes that a forward pass keeps for the way back, its inputs among them, the model's own memory not."""
+    with MemoryMeter().ignore(*model.parameters(), *model.buffers()) as meter:
         result = forward()  # alive until here, and so is all that it keeps
-    del result
-    return sum(sizes.values())
+    return meter.current + storage_bytes(*inputs) - storage_bytes(result)
 
 
 def step_costs(
@@ -87,7 +73,7 @@ class _Step:
         model, sizes = self.state.model, {True: 0, False: 0}
         for p in model.parameters():
             sizes[p.requires_grad] += p.numel()
-        saved = saved_bytes(self.forward, model)
+        saved = saved_bytes(self.forward, model, *self.views)
         return {
             "saved_bytes": saved, "parameters": sizes[True], "teacher_parameters": sizes[False],
         }  # fmt: skip

@@ -156,15 +156,14 @@ def test_the_command_prints_a_line_a_method(compared, monkeypatch, capsys):
 def test_saved_bytes_are_counted_once_and_without_the_model():
     net = torch.nn.Linear(3, 4, bias=False)
     x = torch.ones(10, 3)
-    assert (
-        saved_bytes(lambda: net(x).sum(), net) == 10 * 3 * 4
-    )  # the input, for the weight's gradient
+    # The input, for the weight's gradient.
+    assert saved_bytes(lambda: net(x).sum(), net, x) == 10 * 3 * 4
 
     def exp():
         y = net(x).exp()  # keeps y
         return (y * y).sum()  # keeps y again
 
-    assert saved_bytes(exp, net) == 10 * 3 * 4 + 10 * 4 * 4
+    assert saved_bytes(exp, net, x) == 10 * 3 * 4 + 10 * 4 * 4
 
 
 def test_costs_of_a_step(compared):

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from tiny import CONFIG, TinyEncoder, tiny_encoder
 from torch import nn
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 from torchvision.transforms import v2
 
 from barlow_edu.cli import main
@@ -330,6 +330,42 @@ def test_the_full_checkpoint_gives_encoder_and_projector(backbone, tmp_path, mon
     x = torch.randn(3, 3, 64, 64)
     assert torch.equal(model.embed(x), bn.eval()(head.eval()(model.encode(x))))
     assert torch.equal(model.encoder.state_dict()["conv1.weight"], backbone["conv1.weight"])
+
+
+def lightning(layout, **parts):
+    """A checkpoint of a peer that trains with Lightning: its parts below their names, and what else is there."""
+    state = {f"{part}.{k}": v for part, own in parts.items() for k, v in own.items()}
+    return {"epoch": 3, "state_dict": state, "optimizer_states": [], "layout": layout}
+
+
+@pytest.mark.parametrize("layout", ["timm", "timm, wrapped", "solo", "lightly", "VICReg", "moco"])
+@pytest.mark.parametrize(("build", "stem"), [(resnet18, 3), (resnet50, 7)])
+def test_the_layouts_of_other_libraries_are_recognised(layout, build, stem, tmp_path):
+    """Each as its library writes it, from a network of torchvision's, whose features are then ours."""
+    torch.manual_seed(0)
+    net = build()
+    if stem == 3:  # their stem for CIFAR; solo-learn's has a wider border
+        net.conv1 = nn.Conv2d(3, 64, 3, padding=2 if layout == "solo" else 1, bias=False)
+        net.maxpool = nn.Identity()
+    named = net.state_dict()
+    head = nn.Sequential(nn.Linear(net.fc.in_features, 8), nn.BatchNorm1d(8)).state_dict()
+    classifier, net.fc = net.fc.state_dict(), nn.Identity()
+    own = net.state_dict()
+    module = {f"module.backbone.{k}": v for k, v in own.items()}
+    children = nn.Sequential(*list(net.children())[:-1]).state_dict()
+    content = {
+        "timm": named,
+        "timm, wrapped": {"state_dict": named},
+        "solo": lightning(layout, backbone=own, projector=head, classifier=classifier),
+        "lightly": lightning(layout, backbone=children, projection_head=head),
+        "VICReg": {"model": module | {f"module.projector.{k}": v for k, v in head.items()}},
+        "moco": lightning(layout, encoder=own, momentum_encoder=own, projector=head),
+    }
+    torch.save(content[layout], tmp_path / "weights.ckpt")
+    encoder = load_official(tmp_path / "weights.ckpt")
+    x = torch.randn(2, 3, 32, 32)
+    features = net.eval()(x)
+    torch.testing.assert_close(encoder(x), features, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

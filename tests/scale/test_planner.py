@@ -263,6 +263,18 @@ def test_the_command_line_prints_a_table_or_json(capsys, tmp_path):
     assert "Take 126 or 129." in capsys.readouterr().err
 
 
+def test_a_plan_without_options_assumes_as_few_gpus_as_the_batch_fits_on(capsys, caplog):
+    caplog.set_level("INFO", logger="barlow_edu")
+    assert main(["plan", "imagenet_resnet50", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["gpus"] == 4 and found["fits"] and found["hours"] < 100
+    assert "51 TFLOP/s, as of an A100" in caplog.text
+    one = plan("imagenet_resnet50", gpu_memory=80.0)
+    assert one.largest_rows < one.config["batch_size"] / 2  # two would not have been enough
+    assert main(["plan", "imagenet_resnet50", "--gpus", "1", "--tflops", "4.53"]) == 0
+    assert "DOES NOT FIT" in capsys.readouterr().out  # as asked
+
+
 def test_images_of_a_folder_are_counted(tmp_path):
     for k in range(3):
         (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)

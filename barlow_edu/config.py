@@ -162,9 +162,7 @@ def with_encoder(config: Any, overrides: Mapping[str, Any]) -> tuple[dict, nn.Mo
         return load_config(config, **overrides), None
     encoder, name = copy.deepcopy(encoder).train(), MODULE + type(encoder).__name__
     config = load_config(config, **{**overrides, "encoder": name})
-    dim = features_dim(encoder, config["image_size"], name)
-    if config["encoder_dim"] not in (None, dim):
-        raise ValueError(f"encoder_dim={config['encoder_dim']}, but {name} has {dim} features.")
+    dim = features_dim(encoder, config["image_size"], name, config["encoder_dim"])
     return config | {"encoder_dim": dim}, encoder
 
 

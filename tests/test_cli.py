@@ -412,7 +412,10 @@ def test_a_stopped_training_says_how_to_go_on(capsys, config, tmp_path, monkeypa
             ([command, "--help"], ["usage:"])
             for command in ("doctor", "evaluate", "record", "plan")
         ),
-        *(([command, "--help"], ["usage:"]) for command in ("linear", "sweep", "course")),
+        *(
+            ([command, "--help"], ["usage:"])
+            for command in ("linear", "sweep", "course", "report", "export")
+        ),
     ],
 )
 def test_every_command_explains_itself(capsys, arguments, words):

@@ -1,4 +1,4 @@
-"""The commands python -m barlow_edu course start | run | copy | student | instructor | slides | site."""
+"""The commands report, export, and course start | run | copy | student | instructor | slides | site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ KINDS = {
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add ``course`` with its builds to the commands."""
+    """Add ``report``, ``export``, and ``course`` with its builds to the commands."""
+    report = commands.add_parser("report", help="one HTML page of a run, which needs nothing else")
+    report.add_argument("--out", type=Path, metavar="FILE", help="default: report_NAME.html")
+    text = "leave out what needs the run's images: spectra and neighbours"
+    report.add_argument("--no-images", action="store_true", help=text)
+    text = "add weights for other libraries and a model card to a run's folder"
+    for command, run in ((report, _report), (commands.add_parser("export", help=text), _export)):
+        command.add_argument("run_folder", metavar="RUN", help="a run folder or a recorded run")
+        command.set_defaults(run=run)
     course = commands.add_parser("course", help="work on the notebooks")
     builds = course.add_subparsers(required=True, metavar="BUILD")
 
@@ -44,6 +52,21 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     slides.add_argument("--out", type=Path, required=True, help="a folder for them")
     site = add("site", _site, "a website of the stored outputs, which needs no network")
     site.add_argument("--out", type=Path, required=True, help="a folder for it")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from barlow_edu.publishing.report import write_report
+    from barlow_edu.runs import load_run
+
+    out = write_report(load_run(options.run_folder), options.out, not options.no_images)
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB). Open it in a browser; it needs no network.")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from barlow_edu.publishing.report import export
+    from barlow_edu.runs import load_run
+
+    print(f"Written: {', '.join(map(str, export(load_run(options.run_folder))))}")
 
 
 def _start(options: argparse.Namespace) -> None:

@@ -50,6 +50,14 @@ def raw(content: str) -> str:
     return fenced(f'<div class="cell_output">\n{content}\n</div>', "{raw} html")
 
 
+def page_part(part: str) -> str:
+    """A part of a page as HTML, where Sphinx does not make the page."""
+    from nbconvert.filters import markdown2html
+
+    first, _, rest = part.partition("\n")
+    return rest.rpartition("\n")[0] if first.endswith("{raw} html") else str(markdown2html(part))
+
+
 def toctree(pages: Iterable[str], caption: str = "") -> str:
     """Sphinx's list of the pages below a page, hidden: the menu shows it."""
     head = [":hidden:", *([f":caption: {caption}"] if caption else []), ""]

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from barlow_edu.publishing.html import image
+from barlow_edu.publishing.html import image, page_part
 from barlow_edu.publishing.notebook import paths, read, relink, tags
 from barlow_edu.storage.files import write_text
 
@@ -116,11 +116,11 @@ def _of_prose(part: str, before: list[Slide]) -> list[Slide]:
     if blocks[0].startswith("#") or not before:
         kind = LOWER if blocks[0].startswith("###") else STAYS
         text = "\n\n".join(_fitting(blocks))
-        return [Slide([_markdown(text)], [part], kind, heading=text)]
+        return [Slide([page_part(text)], [part], kind, heading=text)]
     last = before[-1]
     last.said.append(part)
     if last.waits and NOTICE.match(blocks[0]):
-        last.shown.append(_markdown(_beginning(blocks.pop(0), always=True)))
+        last.shown.append(page_part(_beginning(blocks.pop(0), always=True)))
         last.waits = False
     text = "\n\n".join(blocks)
     last.lead = text if len(text.split()) <= LEAD and "$$" not in text else ""
@@ -131,7 +131,7 @@ def _lead(pages: list[Slide], slide: Slide) -> None:
     """Put the few words before a picture or a prediction on top of it, also where they are a slide with a heading."""
     last = pages[-1]
     if last.lead:
-        slide.shown.insert(1, f'<div class="lead">{_markdown(last.lead)}</div>')
+        slide.shown.insert(1, f'<div class="lead">{page_part(last.lead)}</div>')
         last.lead = ""
     if last.heading and len(pages) > 1 and _room([last.heading]) <= (LEAD if slide.waits else ROOM):
         slide.shown[0], slide.said = last.shown[0], last.said + slide.said
@@ -178,7 +178,7 @@ def _of_outputs(outputs) -> tuple[list[str], list[str], list[str]]:
         elif "text/markdown" in data:
             text = data["text/markdown"]
             long = _room([text]) > ROOM
-            tables.append(TOO_LONG if long else _markdown(text))
+            tables.append(TOO_LONG if long else page_part(text))
             said += [text] if long else []
         elif output.output_type == "stream" and output.name == "stdout":
             printed.append(output.text)
@@ -237,14 +237,8 @@ def _room(blocks: list[str]) -> int:
     return len(words) + 12 * text.count("$$") + 4 * text.count("\n")
 
 
-def _markdown(text: str) -> str:
-    from nbconvert.filters import markdown2html
-
-    return str(markdown2html(text))
-
-
 def _section(slide: Slide) -> str:
     """HTML of a slide with its notes."""
-    said = _markdown("\n\n".join(slide.said))
+    said = page_part("\n\n".join(slide.said))
     notes = f'<aside class="notes">{said}</aside>' if slide.said else ""
     return f"<section>{''.join(slide.shown)}{notes}</section>"

@@ -111,12 +111,12 @@ class _Pooled(nn.Module):
         return last.mean(1) if last.ndim == 3 else last.mean((2, 3))
 
 
-def features_dim(encoder: nn.Module, size: int, name: str) -> int:
+def features_dim(encoder: nn.Module, size: int, name: str, dim: int | None = None) -> int:
     """The dimension of an encoder's features of images (N, 3, size, size), measured on two black ones.
 
     A last layer that may be a classifier is pointed out. Parameters to which no gradient comes, such as a token for
     masked patches, are named and from now on frozen: several processes would wait for their gradients.
-    Raises ValueError if the encoder does not take such images or returns no (N, dim) tensor.
+    Raises ValueError if the encoder does not take such images or returns no (N, dim) tensor (dim: None for any).
     """
     trained = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
     like = next(encoder.parameters(), torch.empty(0))
@@ -126,7 +126,7 @@ def features_dim(encoder: nn.Module, size: int, name: str) -> int:
         except Exception as error:  # of a network that we do not know
             what = f"images of {size} x {size} pixels: {str(error) or type(error).__name__}"
             raise ValueError(f"{name} does not take {what}") from error
-        check_features(features, name)
+        check_features(features, name, dim)
         if trained and features.requires_grad:
             grads = torch.autograd.grad(features.sum(), [*trained.values()], allow_unused=True)
             idle = [n for n, grad in zip(trained, grads, strict=True) if grad is None]

@@ -203,7 +203,11 @@ def test_without_its_module_a_run_says_what_it_needs(run):
     [
         (nn.Conv2d(3, 6, 3), {}, r"module/Conv2d returned shape \(2, 6, 14, 14\): .*pools"),
         (nn.Linear(5, 6), {}, "module/Linear does not take images of 16 x 16 pixels: "),
-        (TinyEncoder(), {"encoder_dim": 13}, "encoder_dim=13, but module/TinyEncoder has 12"),
+        (
+            TinyEncoder(),
+            {"encoder_dim": 13},
+            r"TinyEncoder returned shape \(2, 12\), but encoder_dim is 13",
+        ),
     ],
 )
 def test_a_module_that_does_not_fit_is_told(encoder, settings, message, tmp_path):

@@ -74,7 +74,6 @@ def page_of(path: Path) -> tuple[html.Markdown, list[str]]:
 
 
 def _run(run: Run) -> tuple[str, list[str], Any]:
-    from barlow_edu.teaching.embed import pixels, to_png
     from barlow_edu.teaching.figures import plots
     from barlow_edu.teaching.figures.film import Film
 
@@ -83,14 +82,20 @@ def _run(run: Run) -> tuple[str, list[str], Any]:
     line = f"{encoder} with the {stem} stem, views {views}, {html.text(c['epochs'])} epochs"
     parts = [f"Last logged step: {last['step']:,}; loss {last['loss']:.4g}."]
     alt = f"Training curves of {name}: the loss with its two parts, and the mean of C's diagonal, by step."
-    curves = plots.curves(run)
-    parts += ["## Training", html.raw(html.image(to_png(curves, alt), alt, pixels(curves)[0]))]
+    parts += ["## Training", picture(plots.curves(run), alt)]
     if run.snapshots:
         film = Film(run.snapshots, title=f"C in {name}")
         parts += ["## The film of C", html.raw(html.image(film.png, film.alt, 700) + film.player())]
     if run.evaluation:
         parts += ["## Evaluation", evaluation(run.evaluation)]
     return line, parts, c
+
+
+def picture(fig: Any, alt: str) -> str:
+    """A figure as a part of a page."""
+    from barlow_edu.teaching.embed import pixels, to_png
+
+    return html.raw(html.image(to_png(fig, alt), alt, pixels(fig)[0]))
 
 
 def _study(study: Study) -> tuple[str, list[str], Any]:

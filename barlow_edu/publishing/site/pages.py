@@ -21,6 +21,7 @@ from barlow_edu.storage.files import write_text
 from barlow_edu.storage.places import data_dir
 
 HERE = Path(__file__).parent
+MANUALS = ("install", "using")
 GUIDES = {"INSTRUCTOR_GUIDE.md": "instructor_guide", "FORMULA_SHEET.md": "formula_sheet"}
 
 
@@ -29,7 +30,7 @@ def write_home(folder: Path, source: Path, guides: Sequence[str]) -> None:
     books = {path.stem: read(path) for path in paths(source)}
     chapters = {
         "Notebooks": [f"notebooks/{name}" for name in books],
-        "To look up": ["glossary", "claims", "runs/index", "settings", "api/index"],
+        "To look up": [*MANUALS, "glossary", "claims", "runs/index", "settings", "api/index"],
         "To teach": [f"notebooks/{guide}" for guide in guides],
     }
     ran = load_run("garments_hero").environment
@@ -77,6 +78,13 @@ def write_guides(source: Path, folder: Path) -> list[str]:
             content = content.replace(f"({file})", f"({page}.md)")
         write_text(folder / f"{name}.md", relink(content, partial(on_site, known)))
     return list(texts)
+
+
+def write_manuals(folder: Path) -> None:
+    """Write how to install and how to use the package, which stand as Markdown beside this file."""
+    for name in MANUALS:
+        content = (HERE / f"{name}.md").read_text(encoding="utf-8")
+        write_text(folder / f"{name}.md", relink(content, partial(on_site, ())))
 
 
 def write_settings(folder: Path) -> None:

@@ -82,6 +82,14 @@ def test_every_class_has_a_look_and_a_name_in_its_own_cloud():
     assert len(drawn) == 200 and not ax.get_xticks().size
 
 
+def test_with_named_axes_the_classes_are_named_above_and_no_point_is_covered():
+    points, labels = clouds()
+    names = [f"kind {k}" for k in range(10)]
+    ax = plots.scatter(points, labels, names, xlabel="rank", ylabel="accuracy").axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("rank", "accuracy") and len(ax.get_xticks()) > 2
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == names and not ax.texts
+
+
 def test_names_at_one_place_are_pushed_apart():
     points = np.random.default_rng(0).normal(size=(60, 2))
     ax = plots.scatter(points, np.arange(60) % 6, list("abcdef")).axes[0]

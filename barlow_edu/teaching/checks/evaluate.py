@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import Shaped, checker, judge
+from barlow_edu.data import load_images
+from barlow_edu.evaluation.features import extract_features
+from barlow_edu.evaluation.probes import factor_probe
+from barlow_edu.runs import load_run
+from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
 from barlow_edu.teaching.checks.mistakes import PERPLEXITY
 from barlow_edu.teaching.checks.worlds import centred, cosines, normal, perplexity
 
@@ -105,23 +110,60 @@ _RANKS = {
 
 
 @checker
-def honest_number(function: Callable[[Tensor, Tensor], float]) -> None:
-    """Check a function: accuracies of M candidates on validation and on test, (M,), (M,) -> the one to publish."""
-    validation = torch.tensor([0.61, 0.58, 0.66, 0.64, 0.49, 0.63])
-    test = torch.tensor([0.60, 0.67, 0.62, 0.65, 0.48, 0.57])
-    worlds = [(validation, test), (validation.flip(0)[:4] - 0.1, test[:4] - 0.05)]
-    judge(function, worlds, lambda v, t: t[v.argmax()], _HONEST, "the number to publish", 1e-6)
+def two_questions(function: Callable[[Tensor], Tensor]) -> None:
+    """Check a function: grey images (N, 32, 32), 0 to 255 -> (N, 2), what training takes away, and what it brings.
+
+    Judged on 600 test garments by the R² of a ridge regression, as in ``factor_probe``: from ``garments_hero``, from
+    its untrained twin, and from the pixels of the grey images.
+    """
+    grey, tables = _tables()
+    answers = _numbers(attempt(function, grey), len(grey))
+    again = _numbers(attempt(function, grey[:50]), 50)
+    far = (again - answers[:50]).abs().max(0).values > 1e-3 * answers.std(0)
+    tell({
+        "A column is the same for all images. Ask for something that differs from garment to garment.":
+            bool((answers.std(0) < 1e-6 * answers.abs().amax(0) + 1e-9).any()),
+        "An image gets another number in other company. Look at each image by itself.": bool(far.any()),
+    })  # fmt: skip
+    r2 = factor_probe(tables, {"first": answers[:, 0], "second": answers[:, 1]})
+    pixels, before, after = (r2[name] for name in ("pixels", "untrained", "trained"))
+    first = f"R² is {before['first']:.2f} before the training and {after['first']:.2f} after it"
+    second = f"R² is {before['second']:.2f} before the training and {after['second']:.2f} after it"
+    tell({
+        f"Your columns seem to be swapped: training helps with the first. There {first}.":
+            after["first"] > before["first"] + BROUGHT and before["second"] > after["second"],
+        f"First question: {first}. It should fall by {BROUGHT}. What do two views of one image not share?":
+            before["first"] < after["first"] + BROUGHT,
+        f"Second question: {second}. It should rise by {BROUGHT}. What do two views share, apart from colours?":
+            after["second"] < before["second"] + BROUGHT,
+        f"Second question: {second}, but the pixels have {pixels['second']:.2f}. Ask for something that no weighted "
+        f"sum of pixels knows: the trained encoder is to be {BROUGHT} ahead of them.":
+            after["second"] < pixels["second"] + BROUGHT,
+    })  # fmt: skip
 
 
-_HONEST = {
-    "This is the best test accuracy. You have chosen on the test images, and they have paid for it.":
-        lambda v, t: t.max(),
-    "This is the validation accuracy of the choice. It won among six, so it is too good: give its "
-    "accuracy on the test images.": lambda v, t: v.max(),
-    "This is an average over candidates. You publish one: the one that validation has chosen.": lambda v, t: t.mean(),
-    "This is the number of the candidate. Return its accuracy on the test images.": lambda v, t: v.argmax(),
-    "This is the average of validation and test for the choice. Validation had its say already.":
-        lambda v, t: (v + t)[v.argmax()] / 2,
-    "You took the worst on validation.": lambda v, t: t[v.argmin()],
-    "You chose by the sum of both: the test images took part in the choice.": lambda v, t: t[(v + t).argmax()],
-}  # fmt: skip
+BROUGHT = 0.3  # of R², the least that training is to take or to bring
+
+
+@cache
+def _tables() -> tuple[Tensor, dict[str, Tensor]]:
+    """Grey images (600, 32, 32), none of them on the page, and what is asked: name -> features (600, d)."""
+    run, images = load_run("garments_hero"), load_images("garments", split="test").images[2000:2600]
+    grey, normalize = images.float().mean(1), run.views().normalize
+    encoders = {"untrained": run.load_model(weights=False), "trained": run.load_model()}
+    features = {n: extract_features(m.encoder, images, normalize) for n, m in encoders.items()}
+    return grey, {"pixels": grey.flatten(1)} | features
+
+
+def _numbers(answer: object, n: int) -> Tensor:
+    """A learner's answer as finite float64 numbers (n, 2)."""
+    try:
+        values = torch.as_tensor(answer).detach().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise NotRight("Return a tensor (N, 2): two numbers for each image.") from error
+    tell({
+        f"Return two numbers for each image, ({n}, 2). Your answer has the shape {tuple(values.shape)}.":
+            values.shape != (n, 2),
+        "Your answer holds NaN or infinity. Is something divided by zero?": not bool(values.isfinite().all()),
+    })  # fmt: skip
+    return values

@@ -114,12 +114,14 @@ def table(
 
 
 @styled
-def scatter(points, labels, names: Sequence[str], title: str | None = None) -> Figure:
-    """A map of N points in the plane, for instance t-SNE of features; each class has a colour and a shape.
+def scatter(
+    points, labels, names: Sequence[str], title: str | None = None, xlabel="", ylabel=""
+) -> Figure:
+    """N points in the plane, for instance a map of features by t-SNE; each class has a colour and a shape.
 
-    points: (N, 2). labels: (N,) integers into ``names``. Each class's name stands at the middle of its
-    densest place, so that nothing hangs on colour. The axes of such a map have no meaning, and get no
-    ticks. Raises ValueError if the shapes do not fit or a label has no name.
+    points: (N, 2). labels: (N,) integers into ``names``. In a map, whose axes have no meaning, they get no ticks, and
+    each class's name stands at the middle of its densest place. With ``xlabel`` the names stand above, so that no
+    point is covered. Raises ValueError if the shapes do not fit or a label has no name.
     """
     points, labels = to_array(points, "points", 2), to_array(labels, "labels", 1).astype(int)
     if points.shape != (len(labels), 2):
@@ -128,15 +130,20 @@ def scatter(points, labels, names: Sequence[str], title: str | None = None) -> F
         raise ValueError(
             f"Labels are {labels.min()} to {labels.max()}, but there are {len(names)} names."
         )
-    fig, ax = one_panel(0.8 * WIDTH, title)
+    fig, ax = one_panel((0.5 if xlabel else 0.8) * WIDTH, title)
     places = {}
     for k in np.unique(labels):
         own, color = points[labels == k], PALETTE[k % len(PALETTE)]
         hollow = (k // len(PALETTE)) % 2 == 1
         face = {"facecolors": "none"} if hollow else {"facecolors": color}
         ax.scatter(*own.T, s=16, marker=SHAPES[k % len(SHAPES)], edgecolors=color, linewidths=0.8,
-                   alpha=0.75, **face)  # fmt: skip
+                   alpha=0.75, label=names[k], **face)  # fmt: skip
         places[k] = own[_densest(own)]
+    ax.spines[:].set_visible(True)
+    if xlabel:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(places), frameon=False)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        return fig
     span = np.ptp(points[:, 1]) or 1.0
     heights = _apart(np.array(list(places.values())), 0.045 * span)
     for (k, place), y in zip(places.items(), heights, strict=True):
@@ -144,7 +151,6 @@ def scatter(points, labels, names: Sequence[str], title: str | None = None) -> F
         ax.text(place[0], y, names[k], ha="center", va="center", size=9, weight="bold",
                 color=drawing.ink(PALETTE[k % len(PALETTE)]), bbox=box, zorder=4)  # fmt: skip
     ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(True)
     return fig
 
 

@@ -119,21 +119,55 @@ WRONG_RANK = {
     "values differ": lambda x: entropy(shares(x)).exp() + 0.1,
 }
 
-RIGHT_HONEST = {
-    "argmax": lambda v, t: t[v.argmax()],
-    "python": lambda v, t: max(zip(v.tolist(), t.tolist(), strict=True))[1],
-    "mask": lambda v, t: float(t[v == v.max()]),
+
+def box(grey):
+    """Where the garment is: grey (N, 32, 32) -> its rows (N, 32) and columns (N, 32), 0 or 1."""
+    ground = torch.cat([grey[:, 0], grey[:, -1]], 1).median(1).values
+    garment = ((grey - ground[:, None, None]).abs() > 20).double()
+    return garment.amax(2), garment.amax(1)
+
+
+def shape(grey):
+    rows, columns = box(grey)
+    return rows.sum(1) / columns.sum(1).clamp(min=1)
+
+
+def stack(*answers):
+    return lambda grey: torch.stack([answer(grey).double() for answer in answers], 1)
+
+
+def ground(grey):
+    return grey[:, 0].median(1).values
+
+
+def darkest(grey):
+    return grey.amin((1, 2))
+
+
+def texture(grey):
+    return grey.diff(dim=1).abs().mean((1, 2)) / grey.std((1, 2))
+
+
+def noise(grey):
+    return torch.rand(len(grey), generator=torch.Generator().manual_seed(len(grey)))
+
+
+RIGHT_QUESTIONS = {
+    "ground and shape": stack(ground, shape),
+    "darkest and texture, as an array": lambda grey: stack(darkest, texture)(grey).numpy(),
 }
-WRONG_HONEST = {
-    "best test accuracy": lambda v, t: t.max(),
-    "validation accuracy of the choice": lambda v, t: v.max(),
-    "average over candidates": lambda v, t: t.mean(),
-    "number of the candidate": lambda v, t: v.argmax(),
-    "average of validation and test": lambda v, t: (v[v.argmax()] + t[v.argmax()]) / 2,
-    "worst on validation": lambda v, t: t[v.argmin()],
-    "sum of both": lambda v, t: t[(v + t).argmax()],
-    "has shape": lambda v, t: t,
+WRONG_QUESTIONS = {
+    "seem to be swapped": stack(shape, ground),
+    "First question": stack(lambda grey: grey.std((1, 2)), shape),
+    "It should rise": stack(ground, darkest),
+    "but the pixels have": stack(ground, lambda grey: box(grey)[0].argmax(1)),
+    "the same for all": stack(ground, lambda grey: torch.ones(len(grey))),
+    "in other company": stack(ground, lambda grey: shape(grey) - shape(grey).mean()),
+    "two numbers for each": shape,
+    "NaN": stack(ground, lambda grey: shape(grey) / 0 * 0),
+    "Look at each image": stack(noise, shape),
+    "raised": lambda grey: grey.mean((1, 2, 3)),
 }
 
-RIGHT = {"knn_vote": RIGHT_VOTE, "rankme_by_hand": RIGHT_RANK, "honest_number": RIGHT_HONEST}
-WRONG = {"knn_vote": WRONG_VOTE, "rankme_by_hand": WRONG_RANK, "honest_number": WRONG_HONEST}
+RIGHT = {"knn_vote": RIGHT_VOTE, "rankme_by_hand": RIGHT_RANK, "two_questions": RIGHT_QUESTIONS}
+WRONG = {"knn_vote": WRONG_VOTE, "rankme_by_hand": WRONG_RANK, "two_questions": WRONG_QUESTIONS}

@@ -51,11 +51,11 @@ class ImageSet:
     sizes: Tensor | None = None
 
     def __post_init__(self):
-        shape, kind = tuple(self.images.shape), self.images.dtype
-        if self.images.ndim != 4 or shape[1] != 3 or kind != torch.uint8:
+        kind, shape = (getattr(self.images, name, ()) for name in ("dtype", "shape"))
+        if kind != torch.uint8 or len(shape) != 4 or shape[1] != 3:
             raise ValueError(
-                f"images must be uint8 of shape (N, 3, H, W), got {kind} of shape {shape}. For floats in [0, 1]: "
-                "(images * 255).round().to(torch.uint8); for one channel: images.expand(-1, 3, -1, -1)."
+                f"images must be a tensor, uint8 (N, 3, H, W), got {kind or type(self.images)} of shape {(*shape,)}. "
+                "Of floats: (images * 255).round().to(torch.uint8); for one channel: images.expand(-1, 3, -1, -1)."
             )
         labels, last = self.labels, len(self.classes) - 1
         if not isinstance(labels, Tensor) or labels.dtype != torch.long or labels.ndim != 1:
@@ -63,8 +63,9 @@ class ImageSet:
                 f"labels must be whole numbers, an int64 tensor of shape (N,), got {labels!r:.80}. "
                 "Give torch.as_tensor(labels).long().flatten()."
             )
-        if len(labels) != len(self.images):
-            raise ValueError(f"{len(self.images)} images need as many labels, got {len(labels)}.")
+        for name, rows in {"labels": labels, "sizes": self.sizes, **self.factors}.items():
+            if rows is not None and len(rows) != shape[0]:
+                raise ValueError(f"{shape[0]} images need as many {name}, got {len(rows)}.")
         if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
             raise ValueError(
                 f"labels must be numbers of classes, 0 to {last}, got {labels.min()} to {labels.max()}. "

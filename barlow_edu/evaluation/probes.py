@@ -80,17 +80,18 @@ def knn_accuracy(
     0.5
     """
     _check_features(train_features, train_labels, test_features, test_labels)
-    if k < 1 or not temperature > 0:
+    whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+    if not whole or k < 1 or not temperature > 0:
         raise ValueError(
             f"k must be at least 1 and temperature above 0, got {k} and {temperature}."
         )
     similarity, rows = nearest(train_features, test_features, min(k, len(train_features)))
-    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    names, numbers = train_labels.cpu().unique(return_inverse=True)  # few, however large
     # The largest similarity is taken off first: the vote is the same and nothing overflows.
     weights = ((similarity - similarity[:, :1]) / temperature).exp()
-    votes = weights.new_zeros(len(rows), classes)
-    votes.scatter_add_(1, train_labels.to(rows.device)[rows], weights)
-    return float((votes.argmax(1).cpu() == test_labels.cpu()).double().mean())
+    votes = weights.new_zeros(len(rows), len(names))
+    votes.scatter_add_(1, numbers.to(rows.device)[rows], weights)
+    return float((names[votes.argmax(1).cpu()] == test_labels.cpu()).double().mean())
 
 
 def linear_probe(
@@ -295,6 +296,14 @@ def _array(x: Tensor) -> np.ndarray:
 
 def _check_features(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> None:
     _check_pair(train, test)
+    for y in (train_labels, test_labels):
+        kind = getattr(y, "dtype", type(y).__name__)
+        if not isinstance(y, Tensor) or kind != torch.long or y.ndim != 1 or (y < 0).any():
+            raise ValueError(
+                "labels must be whole numbers of at least 0, an int64 tensor of shape (N,), got "
+                f"{kind} of shape {tuple(np.shape(y))}. Leave images without a label out; else give "
+                "torch.as_tensor(labels).long().flatten()."
+            )
     if len(train) != len(train_labels) or len(test) != len(test_labels):
         raise ValueError(
             f"As many labels as features are needed, got {len(train_labels)} for {len(train)} and "
@@ -303,10 +312,11 @@ def _check_features(train: Tensor, train_labels: Tensor, test: Tensor, test_labe
 
 
 def _check_pair(train: Tensor, test: Tensor) -> None:
-    if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
+    shapes = [tuple(np.shape(x)) for x in (train, test)]
+    fit = all(len(s) == 2 and 0 not in s and s[1] == shapes[0][1] for s in shapes)
+    if not fit or not all(isinstance(x, Tensor) for x in (train, test)):
         raise ValueError(
-            "Features must be (N, dim) with the same dim, got "
-            f"{tuple(train.shape)} and {tuple(test.shape)}."
+            f"Features must be (N, dim), tensors with the same dim, got {shapes[0]} and {shapes[1]}."
         )
     if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
         raise ValueError("Features hold NaN or infinity: did training diverge?")

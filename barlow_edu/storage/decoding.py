@@ -2,7 +2,8 @@
 
 A file is opened only as one of the formats named here: Pillow guesses by content, and for some formats it starts
 another program. Whatever cannot be read is named and left out. A camera's note on how the picture should be turned
-(EXIF orientation) is ignored, as torchvision ignores it: the pixels are taken as they are stored.
+(EXIF orientation) is ignored, as torchvision ignores it: the pixels are taken as they are stored. So are transparency
+and, in an animation or a file of several pages, all pictures but the first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -163,17 +165,24 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """The picture in colours of 8 bits.
 
     Whole numbers of more bits are scaled by the range that they need: of 8, 10, 12, ... bits the fewest that hold the
-    largest. Floats may lie in [0, 1] or [0, 255]. Raises ValueError for negative and other values.
+    largest. Floats may lie in [0, 1] or [0, 255]. Raises ValueError for negative and other values, for floats that
+    reach just beyond 1, which could be either, and for colours of 16 bits that use 14 or less: of these Pillow hands
+    over the upper eight.
     """
+    upper_half = re.search(";16[BLN]", str(getattr(image, "tile", "")))
     if image.mode.startswith("I") or image.mode == "F":  # convert() would cut them off at 255
         values = np.asarray(image).astype(np.float64)
         low, high = values.min(), values.max()
-        if not 0 <= low <= high < math.inf or (image.mode == "F" and high > 255):
+        unclear = image.mode == "F" and (high > 255 or 1 < high <= FLAT)
+        if not 0 <= low <= high < math.inf or unclear:
             raise ValueError(f"values from {low:g} to {high:g}: save it with 8 bits a channel")
         bits = max(8, math.ceil(int(high).bit_length() / 2) * 2)
         top = 1 if image.mode == "F" and high <= 1 else 2**bits - 1
-        image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
-    return image.convert("RGB")
+        return Image.fromarray((values * (255 / top)).round().astype(np.uint8)).convert("RGB")
+    rgb = image.convert("RGB")
+    if upper_half and max(high for _, high in rgb.getextrema()) < 64:
+        raise ValueError("16 bits a channel, and 14 or less in use: save it with 8 bits a channel")
+    return rgb
 
 
 def _square(image: Image.Image, size: int, short: int, how: InterpolationMode) -> Image.Image:

@@ -71,6 +71,7 @@ def scan(root: Path, split: str = "train") -> Tree:
         line += "; left out: " + ", ".join(f"{why} ({n:,})" for why, n in left_out.most_common(9))
     if empty := [name for name, images in by_class.items() if not images]:
         line += "; no images in: " + ", ".join(empty[:9]) + (", ..." if len(empty) > 9 else "")
+    line = " ".join(line.splitlines())  # a name may hold a line's end
     if not files:
         raise ValueError(
             f"{line}. Put images into class folders, {folder}{os.sep}CLASS{os.sep}image.png "
@@ -82,11 +83,13 @@ def scan(root: Path, split: str = "train") -> Tree:
 
 
 def _folder(root: Path, names: tuple[str, ...]) -> Path:
-    """The split's folder; the root itself where training images are wanted and it has no folders of splits."""
+    """The split's folder, also ``Train``; the root where training images are wanted and it has no such folders."""
+    paths = sorted(root.iterdir()) if root.is_dir() else []  # small letters last: they count
+    splits = {p.name.lower(): p for p in paths if p.name.lower() in SPLITS and p.is_dir()}
     for name in names:
-        if (root / name).is_dir():
-            return root / name
-    if "train" in names and root.is_dir() and not any((root / name).is_dir() for name in SPLITS):
+        if name in splits:
+            return splits[name]
+    if "train" in names and root.is_dir() and not splits:
         return root
     raise FileNotFoundError(
         f"No folder {root / names[0]}. A class-folder tree looks like "
@@ -130,9 +133,11 @@ def _reason(entry: os.DirEntry) -> str:
             return HIDDEN
         if entry.is_dir():
             return ""
+        if not entry.is_file():  # a link that leads nowhere may have been a class
+            return "neither file nor folder"
         if suffix not in IMAGE_SUFFIXES:
             return f"*{suffix}" if suffix else "without an ending"
-        return "" if entry.is_file() else "neither file nor folder"
+        return ""
     except OSError:  # links in a circle
         return "neither file nor folder"
 

@@ -156,12 +156,22 @@ def test_the_linear_probe_takes_what_features_come_as():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, y, b, z: (a[0], y, b, z), r"must be \(N, dim\) with the same dim"),
+        (lambda a, y, b, z: (a[0], y, b, z), r"must be \(N, dim\), tensors with the same dim"),
         (lambda a, y, b, z: (a, y, b[:, :5], z), r"got \(300, 12\) and \(100, 5\)"),
         (lambda a, y, b, z: (a, y[:9], b, z), "As many labels as features.*got 9 for 300"),
         (lambda a, y, b, z: (a, y, b, z[:9]), "got 300 for 300 and 9 for 100"),
         (lambda a, y, b, z: (a * math.nan, y, b, z), "hold NaN or infinity"),
         (lambda a, y, b, z: (a, y, b / 0, z), "hold NaN or infinity"),
+        (lambda a, y, b, z: (a[:0], y[:0], b, z), r"must be \(N, dim\).*got \(0, 12\)"),
+        (lambda a, y, b, z: (a, y, b[:0], z[:0]), r"got \(300, 12\) and \(0, 12\)"),
+        (lambda a, y, b, z: (a.numpy(), y, b, z), r"must be \(N, dim\), tensors"),
+        (lambda a, y, b, z: (a, y.float(), b, z), r"labels must be whole .* got torch.float32 of"),
+        (lambda a, y, b, z: (a, y, b, z.int()), "labels must be whole .* got torch.int32 of shape"),
+        (lambda a, y, b, z: (a, y > 1, b, z), "labels must be whole .* got torch.bool of"),
+        (lambda a, y, b, z: (a, y.tolist(), b, z), "labels must be whole .* got list of"),
+        (lambda a, y, b, z: (a, y.numpy(), b, z), "labels must be whole .* got int64 of shape"),
+        (lambda a, y, b, z: (a, y[:, None], b, z), "labels must be whole .*flatten"),
+        (lambda a, y, b, z: (a, y - 1, b, z), "at least 0.* Leave images without a label out"),
     ],
 )
 def test_features_that_do_not_fit_are_told(score, change, message):
@@ -170,7 +180,8 @@ def test_features_that_do_not_fit_are_told(score, change, message):
 
 
 @pytest.mark.parametrize(
-    ("k", "temperature"), [(0, 0.1), (-1, 0.1), (5, 0.0), (5, -1.0), (5, math.nan)]
+    ("k", "temperature"),
+    [(0, 0.1), (-1, 0.1), (2.5, 0.1), (True, 0.1), (5, 0.0), (5, -1.0), (5, math.nan)],
 )
 def test_an_impossible_vote_is_told(k, temperature):
     with pytest.raises(ValueError, match=f"got {k} and {temperature}"):

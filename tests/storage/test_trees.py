@@ -5,8 +5,11 @@ import logging
 import os
 import socket
 import stat
+import struct
 import tempfile
+import tracemalloc
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -360,6 +363,41 @@ def test_a_tree_with_nothing_strange_in_it_is_no_warning(tree, caplog):
     assert [r.levelno for r in caplog.records] == [logging.INFO]
 
 
+def test_a_link_that_leads_nowhere_is_called_so_whatever_its_name(tree, caplog):
+    """It may have been a class, of a disk that is not there."""
+    _link(tree / "train" / "whales", "nowhere")
+    (tree / "train" / "a\nb").mkdir()
+    with caplog.at_level(logging.INFO, "barlow_edu"):
+        scan(tree)
+    [record] = caplog.records
+    assert record.getMessage().endswith(
+        "3 classes; left out: neither file nor folder (1); no images in: a b"
+    )
+
+
+def test_train_and_test_may_be_written_in_capitals(tmp_path):
+    """Taken for classes they would be trained on together."""
+    for split, colour in (("Train", "red"), ("TEST", "blue")):
+        put(tmp_path / split / "a" / "1.PNG", colour)
+    for split, colour in (("train", [255, 0, 0]), ("test", [0, 0, 255])):
+        images = be.load_images("folder", tmp_path, split)
+        assert images.classes == ["a"] and images.images[0, :, 0, 0].tolist() == colour
+    put(tmp_path / "train" / "b" / "1.png", "green")
+    assert be.load_images("folder", tmp_path).classes == ["b"]
+
+
+def test_a_huge_file_with_an_images_name_takes_no_memory(tree):
+    with open(tree / "train" / "a" / "2.png", "wb") as file:
+        file.truncate(2**34)  # of nothing, on the disk
+    stream = stream_of(tree)
+    tracemalloc.start()
+    assert (
+        stream.fingerprint().startswith("3 files") and len(stream.load(torch.arange(3)).rows) == 3
+    )
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()
+
+
 @pytest.mark.parametrize("folder", ["train", "."])
 @pytest.mark.parametrize("in_classes", [True, False])
 def test_images_need_neither_split_nor_class(tmp_path, folder, in_classes):
@@ -413,12 +451,58 @@ def test_values_are_scaled_by_the_range_of_the_file(tmp_path, kind, top, suffix)
     assert np.abs(pixels / 255 - ramp / top).max() < 1 / 255
 
 
-@pytest.mark.parametrize("values", [[-5, 200], [0, 1e4], [0, np.nan], [0, np.inf]])
+@pytest.mark.parametrize(
+    "values", [[-5, 200], [0, 1e4], [0, np.nan], [0, np.inf], [0, 1.02], [-0.01, 1], [0, 3]]
+)
 def test_values_out_of_every_range_are_refused(tmp_path, values):
     put(tmp_path / "train" / "a" / "1.png", size=(2, 1))
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "train" / "a" / "2.tif")
     with pytest.warns(UserWarning, match="2.tif .*save it with 8 bits a channel"):
         assert len(be.load_images("folder", tmp_path)) == 1
+
+
+def deep_png(pixels):
+    """A PNG of 16 bits a channel, which Pillow cannot write: uint16 pixels (H, W, channels)."""
+
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    kind = {2: 4, 3: 2, 4: 6}[pixels.shape[2]]
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_colours_of_sixteen_bits_are_taken_where_they_use_them(tmp_path, channels, bits):
+    """Of these Pillow hands over the upper eight bits: of 12 bits in 16 four would be left."""
+    ramp = np.linspace(0, 2**bits - 1, 1024 * channels).reshape(32, 32, channels).astype(np.uint16)
+    if channels != 3:
+        ramp[..., -1] = 65535  # opaque
+    put(tmp_path / "train" / "a" / "1.png", size=(32, 32))
+    (tmp_path / "train" / "a" / "2.png").write_bytes(deep_png(ramp))
+    if bits < 16:
+        with pytest.warns(UserWarning, match="2.png .*14 or less in use: save it with 8 bits"):
+            assert len(be.load_images("folder", tmp_path)) == 1
+        return
+    pixels = be.load_images("folder", tmp_path).images[1, 0].numpy()
+    assert np.abs(pixels / 255 - ramp[..., 0] / 65535).max() < 1 / 128
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_of_several_pictures_the_first_is_taken_and_transparency_ignored(tmp_path, suffix):
+    path = tmp_path / "train" / "a" / f"1.{suffix}"
+    path.parent.mkdir(parents=True)
+    first, second = (Image.new("RGBA", (8, 8), colour) for colour in ("red", "blue"))
+    first.putalpha(99)
+    first.save(path, save_all=True, append_images=[second], lossless=True)
+    red = torch.tensor([255, 0, 0]).view(3, 1, 1).expand(3, 8, 8)
+    assert torch.equal(be.load_images("folder", tmp_path).images[0].long(), red)
+    assert torch.equal(stream_of(tmp_path).load(torch.tensor([0])).images[0, :, :8, :8].long(), red)
 
 
 def test_a_set_without_contrast_is_called_so(tmp_path, caplog):

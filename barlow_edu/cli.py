@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _is_first():
             print(f"\n{stop}" if str(stop) else "\nStopped.", file=sys.stderr)
         return 128 + getattr(stop, "signum", signal.SIGINT)  # 130 for Ctrl-C, 143 for SIGTERM
-    except (ImportError, ValueError, OSError, RuntimeError) as error:
+    except Exception as error:
+        if "BARLOW_EDU_TRACEBACK" in os.environ:
+            raise
         print(f"barlow_edu: {_sentence(error)}", file=sys.stderr)
         return 2
 
@@ -57,6 +59,12 @@ def _sentence(error: Exception) -> str:
         return (
             f"{error.filename}: {error.strerror}. Check the path, and whether you may write there."
         )
+    if isinstance(error, (MemoryError, RuntimeError)) and "allocate" in str(error):
+        sizes = "batch_size, image_size, canvas or proj_dim"
+        return f"There is not enough memory. Take a smaller {sizes}."
+    if not isinstance(error, (ValueError, OSError, RuntimeError)):  # nobody has thought of it
+        name = type(error).__name__
+        return f"{name}: {error}. The environment variable BARLOW_EDU_TRACEBACK=1 shows where."
     return str(error)
 
 

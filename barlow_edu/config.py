@@ -33,9 +33,9 @@ CONFIG_DIR = Path(__file__).parent / "configs"
 
 
 def _check_name(name: str) -> None:
-    if name.startswith(".") or re.search(r"[/\\:]", name):
+    if name[0] == "." or re.search(r"[/\\:]", name) or not (name.isprintable() and name.strip()):
         raise ValueError(
-            f"name must be that of a folder, without a path and no dot first, got {name!r}."
+            f"name must be that of a folder, without a path and no dot first, got {name!r:.99}."
         )
 
 
@@ -57,7 +57,7 @@ DATA = {
         "decode_once", "views by batch, or by torchvision", choices=("decode_once", "per_image")
     ),
     "canvas": Setting(None, "pixels that a stream keeps of an image", int, 8, null=True),
-    "workers": Setting(None, "processes that decode for a stream", int, 0, null=True),
+    "workers": Setting(None, "processes that decode for a stream", int, 0, 1024, null=True),
     "views": Setting("garments", "recipe of the views", choices=PRESETS),
     "augment": Setting({}, "what differs from that recipe, as {hue: 0.5}", dict, inside=AUGMENT),
 }
@@ -94,7 +94,7 @@ COMPUTING = {
 RECORD = {
     "checkpoint_every": Setting(None, "steps; null: once an epoch", int, 1, null=True),
     "log_every": Setting(10, "steps between two lines of metrics", int, 1),
-    "snapshots": Setting(24, "how many times C is kept, most of them early", int, 0),
+    "snapshots": Setting(24, "how many times C is kept, most of them early", int, 0, 10_000),
     "snapshot_dims": Setting(128, "rows and columns of C that are kept", int, 1),
     "probe_size": Setting(1024, "images from which that C is computed", int, 2),
     "probe_split": Setting("train", "the split that they come from", choices=("train", "test")),

@@ -26,12 +26,12 @@ import numpy as np
 import yaml
 from torch import Tensor, nn
 
-from barlow_edu.config import SETTINGS, build_model, build_views
+from barlow_edu.config import DEFAULTS, SETTINGS, build_model, build_views
 from barlow_edu.models import TwinModel
 from barlow_edu.settings import did_you_mean, read_settings
 from barlow_edu.storage.files import read_json, write_json, write_yaml
 from barlow_edu.storage.places import data_dir, recorded_folder
-from barlow_edu.storage.run_folder import read_metrics
+from barlow_edu.storage.run_folder import read_metrics, snapshot_files
 from barlow_edu.storage.weights import fill, read_weights, write_weights
 from barlow_edu.views import TwinViews
 
@@ -63,15 +63,18 @@ class Run:
         path = self.path / "config.yaml"
         try:
             content = read_settings(SETTINGS, path.read_text(encoding="utf-8"))
+            for name in (SETTINGS.keys() & content) - {"encoder"}:  # a name of the user's, perhaps
+                SETTINGS[name].check(name, content[name])
         except (ValueError, yaml.YAMLError) as error:  # UnicodeDecodeError is a ValueError
             raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
-        return _complete(path, content, ALWAYS)
+        return DEFAULTS | _complete(path, content, ALWAYS)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Hardware, versions, commit, date, minutes, and which images."""
         path = self.path / "environment.json"
-        return _complete(path, read_json(path), ("data",))
+        texts = {"data": str, "fingerprint": str, "root": str}
+        return _complete(path, read_json(path), ("data",), **texts)
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
@@ -90,14 +93,14 @@ class Run:
     @cached_property
     def snapshots(self) -> dict[int, np.ndarray]:
         """Step -> C on the run's fixed batch, float32 (d, d)."""
-        files = sorted((self.path / "snapshots").glob("c_*.npy"))
-        return {int(f.stem[2:]): _read_array(f) for f in files}
+        return {step: _read_array(file) for step, file in snapshot_files(self.path).items()}
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """What ``evaluate`` wrote; empty if it was not run."""
         path = self.path / "evaluation.json"
-        return _complete(path, read_json(path)) if path.exists() else {}
+        kinds = {"rows": dict, "transfer": dict}
+        return _complete(path, read_json(path), **kinds) if path.exists() else {}
 
     def history(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of one metric, (steps that logged it,) each. Raises KeyError naming those there are."""
@@ -228,17 +231,24 @@ def _copy(run: Run, target: Path, without_weights: bool) -> None:
     write_json(target / "environment.json", about)
 
 
-def _complete(path: Path, content: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """``content``, which must hold values by their names, and those of ``names`` among them."""
+def _complete(path: Path, content: Any, names: tuple = (), **kinds: type) -> dict[str, Any]:
+    """``content``, which must hold values by their names, those of ``names``; ``kinds``: name -> its kind."""
     missing = [name for name in names if not isinstance(content, Mapping) or name not in content]
     if missing or not isinstance(content, Mapping):
         what = ", ".join(missing) or "everything"
         raise ValueError(f"{path} is damaged: {what} is missing. Add it by hand, or train again.")
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name, kind()), kind):
+            wrong = f"{name} is {content[name]!r:.60}"
+            raise ValueError(f"{path} is damaged: {wrong}. Mend it by hand.")
     return dict(content)
 
 
 def _read_array(path: Path) -> np.ndarray:
     try:
-        return np.load(path).astype(np.float32)
-    except (ValueError, EOFError) as error:
+        c = np.load(path)
+        if isinstance(c, np.ndarray) and c.ndim == 2 and c.shape[0] == c.shape[1] > 0:
+            return c.astype(np.float32)
+        raise ValueError("it holds no square matrix")
+    except (ValueError, TypeError, EOFError, MemoryError) as error:
         raise ValueError(f"{path} is damaged: {error}. Remove it.") from error

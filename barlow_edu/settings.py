@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -139,14 +140,26 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for a word and the last of two equal keys; here it is a number and they are an error."""
+class _Words(yaml.BaseLoader):
+    """Every scalar is a text, whatever it looks like; a key that is given twice, or as ``<<``, is an error."""
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for twice in {key for key in keys if keys.count(key) > 1}:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice")
+        for wrong in {key for key in keys if keys.count(key) > 1 or key == "<<"}:
+            what = "takes others in: write them out" if wrong == "<<" else "is given twice"
+            raise yaml.constructor.ConstructorError(None, None, f"{wrong} {what}")
         return super().construct_mapping(node, deep)
+
+
+class _Loader(_Words, yaml.SafeLoader):
+    """In YAML 1.1 1e-3 is a word, 2024-01-01 a date, = nothing known; here the first is a number, the others text."""
+
+    yaml_implicit_resolvers = {
+        first: [
+            pair for pair in pairs if pair[0].split(":")[-1] in ("bool", "int", "float", "null")
+        ]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 _Loader.add_implicit_resolver(
@@ -162,7 +175,10 @@ def read_yaml(text: str) -> Any:
     >>> read_yaml("{lr: 1e-3, stem: cifar}")
     {'lr': 0.001, 'stem': 'cifar'}
     """
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise yaml.YAMLError("its brackets are too deep") from None
 
 
 def read_settings(table: Mapping[str, Setting], text: str) -> dict[Any, Any]:
@@ -170,8 +186,7 @@ def read_settings(table: Mapping[str, Setting], text: str) -> dict[Any, Any]:
 
     Raises yaml.YAMLError for what is no YAML, and ValueError if it does not hold 'key: value' lines.
     """
-    values = read_yaml(text)
-    words = yaml.load(text, yaml.BaseLoader)  # as text, whatever they look like
+    values, words = read_yaml(text), yaml.load(text, _Words)
     if not isinstance(values, dict):
         raise ValueError("there are no settings as 'key: value' lines")
     scalars = {k: words[k] for k in values if k in table and isinstance(words[k], str)}
@@ -193,7 +208,7 @@ def did_you_mean(names: str | Iterable[object], known: Iterable[str]) -> str:
 
 def _is_number(value: Any, kind: type) -> bool:
     number = isinstance(value, (int, kind)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return number and abs(value) <= sys.float_info.max  # neither nan nor a whole number beyond inf
 
 
 def _number(text: str, kind: type) -> Any:

@@ -253,6 +253,10 @@ MISTAKES = [
     (P + "epochs=0", "got 0", "epochs must be a whole number of at least 1"),
     (P + "epochs=1.5", "got 1.5", "epochs must be a whole number"),
     (P + "seed=-1", "got -1", "between 0 and"),
+    (P + "epochs=" + "9" * 400, "epochs", "epochs must be a whole number"),
+    (P + "snapshots=99999999999", "got 99999999999", "between 0 and 10000"),
+    (P + "proj_dim=1000000000000", "not enough memory", "Take a smaller batch_size"),
+    ("pretrain $MERGED", "$MERGED is not readable", "<< takes others in: write them out"),
     (P + "momentum=2", "got 2", "momentum must be a number between 0 and 1"),
     (P + "image_size=4", "got 4", "image_size must be a whole number of at least 8"),
     (P + "name=../../x", "got '../../x'", "name must be that of a folder"),
@@ -328,11 +332,13 @@ def places(tmp_path_factory, config, trained):
     folder = tmp_path_factory.mktemp("places")
     (folder / "twice.yaml").write_text("lr: 1\nlr: 2\n")
     (folder / "list.yaml").write_text("- lr\n")
+    (folder / "merged.yaml").write_text("<<: {lr: 1}\n")
     for name in ("bare", "broken"):
         shutil.copytree(trained, folder / name)
         (folder / name / "encoder.safetensors").unlink()
     (folder / "broken" / "encoder.safetensors").write_bytes(bytes(99))
     names = {"CONFIG": config, "RUN": trained, "TWICE": folder / "twice.yaml"}
+    names["MERGED"] = folder / "merged.yaml"
     return (
         names | {"LIST": folder / "list.yaml"} | {n.upper(): folder / n for n in ("bare", "broken")}
     )
@@ -371,6 +377,18 @@ def test_divergence_is_told(capsys, config, tmp_path):
     status, _, err = run(capsys, "pretrain", config, "--set", *settings)
     assert status == 2
     assert "barlow_edu: The loss is nan at step" in err and "Traceback" not in err
+
+
+def test_an_error_that_nobody_thought_of_is_a_sentence_and_a_traceback_if_it_is_asked_for(
+    capsys, monkeypatch, trained
+):
+    monkeypatch.setattr(be.runs, "load_run", {}.__getitem__)
+    status, out, err = run(capsys, "evaluate", "x")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "KeyError: 'x'. The environment variable BARLOW_EDU_TRACEBACK=1 shows where." in err
+    monkeypatch.setenv("BARLOW_EDU_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        cli.main(["evaluate", "x"])
 
 
 def test_ctrl_c_is_no_traceback(capsys, monkeypatch, trained):

@@ -1,16 +1,20 @@
 """Run folders: found by path or name, read lazily, recorded in little space."""
 
+import io
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
 
 import barlow_edu as be
-from barlow_edu.runs import record
+from barlow_edu.config import SETTINGS
+from barlow_edu.runs import ALWAYS, record
 from barlow_edu.storage.files import write_json
 from barlow_edu.storage.run_folder import RunWriter
 from barlow_edu.storage.weights import write_weights
@@ -125,8 +129,8 @@ def test_records_are_not_overwritten_and_must_be_finished(run, records, tmp_path
     record(run, "kept")
     with pytest.raises(FileExistsError, match="kept exists. Remove it first"):
         record(run, "kept")
-    for name in ("../kept", ".hidden", ""):
-        with pytest.raises(ValueError, match=f"^name must be .*, got '{name}'"):
+    for name in ("../kept", ".hidden", "", "a\nb", "a\0b", " "):
+        with pytest.raises(ValueError, match=f"^name must be .*, got {re.escape(repr(name))}"):
             record(run, name)
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.yaml").write_text("{}")
@@ -170,7 +174,22 @@ def test_metrics_are_valid_json_lines(run):
         json.loads(line, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
 
 
-# File, what it holds, what of a run asks for it, and what is said after the file's name.
+def array(shape):
+    """An array's head of that shape, and the content of a small one."""
+    file = io.BytesIO()
+    about = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    return file.getvalue() + bytes(6)
+
+
+def zipped():
+    file = io.BytesIO()
+    np.savez(file, np.eye(2))
+    return file.getvalue()
+
+
+zipped = zipped()
+# File, what it holds (None: it is a folder), what of a run asks for it, and what is said after the file's name.
 DAMAGES = {
     "not yaml": ("config.yaml", b"a: [", "config", "is damaged: while parsing"),
     "empty": ("config.yaml", b"", "config", "is damaged: "),
@@ -182,7 +201,40 @@ DAMAGES = {
         "config",
         "is damaged: root, limit, .* is missing. Add",
     ),
+    "too deep": ("config.yaml", b"[" * 9999, "config", "is damaged: its brackets are too deep"),
     "no json": ("environment.json", b'{"a": ', "environment", "is damaged: "),
+    "deep json": ("environment.json", b"[" * 99999, "environment", "is damaged: "),
+    "a number": ("environment.json", b'{"data": 5}', "environment", "is damaged: data is 5. Mend"),
+    "no root": (
+        "environment.json",
+        b'{"data": "x", "root": []}',
+        "environment",
+        r"is damaged: root is \[\]. Mend",
+    ),
+    "no rows": ("evaluation.json", b'{"rows": null}', "evaluation", "is damaged: rows is None. M"),
+    "a zip": ("snapshots/c_0000004.npy", zipped, "snapshots", "is damaged: .* Remove it"),
+    "a vector": ("snapshots/c_0000004.npy", array((3,)), "snapshots", "is damaged: .* no square"),
+    "nothing": ("snapshots/c_0000004.npy", array((0, 0)), "snapshots", "is damaged: .* no square"),
+    "endless": ("snapshots/c_0000004.npy", array((9**9, 9**9)), "snapshots", "is damaged: .* Remo"),
+    "text logged": (
+        "metrics.jsonl",
+        b'{"step": 1, "loss": "x"}\n{"step": 2, "loss": 1}\n',
+        "metrics",
+        "is damaged in line 1. Resume",
+    ),
+    "a step that is none": (
+        "metrics.jsonl",
+        b'{"step": true}\n{"step": 2}\n',
+        "metrics",
+        "is damaged in line 1. Resume",
+    ),
+    "brackets logged": (
+        "metrics.jsonl",
+        b'{"step": ' + b"[" * 99999 + b'\n{"step": 2}\n',
+        "metrics",
+        "is damaged in line 1. Resume",
+    ),
+    "a folder of weights": ("encoder.safetensors", None, "model", "is damaged: "),
     "null": ("environment.json", b"null", "environment", "is damaged: data is missing. Add it by"),
     "no data": ("environment.json", b"{}", "environment", "is damaged: data is missing. Add it by"),
     "a list": ("evaluation.json", b"[1]", "evaluation", "is damaged: everything is missing"),
@@ -204,9 +256,46 @@ DAMAGES = {
 def test_a_damaged_file_is_named_with_what_to_do(run, records, damage):
     file, content, part, told = DAMAGES[damage]
     kept = record(run, "damaged")
-    (kept.path / file).write_bytes(content)
+    if content is None:
+        (kept.path / file).unlink()
+        (kept.path / file).mkdir()
+    else:
+        (kept.path / file).write_bytes(content)
     with pytest.raises(ValueError, match=f"^[^\n]*{file} {told}[^\n]*$"):
         be.load_run(kept.path).load_model() if part == "model" else getattr(kept, part)
+
+
+WRONG = {int: "many", float: "much", str: [1], dict: "word", object: {"a": 1}}
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"encoder"}))
+def test_a_setting_that_cannot_be_is_damage_and_one_that_is_not_there_has_its_default(
+    run, records, name
+):
+    kept = record(run, "kept")
+    path, config = kept.path / "config.yaml", dict(kept.config)
+    config[name] = WRONG[SETTINGS[name].kind]
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=f"^[^\n]*config.yaml is damaged: {name} [^\n]*$"):
+        be.load_run(kept.path).config  # noqa: B018
+    del config[name]
+    path.write_text(yaml.safe_dump(config))
+    if name in ALWAYS:
+        with pytest.raises(ValueError, match=f"config.yaml is damaged: {name} is missing"):
+            be.load_run(kept.path).config  # noqa: B018
+    else:
+        assert be.load_run(kept.path).config[name] == SETTINGS[name].default
+
+
+@pytest.mark.parametrize("name", ["c_x.npy", "c_.npy", "c_0000004 (1).npy", "c_0000004-copy.npy"])
+def test_copies_that_other_programs_leave_are_no_snapshots(run, records, name):
+    """A disk that is shared writes such names where two have changed a file."""
+    kept = record(run, "kept")
+    before = sorted(kept.snapshots)
+    (kept.path / "snapshots" / name).write_bytes(b"x")
+    assert sorted(be.load_run(kept.path).snapshots) == before
+    RunWriter(kept.path).rewind(4)
+    assert (kept.path / "snapshots" / name).exists()
 
 
 def test_missing_metrics_are_told(run, records):

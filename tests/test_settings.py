@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import re
 
 import pytest
 import yaml
@@ -15,8 +16,8 @@ from barlow_edu.settings import Setting, complete, did_you_mean, read_settings, 
 from barlow_edu.views import TwinViews
 
 WRONG = {
-    int: ["many", 1.5, True, [1], {}, math.nan, math.inf],
-    float: ["much", True, [0.1], {}, math.nan, math.inf],
+    int: ["many", 1.5, True, [1], {}, math.nan, math.inf, 10**400],
+    float: ["much", True, [0.1], {}, math.nan, math.inf, 10**400],
     str: [3, True, "", ["a"], {}, nn.Identity()],
     dict: ["word", 3, [1], True],
     bool: ["yes", 0, 1, 1.0, []],
@@ -104,6 +105,16 @@ def test_every_setting_is_explained_where_one_looks(name):
         ("compile=1", "1"),
         ("augment={hue: 1e-1, scale: [0.2, 1]}", {"hue": 0.1, "scale": [0.2, 1]}),
         ("augment=null", None),
+        ("root=2024-13-45", "2024-13-45"),
+        ("root=2024-01-01", "2024-01-01"),
+        ("root==", "="),
+        ("root=<<", "<<"),
+        ("root=12:30:45", "12:30:45"),
+        ("root=0777", "0777"),
+        ("root=0x1F", "0x1F"),
+        ("root=.inf", ".inf"),
+        ("epochs=012", 12),
+        ("lr=1:30", "1:30"),
         ("learning_rate=1", "1"),
     ],
 )
@@ -136,13 +147,47 @@ def test_pairs_that_cannot_be_read_are_named(pairs, message):
         read_pairs(pairs)
 
 
+@pytest.mark.parametrize(
+    "text", ["<<: {lr: 1}", "base: &b {lr: 1}\n<<: *b", "augment: {<<: {hue: 1}}", "[" * 5000]
+)
+def test_what_takes_others_in_and_what_has_no_end_is_an_error_of_the_files(text):
+    with pytest.raises(yaml.YAMLError, match="<< takes others in: write them out|too deep"):
+        read_settings(SETTINGS, text)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1))
+def test_a_text_setting_is_taken_literally_whatever_it_looks_like(text):
+    """By --set always; in a file where YAML takes the line for a plain text at all, or quoted."""
+    assert read_pairs([f"root={text}"]) == {"root": None if text == "null" else text}
+    quoted = "'" + text.replace("'", "''") + "'"
+    assert read_settings(SETTINGS, f"root: {quoted}") == read_pairs([f"root={text}"])
+    if re.fullmatch(r"[\w.+:/=<~-]*\w", text, re.ASCII) and not re.match("-$|[?:-] ", text):
+        assert read_settings(SETTINGS, f"root: {text}") == read_pairs([f"root={text}"])
+
+
 @pytest.mark.parametrize("text", ["lr: 1\nepochs: 2\nlr: 1\n", "augment: {hue: 1, hue: 2}"])
 def test_a_key_that_stands_twice_in_a_file_is_named(text):
     with pytest.raises(yaml.YAMLError, match="(lr|hue) is given twice"):
         read_settings(SETTINGS, text)
 
 
-@pytest.mark.parametrize("name", ["../../x", "a/b", "a\\b", ".hidden", ".", "..", "/a/x", "c:x"])
+NO_NAMES = [
+    "../../x",
+    "a/b",
+    "a\\b",
+    ".hidden",
+    ".",
+    "..",
+    "/a/x",
+    "c:x",
+    "a\0b",
+    "a\nb",
+    " ",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
 def test_a_name_is_that_of_a_folder(name):
     with pytest.raises(ValueError, match="name must be that of a folder.*got"):
         be.load_config(name=name)

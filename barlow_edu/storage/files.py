@@ -84,7 +84,7 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises FileNotFoundError, and ValueError, naming the file, where it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise ValueError(f"{path} is damaged: {error}.") from error
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,8 @@ class RunWriter:
         text = "".join(line + "\n" for line, values in lines if values and values["step"] <= step)
         if path.exists() and path.read_bytes() != text.encode():
             write_text(path, text)
-        for file in (self.path / "snapshots").glob("c_*.npy"):
-            if int(file.stem[2:]) > step:
+        for later, file in snapshot_files(self.path).items():
+            if later > step:
                 file.unlink()
         for file in [*self.path.glob(".*.part"), *self.path.glob("snapshots/.*.part")]:
             file.unlink()
@@ -210,7 +211,15 @@ def read_metrics(path: Path) -> list[tuple[str, dict[str, float] | None]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values = json.loads(line)
-            lines.append((line, values if isinstance(values["step"], int) else None))
-        except (ValueError, TypeError, KeyError):
+            numbers = all(isinstance(v, (int, float)) for v in values.values())
+            whole = numbers and type(values["step"]) is int
+            lines.append((line, values if whole else None))
+        except (ValueError, AttributeError, KeyError, RecursionError):
             lines.append((line, None))
     return lines
+
+
+def snapshot_files(folder: Path) -> dict[int, Path]:
+    """Step -> file of the snapshots in a run folder, by step. Copies that other programs leave beside are none."""
+    files = {file.stem[2:]: file for file in (folder / "snapshots").glob("c_*.npy")}
+    return {int(step): files[step] for step in sorted(files) if re.fullmatch(r"\d{1,18}", step)}

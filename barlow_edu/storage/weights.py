@@ -27,7 +27,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict in a file. Raises ValueError if the file is damaged."""
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:  # the system's error does not name the file
         raise ValueError(
             f"{path} is damaged: {error}. Take a copy that is whole, or resume the run."
         ) from error

@@ -351,5 +351,5 @@ def _read(config: str | Path) -> dict:
         )
     try:
         return read_settings(SETTINGS, path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable: {' '.join(str(error).split())}.") from error

@@ -140,19 +140,10 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-class _Words(yaml.BaseLoader):
-    """Every scalar is a text, whatever it looks like; a key that is given twice, or as ``<<``, is an error."""
-
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for wrong in {key for key in keys if keys.count(key) > 1 or key == "<<"}:
-            what = "takes others in: write them out" if wrong == "<<" else "is given twice"
-            raise yaml.constructor.ConstructorError(None, None, f"{wrong} {what}")
-        return super().construct_mapping(node, deep)
-
-
-class _Loader(_Words, yaml.SafeLoader):
-    """In YAML 1.1 1e-3 is a word, 2024-01-01 a date, = nothing known; here the first is a number, the others text."""
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for a word, 2024-13-45 for a wrong date, and the last of two equal keys. Here they are a
+    number, a text and an error; so is ``<<``, which takes in what stands elsewhere.
+    """
 
     yaml_implicit_resolvers = {
         first: [
@@ -160,6 +151,13 @@ class _Loader(_Words, yaml.SafeLoader):
         ]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for wrong in {key for key in keys if keys.count(key) > 1 or key == "<<"}:
+            what = "takes others in: write them out" if wrong == "<<" else "is given twice"
+            raise yaml.constructor.ConstructorError(None, None, f"{wrong} {what}")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -175,10 +173,7 @@ def read_yaml(text: str) -> Any:
     >>> read_yaml("{lr: 1e-3, stem: cifar}")
     {'lr': 0.001, 'stem': 'cifar'}
     """
-    try:
-        return yaml.load(text, _Loader)
-    except RecursionError:
-        raise yaml.YAMLError("its brackets are too deep") from None
+    return yaml.load(text, _Loader)
 
 
 def read_settings(table: Mapping[str, Setting], text: str) -> dict[Any, Any]:
@@ -186,7 +181,7 @@ def read_settings(table: Mapping[str, Setting], text: str) -> dict[Any, Any]:
 
     Raises yaml.YAMLError for what is no YAML, and ValueError if it does not hold 'key: value' lines.
     """
-    values, words = read_yaml(text), yaml.load(text, _Words)
+    values, words = read_yaml(text), yaml.load(text, yaml.BaseLoader)  # as text
     if not isinstance(values, dict):
         raise ValueError("there are no settings as 'key: value' lines")
     scalars = {k: words[k] for k in values if k in table and isinstance(words[k], str)}

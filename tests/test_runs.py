@@ -201,7 +201,7 @@ DAMAGES = {
         "config",
         "is damaged: root, limit, .* is missing. Add",
     ),
-    "too deep": ("config.yaml", b"[" * 9999, "config", "is damaged: its brackets are too deep"),
+    "too deep": ("config.yaml", b"[" * 9999, "config", "is damaged: maximum recursion depth"),
     "no json": ("environment.json", b'{"a": ', "environment", "is damaged: "),
     "deep json": ("environment.json", b"[" * 99999, "environment", "is damaged: "),
     "a number": ("environment.json", b'{"data": 5}', "environment", "is damaged: data is 5. Mend"),

@@ -148,10 +148,10 @@ def test_pairs_that_cannot_be_read_are_named(pairs, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["<<: {lr: 1}", "base: &b {lr: 1}\n<<: *b", "augment: {<<: {hue: 1}}", "[" * 5000]
+    "text", ["<<: {lr: 1}", "base: &b {lr: 1}\n<<: *b", "augment: {<<: {hue: 1}}"]
 )
-def test_what_takes_others_in_and_what_has_no_end_is_an_error_of_the_files(text):
-    with pytest.raises(yaml.YAMLError, match="<< takes others in: write them out|too deep"):
+def test_what_takes_others_in_is_an_error(text):
+    with pytest.raises(yaml.YAMLError, match="<< takes others in: write them out"):
         read_settings(SETTINGS, text)
 
 

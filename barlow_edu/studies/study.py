@@ -49,25 +49,16 @@ class Study:
         self.results: dict[str, Any] = {}
         self.rows: list[dict[str, Any]] = []
         self.bytes: list[np.ndarray] = []
-        self.wanted: list[tuple[Any, int]] = []
-        try:
-            self._read(settings)
-        except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
-            problem = f"{type(error).__name__}, {' '.join(str(error).split())}"
-            raise ValueError(
-                f"{self.path} holds a damaged study ({problem}). Take a copy that is whole, or begin it again."
-            ) from error
-
-    def _read(self, settings: Mapping[str, Any] | None) -> None:
         if settings is None:
             settings = yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8"))
-            self.environment = dict(read_json(self.path / "environment.json"))
+            self.environment = read_json(self.path / "environment.json")
             self.results = read_json(self.path / "rows.json")
             self.rows = self.results.pop("rows")
         self.settings: dict[str, Any] = dict(settings)
         self.key: str = self.settings["key"]
         self.points: dict[Any, dict[str, Any]] = self.settings["points"]
         self.config: dict[str, Any] = self.settings["config"]
+        self.wanted: list[tuple[Any, int]] = []
         if self.rows and (self.path / "matrices.npz").exists():
             with np.load(self.path / "matrices.npz") as arrays:
                 self.bytes = [arrays[self._name(row)] for row in self.rows]

@@ -61,26 +61,6 @@ def test_a_study_is_one_folder(study):
     assert repr(study) == "Study('study', 4 trainings over variant)"
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("study.yaml", "null"),
-        ("study.yaml", "[1]"),
-        ("study.yaml", "a: ["),
-        ("study.yaml", "points: {}"),
-        ("rows.json", "null"),
-        ("rows.json", "{}"),
-        ("rows.json", "{"),
-        ("environment.json", "null"),
-        ("matrices.npz", "words"),
-    ],
-)
-def test_a_damaged_study_is_one_sentence(study, file, content):
-    (study.path / file).write_text(content)
-    with pytest.raises(ValueError, match="^[^\n]*study holds a damaged study .*begin it again.$"):
-        Study(study.path)
-
-
 def test_a_points_settings_reach_its_training(tmp_path):
     train = Trainer()
     filled(tmp_path, train)

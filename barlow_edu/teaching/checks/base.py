@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import random
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,19 +46,37 @@ class Shaped(tuple):
     """Among mistakes: any answer of this shape."""
 
 
+# What a learner's code may set for the whole page: how it is read, how it is set back.
+SWITCHES = (
+    (torch.get_default_device, lambda d: torch.set_default_device(d if d.type != "cpu" else None)),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on)),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch._tensor_str.get_printoptions, lambda o: torch.set_printoptions(**o)),
+    (np.get_printoptions, lambda options: np.set_printoptions(**options)),
+    (np.geterr, lambda errors: np.seterr(**errors)),
+    (os.getcwd, os.chdir),
+)
+
+
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
-    """Undo what a learner's code does behind the page: random numbers drawn, default dtype, grad mode."""
+    """Undo what a learner's code does behind the page: random numbers drawn, and ``SWITCHES``."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    before = [read() for read, _ in SWITCHES]
     try:
         yield
     finally:
+        for (read, set_back), value in zip(SWITCHES, before, strict=True):
+            if read() != value:
+                set_back(value)
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
 
 
 def checker(check: Callable[..., None]) -> Callable[..., None]:
@@ -94,7 +113,7 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
 def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
     """The learner's answer; what it raises, and a change of an input in place, becomes a diagnosis.
 
-    Generators, default dtype and grad mode are as before when it returns.
+    Generators and ``SWITCHES`` are as before when it returns.
     """
     if not callable(function):
         raise NotRight(
@@ -114,7 +133,8 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
         raise _Open
     if answer is None:
         raise NotRight("Your function returned nothing. Is the return statement missing?")
-    if not all(map(_same, before, _tensors(inputs))):
+    after = _tensors(inputs)
+    if len(after) != len(before) or not all(map(_same, before, after)):
         raise NotRight(
             "Your function changed its input in place. Work on a copy, or without x -= ..."
         )

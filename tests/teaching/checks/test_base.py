@@ -1,6 +1,7 @@
 """What every exercise checker is made of: open, right, and each kind of not right."""
 
 import contextlib
+import os
 import random
 import re
 
@@ -190,6 +191,12 @@ def test_a_change_of_the_input_is_detected(change):
         attempt(change, X.clone())
 
 
+@pytest.mark.parametrize("change", [list.clear, list.pop, lambda x: x.append(x[0])])
+def test_a_list_that_grows_or_shrinks_is_detected(change):
+    with pytest.raises(NotRight, match="in place"):
+        attempt(lambda x: (change(x), 1)[1], [X.clone(), X.clone()])
+
+
 def test_a_change_of_the_second_input_is_detected():
     with pytest.raises(NotRight, match="in place"):
         attempt(lambda a, b: b.mul_(2), X.clone(), X.clone())
@@ -211,6 +218,16 @@ def page_state():
         random.getstate(),
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
+        torch.is_anomaly_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.get_num_threads(),
+        torch.get_default_device(),
+        repr(torch.tensor([1 / 3, 1e9])),
+        repr(np.array([1 / 3])),
+        np.geterr(),
+        os.getcwd(),
     )
 
 
@@ -220,6 +237,16 @@ def meddles(x):
     random.seed(1)
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(False)
+    torch.autograd.set_detect_anomaly(True)
+    torch.set_autocast_enabled("cpu", True)
+    torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.set_printoptions(precision=1, sci_mode=True)
+    np.set_printoptions(precision=1)
+    np.seterr(all="raise")
+    os.chdir(os.sep)
+    torch.set_default_device("meta")
     return x.mean(0) if x.ndim == 2 else 1 / 0
 
 

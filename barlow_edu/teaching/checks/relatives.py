@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from barlow_edu.methods.relatives import simclr_loss, vicreg_loss
-from barlow_edu.teaching.checks.base import checker, follow, judge, judge_parts, tell
-from barlow_edu.teaching.checks.worlds import centred, off_diagonal, redundancy, views
+from barlow_edu.methods.relatives import negative_cosine, simclr_loss
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, follow, judge, tell
+from barlow_edu.teaching.checks.worlds import redundancy, views
+from barlow_edu.teaching.live import LiveProblem
 
 
 @checker
@@ -76,117 +77,6 @@ _CONTRASTIVE = {
 
 
 @checker
-def vicreg_terms(function: Callable[[Tensor, Tensor], tuple]) -> None:
-    """Check a function (z_a, z_b) -> invariance, variance and covariance term of VICReg."""
-    worlds = []
-    for n, d, seed in ((9, 4, 110), (12, 5, 111)):
-        z_a, z_b = views(n, d, seed)
-        z_b[:, 0] *= 4  # one dimension whose deviation is above 1
-        worlds.append((0.3 * z_a, 0.4 * z_b))
-    # with 0.0001 under the root, or without it
-    judge_parts(function, worlds, _right_terms, _VICREG, _TERMS, 1e-3, look=_all_at_once)
-
-
-_TERMS = "three numbers: invariance, variance, covariance"
-
-
-def _right_terms(z_a: Tensor, z_b: Tensor) -> Tensor:
-    return torch.stack(tuple(vicreg_loss(z_a, z_b)[1:])).double()
-
-
-def _all_at_once(terms: Tensor, z_a: Tensor, z_b: Tensor) -> None:
-    right = _right_terms(z_a, z_b)
-    weighted = right * torch.tensor([25.0, 25.0, 1.0])
-    tell({
-        "These are the terms times 25, 25 and 1. Return them without their weights.":
-            torch.allclose(terms, weighted, rtol=1e-3),
-        "The order is turned round: invariance, variance, covariance.":
-            torch.allclose(terms, right.flip(0), rtol=1e-3),
-    })  # fmt: skip
-
-
-def _mean(hinge: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The mean of a variance term over both views."""
-    return lambda a, b: (hinge(a) + hinge(b)) / 2
-
-
-def _hinge(z: Tensor) -> Tensor:
-    return (1 - z.std(0)).relu().mean()
-
-
-def _of(table: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Σ of squares off the diagonal of a table (D, D) made of one view, over D."""
-    return lambda z: redundancy(table(z)) / z.shape[1]
-
-
-def _sum(term: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda a, b: term(a) + term(b)
-
-
-_off = _of(lambda z: z.T.cov())
-
-
-def _times(factor: Callable[[int, int], float]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The covariance term times a factor of N and D."""
-    return lambda a, b: factor(*a.shape) * _sum(_off)(a, b)
-
-
-def _between(a: Tensor, b: Tensor) -> Tensor:
-    return redundancy(centred(a).T @ centred(b) / (len(a) - 1)) / a.shape[1]
-
-
-_CROSS = "This is the covariance between the views, as in Barlow Twins. VICReg looks at each view by itself."
-_VICREG = {
-    "The invariance": {
-        "The invariance is summed over the dimensions, as in the paper. Take the mean of all N D entries.":
-            lambda a, b: (a - b).square().sum(1).mean(),
-        "The invariance is a sum. Take the mean of all N D entries.": lambda a, b: (a - b).square().sum(),
-        "The invariance takes magnitudes. Take squares.": lambda a, b: (a - b).abs().mean(),
-        "The invariance is the root of what is asked for. Leave the root out.":
-            lambda a, b: (a - b).square().mean().sqrt(),
-        "The embeddings of the invariance were centred. VICReg compares them as they are.":
-            lambda a, b: (centred(a) - centred(b)).square().mean(),
-    },
-    "The variance term": {
-        "The variance term adds the views (so it stands in the paper). Take their mean.": _sum(_hinge),
-        "The variance term looks at view A only. Take the mean of both views.": lambda a, b: _hinge(a),
-        "The variance term looks at view B only. Take the mean of both views.": lambda a, b: _hinge(b),
-        "The hinge is missing: a deviation above 1 is good enough, it must not earn a bonus.":
-            _mean(lambda z: (1 - z.std(0)).mean()),
-        "A deviation above 1 is no fault: max(0, 1 − σ), not the magnitude.":
-            _mean(lambda z: (1 - z.std(0)).abs().mean()),
-        "The hinge is on the variance. It belongs on its root, the standard deviation.":
-            _mean(lambda z: (1 - z.var(0)).relu().mean()),
-        "The variance was divided by N. VICReg divides by N − 1 (torch's default).":
-            _mean(lambda z: (1 - z.std(0, correction=0)).relu().mean()),
-        "The variance term is a sum over dimensions. Take the mean.": _mean(lambda z: (1 - z.std(0)).relu().sum()),
-        "The variance was taken along the features. It runs over the batch, dimension by dimension.":
-            _mean(lambda z: (1 - z.std(1)).relu().mean()),
-    },
-    "The covariance term": {
-        "The covariance term holds the diagonal too, the variances. Leave them out.":
-            _sum(lambda z: z.T.cov().square().sum() / z.shape[1]),
-        "The covariance term is not divided by D.": _times(lambda n, d: d),
-        "The covariance term is divided by D² or by the number of pairs. Divide by D.": _times(lambda n, d: 1 / d),
-        "The covariance term is divided by the number of pairs, D (D − 1). Divide by D.":
-            _times(lambda n, d: 1 / (d - 1)),
-        "The covariance was divided by N. VICReg divides by N − 1.": _times(lambda n, d: ((n - 1) / n) ** 2),
-        "The covariance term looks at view A only. Add both views.": lambda a, b: _off(a),
-        "The covariance term looks at view B only. Add both views.": lambda a, b: _off(b),
-        "The covariance term takes the mean of the views. Here they are added.": _times(lambda n, d: 1 / 2),
-        _CROSS: _between,
-        _CROSS + " ": lambda a, b: 2 * _between(a, b),
-        _CROSS + "  ": lambda a, b: _between(a, b) * ((len(a) - 1) / len(a)) ** 2,
-        "The embeddings were not centred before the products.": _sum(_of(lambda z: z.T @ z / (len(z) - 1))),
-        "These are correlations. VICReg takes covariances, without dividing by the deviations.":
-            _sum(_of(lambda z: z.T.corrcoef())),
-        "The covariance term adds magnitudes. Add squares.":
-            _sum(lambda z: off_diagonal(z.T.cov()).abs().sum() / z.shape[1]),
-    },
-}  # fmt: skip
-
-
-@checker
 def redundancy_from_contrast(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     """Check a function (contrast, rows, columns) -> Σ_{i≠j} (ZᵀZ)_ij².
 
@@ -213,3 +103,40 @@ _DUALITY = {
     "The plain sums of rows and columns are equal and cancel.)": lambda c, r, k: c,
     "Both diagonals were added. One of them is taken away.": lambda c, r, k: c + r.square().sum() + k.square().sum(),
 }  # fmt: skip
+
+
+@checker
+def my_target(function: Callable[[Tensor], Tensor]) -> None:
+    """Check targets (N, D) -> (N, D) by what they train: SimSiam without a predictor, on a world of eight signals.
+
+    Asked is that eight numbers say more than four different things, and agree across the views. How is not asked.
+    """
+    for seed in (0, 1):
+        problem = LiveProblem(dim=8, batch_size=128, seed=seed)
+        for _ in range(400):
+            z_a, z_b = problem.embed()
+            t_a, t_b = (_targets(function, z.detach()) for z in (z_a, z_b))
+            loss = negative_cosine(z_a, t_b) + negative_cosine(z_b, t_a)
+            problem.optimizer.zero_grad()
+            loss.backward()
+            problem.optimizer.step()
+        problem.look()
+        distinct, agree = problem.distinct(), problem.c.diagonal().mean().item()
+        tell({
+            f"Collapsed: the eight numbers say {distinct:.1f} different things, more than 4 are asked for. What in "
+            "your targets keeps them from all saying the same?": not distinct > 4,
+            f"Alive, but it has learned nothing: the diagonal of C is {agree:.2f} on average, 0.5 is asked for. Your "
+            "targets hold too little of what the other view says.": not agree > 0.5,
+        })  # fmt: skip
+
+
+def _targets(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """What the learner makes of a batch. Raises NotRight where nothing can be trained towards it."""
+    targets = attempt(function, z)
+    if not (torch.is_tensor(targets) and targets.shape == z.shape and targets.is_floating_point()):
+        raise NotRight(f"Return one target for each embedding, a tensor {tuple(z.shape)}.")
+    tell({
+        "Your targets hold NaN or infinity. Is something divided by zero?": not bool(targets.isfinite().all()),
+        "All images have the same target, which is the collapse itself.": bool((targets == targets[0]).all()),
+    })  # fmt: skip
+    return targets.detach()

@@ -98,122 +98,6 @@ WRONG_CONTRASTIVE = {
 }
 
 
-def off(matrix):
-    return matrix - torch.diag(matrix.diagonal())
-
-
-def covariance(z):
-    x = z - z.mean(0)
-    return x.T @ x / (len(z) - 1)
-
-
-def invariance_term(a, b):
-    return F.mse_loss(a, b)
-
-
-def hinge(z):
-    return (1 - (z.var(0) + 1e-4).sqrt()).relu().mean()
-
-
-def variance_term(a, b):
-    return (hinge(a) + hinge(b)) / 2
-
-
-def covariance_term(a, b):
-    return sum(off(covariance(z)).square().sum() / z.shape[1] for z in (a, b))
-
-
-def all_three(a, b):
-    return invariance_term(a, b), variance_term(a, b), covariance_term(a, b)
-
-
-def in_numpy(a, b):
-    a, b = a.numpy(), b.numpy()
-    c = [np.cov(z.T) for z in (a, b)]
-    hinges = [np.maximum(0, 1 - np.std(z, axis=0, ddof=1)).mean() for z in (a, b)]
-    squares = [(x**2).sum() - (np.diag(x) ** 2).sum() for x in c]
-    return ((a - b) ** 2).mean(), sum(hinges) / 2, sum(squares) / a.shape[1]
-
-
-def with_invariance(term):
-    return lambda a, b: (term(a, b), variance_term(a, b), covariance_term(a, b))
-
-
-def with_variance(term):
-    return lambda a, b: (invariance_term(a, b), (term(a) + term(b)) / 2, covariance_term(a, b))
-
-
-def with_covariance(term):
-    return lambda a, b: (invariance_term(a, b), variance_term(a, b), term(a, b))
-
-
-def between_views(a, b):
-    x, y = a - a.mean(0), b - b.mean(0)
-    return off(x.T @ y / (len(a) - 1)).square().sum() / a.shape[1]
-
-
-def of_each(table):
-    """Σ of squares off the diagonal of a table made of each view, over D."""
-    return with_covariance(
-        lambda a, b: sum(off(table(z)).square().sum() / z.shape[1] for z in (a, b))
-    )
-
-
-def times(factor):
-    return with_covariance(lambda a, b: factor(*a.shape) * covariance_term(a, b))
-
-
-def one_view(which):
-    return with_covariance(lambda a, b: off(covariance((a, b)[which])).square().sum() / a.shape[1])
-
-
-def one_hinge(which):
-    return lambda a, b: (invariance_term(a, b), hinge((a, b)[which]), covariance_term(a, b))
-
-
-WRONG_VICREG = {
-    "summed over the dimensions": with_invariance(lambda a, b: (a - b).square().sum(1).mean()),
-    "invariance is a sum": with_invariance(lambda a, b: (a - b).square().sum()),
-    "takes magnitudes": with_invariance(lambda a, b: (a - b).abs().mean()),
-    "root of what is asked": with_invariance(lambda a, b: invariance_term(a, b).sqrt()),
-    "compares them as they are": with_invariance(
-        lambda a, b: invariance_term(a - a.mean(0), b - b.mean(0))
-    ),
-    "variance term adds the views": with_variance(lambda z: 2 * hinge(z)),
-    "variance term looks at view A": one_hinge(0),
-    "variance term looks at view B": one_hinge(1),
-    "hinge is missing": with_variance(lambda z: (1 - z.std(0)).mean()),
-    "not the magnitude": with_variance(lambda z: (1 - z.std(0)).abs().mean()),
-    "belongs on its root": with_variance(lambda z: (1 - z.var(0)).relu().mean()),
-    "variance was divided by N": with_variance(
-        lambda z: (1 - z.std(0, correction=0)).relu().mean()
-    ),
-    "sum over dimensions": with_variance(lambda z: (1 - z.std(0)).relu().sum()),
-    "along the features": with_variance(lambda z: (1 - z.std(1)).relu().mean()),
-    "diagonal too": with_covariance(
-        lambda a, b: sum(covariance(z).square().sum() / z.shape[1] for z in (a, b))
-    ),
-    "not divided by D": times(lambda n, d: d),
-    "divided by D² or": times(lambda n, d: 1 / d),
-    "number of pairs, D (D − 1)": times(lambda n, d: 1 / (d - 1)),
-    "covariance was divided by N": times(lambda n, d: ((n - 1) / n) ** 2),
-    "covariance term looks at view A": one_view(0),
-    "covariance term looks at view B": one_view(1),
-    "mean of the views": times(lambda n, d: 1 / 2),
-    "between the views": with_covariance(between_views),
-    "at each view by itself": with_covariance(lambda a, b: 2 * between_views(a, b)),
-    "not centred": of_each(lambda z: z.T @ z / (len(z) - 1)),
-    "These are correlations": of_each(lambda z: torch.corrcoef(z.T)),
-    "without their weights": lambda a, b: tuple(
-        w * x for w, x in zip((25, 25, 1), all_three(a, b), strict=True)
-    ),
-    "order is turned round": lambda a, b: all_three(a, b)[::-1],
-    "You gave 2": lambda a, b: all_three(a, b)[:2],
-    "Return three numbers:": lambda a, b: sum(all_three(a, b)),
-    "Return three numbers: invariance": with_invariance(lambda a, b: (a - b).square()),
-}
-
-
 def both_diagonals(contrast, rows, columns):
     return contrast + (rows**2).sum() - (columns**2).sum()
 
@@ -231,13 +115,45 @@ WRONG_DUALITY = {
     "Both diagonals were added": lambda c, r, k: c + (r**2).sum() + (k**2).sum(),
     "values differ": lambda c, r, k: c * r.sum(),
 }
+
+
+def centred(z):
+    return z - z.mean(0)
+
+
+def whitened(z):
+    u, _, v = torch.linalg.svd(centred(z), full_matrices=False)
+    return len(z) ** 0.5 * u @ v
+
+
+def without_the_strongest(z):
+    strongest = torch.linalg.svd(centred(z))[2][0]
+    return centred(z) - torch.outer(centred(z) @ strongest, strongest)
+
+
+def away_from_the_others(z):
+    return z - 0.5 * (F.normalize(z, dim=1) @ F.normalize(z, dim=1).T / 0.1).softmax(1) @ z
+
+
+WRONG_TARGET = {
+    "Collapsed": lambda z: z,
+    "keeps them from all": centred,
+    "learned nothing": lambda z: torch.randn(z.shape),
+    "one target for each embedding": lambda z: z.mean(0),
+    "same target": lambda z: torch.ones_like(z),
+    "NaN or infinity": lambda z: centred(z) / (z.std(0) - z.std(0)),
+}
 RIGHT = {
     "contrastive_loss": {"cross entropy": by_cross_entropy, "loops": by_loops},
-    "vicreg_terms": {"torch": all_three, "numpy": in_numpy},
     "redundancy_from_contrast": {"squares": both_diagonals, "dot products": by_dot},
+    "my_target": {
+        "whitened": whitened,
+        "deflated": without_the_strongest,
+        "pushed": away_from_the_others,
+    },
 }
 WRONG = {
     "contrastive_loss": WRONG_CONTRASTIVE,
-    "vicreg_terms": WRONG_VICREG,
     "redundancy_from_contrast": WRONG_DUALITY,
+    "my_target": WRONG_TARGET,
 }

@@ -69,6 +69,7 @@ def test_a_report_is_one_page_with_everything_in_it(run, tmp_path):
     assert not page.all("link") and not [s for s in page.all("script") if "src" in s]
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
     assert "batch_size" in page.words and run.environment["commit"] in page.words
+    assert "with the cifar stem" in page.words and run.config["root"] not in text
 
 
 def test_what_a_run_says_of_itself_does_nothing(run, tmp_path):
@@ -117,7 +118,7 @@ def test_the_model_card_has_what_a_hub_reads_and_what_people_need(run):
     _, front, text = card.split("---\n", 2)
     assert yaml.safe_load(front)["library_name"] == "barlow_edu"
     assert "## Evaluation" in text and "## Configuration" in text and "data:image" not in text
-    assert "16 pixels a side" in text and "<script>" not in text
+    assert "16 pixels a side" in text and "<script>" not in text and run.config["root"] not in card
     assert be.load_run(run.path).load_model() is not None  # it is still a run
 
 

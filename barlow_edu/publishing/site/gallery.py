@@ -79,7 +79,8 @@ def _run(run: Run) -> tuple[str, list[str], Any]:
 
     last, name, c = run.metrics[-1], run.path.name, run.config
     encoder, stem, views = (html.code(c[key]) for key in ("encoder", "stem", "views"))
-    line = f"{encoder} with the {stem} stem, views {views}, {html.text(c['epochs'])} epochs"
+    stem = "" if "/" in c["encoder"] else f" with the {stem} stem"  # others have their own
+    line = f"{encoder}{stem}, views {views}, {html.text(c['epochs'])} epochs"
     parts = [f"Last logged step: {last['step']:,}; loss {last['loss']:.4g}."]
     alt = f"Training curves of {name}: the loss with its two parts, and the mean of C's diagonal, by step."
     parts += ["## Training", picture(plots.curves(run), alt)]
@@ -88,7 +89,7 @@ def _run(run: Run) -> tuple[str, list[str], Any]:
         parts += ["## The film of C", html.raw(html.image(film.png, film.alt, 700) + film.player())]
     if run.evaluation:
         parts += ["## Evaluation", evaluation(run.evaluation)]
-    return line, parts, c
+    return line, parts, c | {"root": None}  # a folder of this machine stays here
 
 
 def picture(fig: Any, alt: str) -> str:

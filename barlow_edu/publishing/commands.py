@@ -18,9 +18,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     report = commands.add_parser("report", help="one HTML page of a run, which needs nothing else")
     report.add_argument("--out", type=Path, metavar="FILE", help="default: report_NAME.html")
     text = "leave out what needs the run's images: spectra and neighbours"
-    report.add_argument("--no-images", action="store_true", help=text)
+    report.add_argument("--no-images", dest="images", action="store_false", help=text)
     text = "add weights for other libraries and a model card to a run's folder"
-    for command, run in ((report, _report), (commands.add_parser("export", help=text), _export)):
+    export = commands.add_parser("export", help=text)
+    for command, run in ((report, _report), (export, _export)):
         command.add_argument("run_folder", metavar="RUN", help="a run folder or a recorded run")
         command.set_defaults(run=run)
     course = commands.add_parser("course", help="work on the notebooks")
@@ -55,18 +56,15 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from barlow_edu.publishing.report import write_report
-    from barlow_edu.runs import load_run
+    from barlow_edu.publishing import report
 
-    out = write_report(load_run(options.run_folder), options.out, not options.no_images)
-    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB). Open it in a browser; it needs no network.")
+    print(f"Written: {report.write_report(options.run_folder, options.out, options.images)}")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from barlow_edu.publishing.report import export
-    from barlow_edu.runs import load_run
+    from barlow_edu.publishing import report
 
-    print(f"Written: {', '.join(map(str, export(load_run(options.run_folder))))}")
+    print(f"Written: {', '.join(map(str, report.export(options.run_folder)))}")
 
 
 def _start(options: argparse.Namespace) -> None:

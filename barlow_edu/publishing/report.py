@@ -14,19 +14,20 @@ from barlow_edu.evaluation.probes import nearest
 from barlow_edu.evaluation.spectra import covariance_spectrum
 from barlow_edu.publishing import html
 from barlow_edu.publishing.site import gallery
-from barlow_edu.runs import Run
+from barlow_edu.runs import Run, load_run
 from barlow_edu.scale.official import official_layout
 from barlow_edu.storage.files import write_text
 
 IMAGES, QUERIES, NEIGHBOURS = 2000, 6, 6
 
 
-def write_report(run: Run, out: Path | None = None, images: bool = True) -> Path:
+def write_report(run: Run | str, out: Path | None = None, images: bool = True) -> Path:
     """One page of a run: curves, the film of C, evaluation, spectra, neighbours, where it ran, configuration.
 
     out: default, report_NAME.html. images: also what needs the run's test images and weights; where they cannot be
     had, the page says why. Whatever comes from files is escaped. Raises FileNotFoundError and ValueError as ``Run``.
     """
+    run = run if isinstance(run, Run) else load_run(run)
     name = run.path.resolve().name
     out = out or Path(f"report_{name}.html")
     line, parts = gallery.page_of(run.path)
@@ -67,13 +68,14 @@ def _seen(run: Run) -> list[str]:
     return [*parts, "## Neighbours", gallery.picture(fig, alt)]
 
 
-def export(run: Run) -> list[Path]:
+def export(run: Run | str) -> list[Path]:
     """Add to a run's folder what others read, so that a model hub can take it; returns the files.
 
     encoder.pth: the encoder as a state dict, with torchvision's names where it is one of its networks.
     encoder_projector.pth: both in the layout of the authors' checkpoint. README.md: a model card. Raises
     FileNotFoundError if the run has no weights.
     """
+    run = run if isinstance(run, Run) else load_run(run)
     model, recipe = run.load_model(), run.views().recipe
     states = {"encoder.pth": model.encoder.state_dict()}
     if (run.path / "projector.safetensors").exists():

@@ -17,10 +17,7 @@ JUDGES = USUAL
 
 
 def load_sweep(path: str | Path = RECORD) -> Study:
-    """A sweep by folder, or by the name of a recorded one (``data/runs/NAME``).
-
-    Raises FileNotFoundError saying how to make one.
-    """
+    """A sweep by folder, or by the name of a recorded one, as ``load_study`` has it."""
     return load_study(path, "lambda")
 
 

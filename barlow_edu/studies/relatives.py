@@ -36,10 +36,7 @@ JUDGES = Judges(votes=None, tests=None, shrunk=True, probes=True)
 
 
 def load_comparison(path: str | Path = RECORD) -> Study:
-    """A comparison by folder, or by the name of a recorded one (``data/runs/NAME``).
-
-    Raises FileNotFoundError saying how to make one.
-    """
+    """A comparison by folder, or by the name of a recorded one, as ``load_study`` has it."""
     return load_study(path, "relatives")
 
 

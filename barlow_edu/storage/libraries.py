@@ -135,13 +135,10 @@ def features_dim(encoder: nn.Module, size: int, name: str, dim: int | None = Non
             if idle:
                 text = "%s: no gradient reaches %s. They stay as they are."
                 log.warning(text, name, ", ".join(idle))
-    leaves = [(n, m) for n, m in encoder.named_modules() if not [*m.children()]]
-    for n, m in [leaf for leaf in leaves if not isinstance(leaf[1], nn.Identity)][-1:]:
-        if isinstance(m, nn.Linear) and n.partition(".")[0] in CLASSIFIERS:
-            text = (
-                "%s ends with the linear layer %s. Put nn.Identity() there if it is a classifier."
-            )
-            log.warning(text, name, n)
+    n, m = [x for x in encoder.named_modules() if not isinstance(x[1], nn.Identity)][-1]
+    if isinstance(m, nn.Linear) and n.partition(".")[0] in CLASSIFIERS:
+        text = "%s ends with the linear layer %s. Put nn.Identity() there if it is a classifier."
+        log.warning(text, name, n)
     return features.shape[1]
 
 

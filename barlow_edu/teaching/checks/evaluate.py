@@ -17,6 +17,8 @@ from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, 
 from barlow_edu.teaching.checks.mistakes import PERPLEXITY
 from barlow_edu.teaching.checks.worlds import centred, cosines, normal, perplexity
 
+BROUGHT = 0.3  # of R², the least that training is to take or to bring
+
 
 @checker
 def knn_vote(function: Callable[[Tensor, Tensor, Tensor, int, float], Tensor]) -> None:
@@ -113,36 +115,26 @@ _RANKS = {
 def two_questions(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function: grey images (N, 32, 32), 0 to 255 -> (N, 2), what training takes away, and what it brings.
 
-    Judged on 600 test garments by the R² of a ridge regression, as in ``factor_probe``: from ``garments_hero``, from
-    its untrained twin, and from the pixels of the grey images.
+    Judged on test garments by R² (``factor_probe``) of ``garments_hero``, of its untrained twin, and of grey pixels.
     """
     grey, tables = _tables()
-    answers = _numbers(attempt(function, grey), len(grey))
-    again = _numbers(attempt(function, grey[:50]), 50)
-    far = (again - answers[:50]).abs().max(0).values > 1e-3 * answers.std(0)
+    answers, again = (_numbers(attempt(function, x), len(x)) for x in (grey, grey[:50]))
+    if ((again - answers[:50]).abs() > 1e-3 * answers.std(0)).any():
+        raise NotRight("An image gets another number in other company. Look at each by itself.")
+    r2 = factor_probe(tables, {"First": answers[:, 0], "Second": answers[:, 1]})
+    pixels, before, after = (list(r2[name].values()) for name in ("pixels", "untrained", "trained"))
+    rise = [b - a for a, b in zip(before, after, strict=True)]
+    first, second = (
+        f"{name} question: R² is {before[k]:.2f} before the training and {after[k]:.2f} after it"
+        for k, name in enumerate(("First", "Second"))
+    )
     tell({
-        "A column is the same for all images. Ask for something that differs from garment to garment.":
-            bool((answers.std(0) < 1e-6 * answers.abs().amax(0) + 1e-9).any()),
-        "An image gets another number in other company. Look at each image by itself.": bool(far.any()),
+        f"Your columns seem to be swapped. {first}.": rise[0] > BROUGHT and rise[1] < 0,
+        f"{first}. It should fall by {BROUGHT}. What do two views of one image not share?": rise[0] > -BROUGHT,
+        f"{second}. It should rise by {BROUGHT}. What do two views share, apart from colours?": rise[1] < BROUGHT,
+        f"{second}, but the pixels have {pixels[1]:.2f}. Ask for something that no weighted sum of pixels knows: the "
+        f"trained encoder is to be {BROUGHT} ahead of them.": after[1] < pixels[1] + BROUGHT,
     })  # fmt: skip
-    r2 = factor_probe(tables, {"first": answers[:, 0], "second": answers[:, 1]})
-    pixels, before, after = (r2[name] for name in ("pixels", "untrained", "trained"))
-    first = f"R² is {before['first']:.2f} before the training and {after['first']:.2f} after it"
-    second = f"R² is {before['second']:.2f} before the training and {after['second']:.2f} after it"
-    tell({
-        f"Your columns seem to be swapped: training helps with the first. There {first}.":
-            after["first"] > before["first"] + BROUGHT and before["second"] > after["second"],
-        f"First question: {first}. It should fall by {BROUGHT}. What do two views of one image not share?":
-            before["first"] < after["first"] + BROUGHT,
-        f"Second question: {second}. It should rise by {BROUGHT}. What do two views share, apart from colours?":
-            after["second"] < before["second"] + BROUGHT,
-        f"Second question: {second}, but the pixels have {pixels['second']:.2f}. Ask for something that no weighted "
-        f"sum of pixels knows: the trained encoder is to be {BROUGHT} ahead of them.":
-            after["second"] < pixels["second"] + BROUGHT,
-    })  # fmt: skip
-
-
-BROUGHT = 0.3  # of R², the least that training is to take or to bring
 
 
 @cache
@@ -158,12 +150,11 @@ def _tables() -> tuple[Tensor, dict[str, Tensor]]:
 def _numbers(answer: object, n: int) -> Tensor:
     """A learner's answer as finite float64 numbers (n, 2)."""
     try:
-        values = torch.as_tensor(answer).detach().double()
+        values = torch.as_tensor(answer).detach().real.double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise NotRight("Return a tensor (N, 2): two numbers for each image.") from error
-    tell({
-        f"Return two numbers for each image, ({n}, 2). Your answer has the shape {tuple(values.shape)}.":
-            values.shape != (n, 2),
-        "Your answer holds NaN or infinity. Is something divided by zero?": not bool(values.isfinite().all()),
-    })  # fmt: skip
+    if values.shape != (n, 2) or not values.isfinite().all():
+        raise NotRight(
+            f"Return two numbers for each image, ({n}, 2), none of them NaN; you gave {tuple(values.shape)}."
+        )
     return values

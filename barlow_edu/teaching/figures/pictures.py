@@ -114,63 +114,24 @@ def table(
 
 
 @styled
-def scatter(
-    points, labels, names: Sequence[str], title: str | None = None, xlabel="", ylabel=""
-) -> Figure:
-    """N points in the plane, for instance a map of features by t-SNE; each class has a colour and a shape.
+def scatter(points, labels, names: Sequence[str], xlabel: str, ylabel: str) -> Figure:
+    """N points (N, 2) in the plane; each class, labels (N,) into ``names``, has a colour and a shape, named above.
 
-    points: (N, 2). labels: (N,) integers into ``names``. In a map, whose axes have no meaning, they get no ticks, and
-    each class's name stands at the middle of its densest place. With ``xlabel`` the names stand above, so that no
-    point is covered. Raises ValueError if the shapes do not fit or a label has no name.
+    Raises ValueError if the shapes do not fit or a label has no name.
     """
     points, labels = to_array(points, "points", 2), to_array(labels, "labels", 1).astype(int)
-    if points.shape != (len(labels), 2):
-        raise ValueError(f"points must be (N, 2) with N = {len(labels)}, got {points.shape}.")
-    if labels.min() < 0 or labels.max() >= len(names):
-        raise ValueError(
-            f"Labels are {labels.min()} to {labels.max()}, but there are {len(names)} names."
-        )
-    fig, ax = one_panel((0.5 if xlabel else 0.8) * WIDTH, title)
-    places = {}
+    low, high = labels.min(), labels.max()
+    if points.shape != (len(labels), 2) or low < 0 or high >= len(names):
+        found = f"{points.shape}, and {len(labels)} labels from {low} to {high}"
+        raise ValueError(f"points must be (N, 2), labels below {len(names)}, got {found}.")
+    fig, ax = one_panel(0.5 * WIDTH, None)
     for k in np.unique(labels):
-        own, color = points[labels == k], PALETTE[k % len(PALETTE)]
-        hollow = (k // len(PALETTE)) % 2 == 1
-        face = {"facecolors": "none"} if hollow else {"facecolors": color}
-        ax.scatter(*own.T, s=16, marker=SHAPES[k % len(SHAPES)], edgecolors=color, linewidths=0.8,
-                   alpha=0.75, label=names[k], **face)  # fmt: skip
-        places[k] = own[_densest(own)]
+        look = {"marker": SHAPES[k % len(SHAPES)], "color": PALETTE[k % len(PALETTE)]}
+        ax.scatter(*points[labels == k].T, s=16, alpha=0.75, label=names[k], **look)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names), frameon=False)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.spines[:].set_visible(True)
-    if xlabel:
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(places), frameon=False)
-        ax.set(xlabel=xlabel, ylabel=ylabel)
-        return fig
-    span = np.ptp(points[:, 1]) or 1.0
-    heights = _apart(np.array(list(places.values())), 0.045 * span)
-    for (k, place), y in zip(places.items(), heights, strict=True):
-        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": PALETTE[k % 7]}
-        ax.text(place[0], y, names[k], ha="center", va="center", size=9, weight="bold",
-                color=drawing.ink(PALETTE[k % len(PALETTE)]), bbox=box, zorder=4)  # fmt: skip
-    ax.set(xticks=[], yticks=[])
     return fig
-
-
-def _densest(points: np.ndarray, near: int = 8) -> int:
-    """The point whose ``near``-th neighbour is the closest."""
-    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
-    return int(np.sort(distances, axis=1)[:, min(near, len(points) - 1)].argmin())
-
-
-def _apart(places: np.ndarray, gap: float) -> np.ndarray:
-    """Heights of labels at ``places`` (k, 2): those side by side are pushed ``gap`` apart."""
-    x, heights = places.T[0], places.T[1].copy()
-    pairs = [(i, j) for i in range(len(x)) for j in range(i) if abs(x[i] - x[j]) < 5 * gap]
-    for _ in range(50):
-        for i, j in pairs:
-            away = heights[i] - heights[j]
-            push = max(gap - abs(away), 0) / 2 * (1 if away >= 0 else -1)
-            heights[i] += push
-            heights[j] -= push
-    return heights
 
 
 @styled

@@ -165,7 +165,7 @@ WRONG_QUESTIONS = {
     "in other company": stack(ground, lambda grey: shape(grey) - shape(grey).mean()),
     "two numbers for each": shape,
     "NaN": stack(ground, lambda grey: shape(grey) / 0 * 0),
-    "Look at each image": stack(noise, shape),
+    "Look at each by itself": stack(noise, shape),
     "raised": lambda grey: grey.mean((1, 2, 3)),
 }
 

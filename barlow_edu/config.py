@@ -1,7 +1,5 @@
 """Configurations: all settings there are, named YAML files, and the objects that they describe."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os
@@ -221,7 +219,7 @@ class Schedule:
     snapshots: frozenset[int]
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], images: int, world_size: int = 1) -> Schedule:
+    def of(cls, config: Mapping[str, Any], images: int, world_size: int = 1) -> "Schedule":
         """The schedule of a configuration on so many images. Raises ValueError if the batch does not fit."""
         _check_batch(config, images, world_size)
         per_epoch = images // config["batch_size"]

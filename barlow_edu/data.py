@@ -5,8 +5,6 @@ a course needs no download. ``cifar10`` and ``cifar100`` are torchvision's, or a
 ``folder`` is any such tree.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,7 +78,7 @@ class ImageSet:
         number, classes = f"{len(self):,} images", f"{len(self.classes)} classes"
         return f"ImageSet({self.name!r}, {number} of {shape}, {classes})"
 
-    def subset(self, rows: Tensor | Sequence[int] | slice) -> ImageSet:
+    def subset(self, rows: Tensor | Sequence[int] | slice) -> "ImageSet":
         """The images in ``rows``, in that order."""
         rows = rows if isinstance(rows, slice) else torch.as_tensor(rows)
         factors = {k: v[rows] for k, v in self.factors.items()}
@@ -95,7 +93,7 @@ class ImageSet:
         sample = self.images[:: max(1, len(self) // 64)].contiguous().cpu().numpy()
         return f"{' x '.join(map(str, self.images.shape))}, checksum {zlib.crc32(sample):08x}"
 
-    def on(self, device: torch.device | str) -> ImageSet:
+    def on(self, device: torch.device | str) -> "ImageSet":
         """The set with its images on a device."""
         return replace(self, images=self.images.to(device))
 

@@ -4,8 +4,6 @@ This module imports only the standard library. Whatever may be missing or broken
 inside its check, where the failure becomes a line of the report.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

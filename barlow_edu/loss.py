@@ -9,8 +9,6 @@ cross-correlation matrix is C = AᵀB / N, (D, D), and the loss is
 (``numerics/correlation.py``): many times faster where D is large, and exact over several processes.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -5,8 +5,6 @@ crop, horizontal flip, colour jitter in random order, grey, Gaussian blur (proba
 the other), solarisation (0 and 0.2).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

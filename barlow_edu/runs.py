@@ -12,8 +12,6 @@
 A recorded run has no checkpoints. ``storage/run_folder.py`` writes these files.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Settings: what a value is by default, what it may be, how it is read from text, and what it does."""
 
-from __future__ import annotations
-
 import math
 import re
 import sys
@@ -45,7 +43,7 @@ class Setting:
     choices: Collection = ()
     null: bool = False
     check_also: Callable[[Any], None] | None = None
-    inside: Mapping[str, Setting] | None = None
+    inside: "Mapping[str, Setting] | None" = None
 
     @property
     def allowed(self) -> str:

@@ -1,7 +1,5 @@
 """All that changes while training, how it is saved, and how it is resumed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

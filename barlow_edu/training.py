@@ -1,7 +1,5 @@
 """Pretraining: a run from its configuration to its folder, and the loop that trains it."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import math

@@ -5,8 +5,6 @@ Parameters are drawn for every image on its own, as torchvision's per-image pipe
 they are drawn.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -1,7 +1,5 @@
 """What did it learn? One protocol: every number beside pixels, a random encoder and, if asked, labels."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Features of images: of an encoder, of its pixels, and of every layer on the way."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

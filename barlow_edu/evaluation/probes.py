@@ -1,7 +1,5 @@
 """Questions asked of frozen features: neighbours, linear probe, few labels, which factors they hold."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,7 +29,7 @@ class Score(NamedTuple):
     seeds: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Score:
+    def of(cls, values: Sequence[float]) -> "Score":
         """The score of one value a seed."""
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         return cls(float(np.mean(values)), sd, len(values))

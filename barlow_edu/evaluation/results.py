@@ -1,7 +1,5 @@
 """What becomes of an evaluation: means over the seeds, added to the run's evaluation.json, and printed as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

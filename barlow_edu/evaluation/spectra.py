@@ -1,7 +1,5 @@
 """How many directions do features use, and how far is C from the identity?"""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The encoder trained with labels: fine-tuned from its pretrained weights, or from scratch to compare with."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ What changes stands in the configuration's ``ablate``, for instance ``ablate: {h
 views, encoder, loop and record, is that of ``BarlowTwinsModel``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

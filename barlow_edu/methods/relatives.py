@@ -8,8 +8,6 @@ In several processes each loss is that of the whole batch: the embeddings of all
 has the negatives, and VICReg the variances, of one process. Gradients are scaled as in ``barlow_twins_loss``.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ which has kernels of its own. Both are exact: the statistics are those of the sa
 the gradient flows through the collective. Parameters, buffers and their names are those of nn.BatchNorm.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator

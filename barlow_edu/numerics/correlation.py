@@ -9,8 +9,6 @@ the gradients (see ``distributed.py``). The matrix form adds up C over the ranks
 embeddings, and each rank builds its own rows of the N x N matrices.
 """
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import numpy as np

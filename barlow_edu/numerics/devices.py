@@ -1,7 +1,5 @@
 """Where a run is computed: device, precision, memory layout, and the machine around them."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import os
@@ -73,7 +71,7 @@ class Computer:
     reason: str
 
     @classmethod
-    def choose(cls, config: Mapping[str, Any]) -> Computer:
+    def choose(cls, config: Mapping[str, Any]) -> "Computer":
         """The device and precision a configuration asks for; "auto" goes by what the machine can do."""
         device = choose_device(config["device"])
         able, layout = _fast_bfloat16(device), config["channels_last"]

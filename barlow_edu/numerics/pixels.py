@@ -6,8 +6,6 @@ Cropping, resizing, flipping and blurring are linear along each axis. They are d
 ``rows @ image @ columnsᵀ``: one batched matrix product instead of a loop over images.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +36,7 @@ class ViewParameters:
     sigma: Tensor  # (N,) pixels
     solarise: Tensor
 
-    def to(self, device: torch.device) -> ViewParameters:
+    def to(self, device: torch.device) -> "ViewParameters":
         """The same draws on another device."""
         moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items()}
         # These two decide which slices exist: where they were drawn on the CPU, asking costs no sync.

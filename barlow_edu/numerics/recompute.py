@@ -8,8 +8,6 @@ part is encoded again, this time to pass its gradient on (Gao et al., 2021: a gr
 which the images of a part do not depend on each other. With batch norm they do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any

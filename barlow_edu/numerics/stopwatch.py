@@ -1,7 +1,5 @@
 """How long a run has trained, and how long its last steps took."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

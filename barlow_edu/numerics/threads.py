@@ -6,8 +6,6 @@ late: the others spin away their share of the processor, and then the late one w
 times as long, and more. Two views that go through the network side by side meet once.
 """
 
-from __future__ import annotations
-
 import copy
 import ctypes
 import threading

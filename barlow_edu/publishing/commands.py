@@ -1,7 +1,5 @@
 """The commands report, export, and course start | run | copy | student | instructor | slides | site."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable

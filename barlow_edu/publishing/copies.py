@@ -1,7 +1,5 @@
 """The course as folders and archives to hand on: a copy to work in, and builds to upload."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import zipfile

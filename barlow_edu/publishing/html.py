@@ -4,8 +4,6 @@ Whatever comes from a file (a note, a name, a setting) passes through ``text``, 
 a page, and ``table`` sends every cell through ``text``. No other place escapes.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import re

@@ -1,7 +1,5 @@
 """Which cell needs which: the names that cells leave to later ones, and take from earlier ones."""
 
-from __future__ import annotations
-
 import ast
 import symtable
 from collections.abc import Iterable, Iterator

@@ -5,8 +5,6 @@ for teachers), ``setup``, ``predict`` (a question) and ``reveal`` (its result, o
 exercise and its solution carry the same number, ``metadata.barlow_edu.exercise``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable

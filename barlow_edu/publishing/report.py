@@ -1,7 +1,5 @@
 """A run for others: a report, one HTML page that needs nothing else; weights for other libraries, a model card."""
 
-from __future__ import annotations
-
 import html as escapes
 from pathlib import Path
 from string import Template

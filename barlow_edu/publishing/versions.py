@@ -4,8 +4,6 @@ The notebooks are the only source. A version only leaves out and replaces, so th
 run. Which tags the cells carry is said in ``notebook``.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,20 +1,12 @@
 """The commands ``plan`` and ``linear``: what a configuration takes, and the paper's linear evaluation."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from barlow_edu.scale.imagenet_linear import LinearProtocol
-
+from typing import Any
 
 # NVIDIA's own code trains ResNet-50 on eight A100 in mixed precision at 16,621 images a second (its
 # DeepLearningExamples, 2021), of three passes of 4.09 x 10^9 multiplications each.
@@ -76,8 +68,14 @@ def _plan(options: argparse.Namespace) -> None:
 def _linear(options: argparse.Namespace) -> None:
     from barlow_edu.config import open_stream
     from barlow_edu.numerics.devices import choose_device
-    from barlow_edu.scale.imagenet_linear import LinearEvaluation
+    from barlow_edu.scale.imagenet_linear import PROTOCOLS, LinearEvaluation
 
+    tuned = options.fine_tune or options.percent < 100
+    if options.encoder_lr is not None and not tuned:
+        raise ValueError("--encoder-lr trains the encoder on: give --fine-tune, or --percent.")
+    names = ("percent", "epochs", "lr", "batch_size", "encoder_lr")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    protocol = replace(PROTOCOLS["1 %" if tuned else "linear"], **given)
     encoder, config = _encoder(options.source)
     root = options.root or config["root"]
     if root is None:
@@ -90,22 +88,8 @@ def _linear(options: argparse.Namespace) -> None:
     train = open_stream(config, "train", "decode_once")
     test = open_stream(config, "val", "centre")
     encoder = encoder.to(choose_device(config["device"]))
-    evaluation = LinearEvaluation(encoder, train, test, _protocol(options), options.out)
-    results = evaluation.run(progress=None)
+    results = LinearEvaluation(encoder, train, test, protocol, options.out).run(progress=None)
     print(json.dumps(results, indent=1) if options.json else _table(results))
-
-
-def _protocol(options: argparse.Namespace) -> LinearProtocol:
-    """The protocol that the options describe."""
-    from barlow_edu.scale.imagenet_linear import PROTOCOLS
-
-    tuned = options.fine_tune or options.percent < 100
-    if options.encoder_lr is not None and not tuned:
-        raise ValueError("--encoder-lr trains the encoder on: give --fine-tune, or --percent.")
-    names = ("percent", "epochs", "lr", "batch_size", "encoder_lr")
-    given = {name: getattr(options, name) for name in names}
-    given = {name: value for name, value in given.items() if value is not None}
-    return replace(PROTOCOLS["1 %" if tuned else "linear"], **given)
 
 
 def _table(results: Mapping[str, Any]) -> str:
@@ -123,7 +107,7 @@ def _table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _encoder(source: str) -> tuple[nn.Module, dict[str, Any]]:
+def _encoder(source: str) -> tuple[Any, dict[str, Any]]:
     """Encoder and configuration of a run or of a published file."""
     from barlow_edu.config import load_config
     from barlow_edu.runs import load_run

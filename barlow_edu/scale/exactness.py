@@ -5,8 +5,6 @@ goes through DistributedDataParallel; its gradients are compared with those of o
 batch. Everything is float64: what differs, differs by method and not by rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

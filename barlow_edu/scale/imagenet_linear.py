@@ -5,8 +5,6 @@ image and epoch; the test is on centre crops. For the linear evaluation the enco
 averages included. For the semi-supervised one all of it is trained on, with 1 % or 10 % of the labels.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import math

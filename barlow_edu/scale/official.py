@@ -8,8 +8,6 @@ No such file comes with this package. All are read as tensors only: nothing in t
     *.ckpt           {"state_dict"}, in which solo-learn and lightly have the encoder below a prefix
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ every floating-point operation of its matrix products and convolutions. What the
 themselves is not in it, nor are gaps between tensors: ``USABLE`` leaves room for them.
 """
 
-from __future__ import annotations
-
 import bisect
 import weakref
 from collections.abc import Mapping
@@ -57,7 +55,7 @@ class MemoryMeter(TorchDispatchMode):
         self.current = self.peak = 0
         self._alive: dict[int, weakref.ref] = {}
 
-    def ignore(self, *tensors: Tensor) -> MemoryMeter:
+    def ignore(self, *tensors: Tensor) -> "MemoryMeter":
         """Do not count these, though an operation may return them; returns the meter."""
         for tensor in tensors:
             self._watch(tensor, 0)

@@ -1,7 +1,5 @@
 """A few processes on this machine, joined by gloo: for tests, lessons and measurements. Training uses torchrun."""
 
-from __future__ import annotations
-
 import multiprocessing
 import pickle
 import sys

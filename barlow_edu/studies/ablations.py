@@ -5,8 +5,6 @@ Each experiment is a study, ``data/runs/SET/EXPERIMENT``. A training that anothe
 the same settings is taken over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command line of the studies: python -m barlow_edu sweep lambda | ablations | relatives | evidence | ledger."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 from pathlib import Path
@@ -88,7 +86,7 @@ def _one_bar() -> None:
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)
 
 
-def _print(study: Study, *columns: str) -> None:
+def _print(study: "Study", *columns: str) -> None:
     """Mean and standard deviation of each point, a line each."""
     print(study.path)
     for name in study.groups:

@@ -1,7 +1,5 @@
 """What a training step costs: processor time, what is kept for the way back, parameters."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """A sweep: one short training for every value of one setting, and the 41 values of λ of notebook 08."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path

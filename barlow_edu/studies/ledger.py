@@ -26,8 +26,6 @@ unequal budgets, a setting that does not beat raw pixels, or a positive control 
 the literature that should be there, at least as large as the one that the claim is about.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

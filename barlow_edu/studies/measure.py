@@ -1,7 +1,5 @@
 """One short training, whose run folder is thrown away: what is measured of it, and what needs no training."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ A recipe is tuned at one width and one batch size. These rules carry it to other
 not laws; ``tests/studies/test_recipes.py`` checks that every packaged configuration follows them or says why not.
 """
 
-from __future__ import annotations
-
 # λ (D - 1) / (N - 1) of the paper: 0.005 at D = 8192, N = 2048 (section 3).
 PAPER_SHARE = 0.02
 

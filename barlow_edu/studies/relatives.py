@@ -5,8 +5,6 @@ a knob of its own, on held-out training images, with as many trainings of full l
 are looked at once the settings are chosen. Features are those of whole images, shrunk to the size of the views.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product

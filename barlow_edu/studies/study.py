@@ -9,8 +9,6 @@ Trainings of one seed start from the same weights and see the same batches in th
 so that a study can be stopped and called again. Each file is written under a temporary name and renamed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -72,7 +70,7 @@ class Study:
         seeds: Sequence[int],
         key: str = "variant",
         **declared: Any,
-    ) -> Study:
+    ) -> "Study":
         """Begin a study, or go on with the one in ``path``; its trainings are kept. Nothing is written yet.
 
         config: complete; a point's settings replace its values. declared: what else study.yaml is to say. Raises
@@ -210,7 +208,7 @@ class Study:
         trained = {(row[self.key], row["seed"]) for row in self.rows}
         return [pair for pair in self.wanted if pair not in trained]
 
-    def take_over(self, others: Iterable[Study]) -> None:
+    def take_over(self, others: Iterable["Study"]) -> None:
         """Keep the missing trainings that other studies hold, done with the same settings, and their baselines."""
         trained = [
             (other, row, other.config_of(row[other.key], row["seed"]))
@@ -275,7 +273,7 @@ class Study:
         point = row[self.key]
         return f"{point if isinstance(point, str) else format(point, '.12g')}_seed{row['seed']}"
 
-    def _go_on(self, old: Study, declared: Mapping[str, Any]) -> None:
+    def _go_on(self, old: "Study", declared: Mapping[str, Any]) -> None:
         """Keep what the folder holds, after a check that the settings are the same."""
         if old.key != self.key:
             raise ValueError(f"{self.path} holds a study over {old.key}, not {self.key}.")

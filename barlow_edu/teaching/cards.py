@@ -1,7 +1,5 @@
 """What can be read off a card of ``garments`` without learning: ten simple numbers of a view, and what was drawn."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

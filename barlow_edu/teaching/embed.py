@@ -12,8 +12,6 @@ script in that HTML then finds the picture before it on the page and
 Where scripts do not run (GitHub, a notebook that is not trusted) the pictures stand there by themselves.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io

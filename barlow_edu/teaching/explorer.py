@@ -11,8 +11,6 @@ It comes in three outputs, for each place where a notebook is read:
 ``LiveLambda``, from ``panel.py``, trains in the kernel while one slides.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 import zlib

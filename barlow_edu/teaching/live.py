@@ -10,8 +10,6 @@ fresh batch of N twins at every step. So everything about λ can be seen, and ex
   with what the views do not share, so that C_ii falls to 0: invariance breaks.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,8 +6,6 @@ paused, when another panel plays or the cell is run again, when the kernel is in
 any more, and after five minutes untouched.
 """
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import threading
@@ -79,7 +77,7 @@ class LiveLambda(widgets.VBox):
     ``problem`` with its ``lambd`` and ``batch_size``.
     """
 
-    current: ClassVar[LiveLambda | None] = None  # the panel that plays
+    current: ClassVar["LiveLambda | None"] = None  # the panel that plays
 
     def __init__(self, lambd: float = 0.01, dim: int = 24, batch_size: int = 256):
         if LiveLambda.current:

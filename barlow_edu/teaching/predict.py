@@ -1,7 +1,5 @@
 """A prediction: a question with a place to commit to an answer, which is then shown beside the result."""
 
-from __future__ import annotations
-
 import html
 import zlib
 from numbers import Integral, Real
@@ -38,7 +36,7 @@ class Prediction(widgets.VBox):
             row = [field, widgets.Label(unit), button]
         super().__init__([title, widgets.HBox(row), self._said])
 
-    def commit(self, answer: str | float) -> Prediction:
+    def commit(self, answer: str | float) -> "Prediction":
         """Take an answer. Raises ValueError for one that is no choice, or no number where a number is asked."""
         if self.choices and answer not in self.choices:
             raise ValueError(f"{answer!r} is none of the choices: {', '.join(self.choices)}.")

@@ -5,8 +5,6 @@ Sphinx, myst-nb and sphinx-book-theme make the pages; this package writes what t
 the formulas. Nothing on the site comes from elsewhere: it works without a network, and from a folder.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import shutil

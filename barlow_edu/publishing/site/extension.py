@@ -1,7 +1,5 @@
 """A Sphinx extension: docstrings of plain prose, as autodoc needs them."""
 
-from __future__ import annotations
-
 import re
 
 LIST = re.compile(r"^\s*([*-]|\d+\.) ")

@@ -1,7 +1,5 @@
 """The gallery of recorded runs: one page for every folder of ``data/runs``, made from its files alone."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

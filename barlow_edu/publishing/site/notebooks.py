@@ -5,8 +5,6 @@ can read them where no server is. A player looks for its picture within its own 
 Solutions are folded. Teaching notes have a page of their own.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from functools import partial

@@ -1,7 +1,5 @@
 """The reference of the package, from its docstrings: a page for every room, which is a module or a folder."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Three images make a circle: each standardised dimension is an arrow, and a correlation the cosine of an angle."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -7,8 +7,6 @@ differ in dash and carry their name at their end, bars carry their number, small
 written in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import wraps
 

@@ -1,7 +1,5 @@
 """The film of C: a picture of all frames, and the player that cuts its frames out of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A flipbook: figures as the frames of a film, with the film's player."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The machine of the course, drawn once: from a photograph to C, and to the identity that C is to become."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

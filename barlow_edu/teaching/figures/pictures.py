@@ -3,8 +3,6 @@
 ``plots`` offers them beside its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ does not know: nothing is drawn twice and no global setting changes. ``show(fig,
 A NaN or an infinity in the input is a ValueError, since a gap in a picture is easily overlooked.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -4,8 +4,6 @@ The modules beside this file are plain JavaScript; ``bundle`` joins them into on
 load modules from a file on disk. Pictures, words and script all travel in the page.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import json

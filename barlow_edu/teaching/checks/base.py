@@ -141,6 +141,20 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
     return answer
 
 
+def features(function: Callable, inputs: Tensor, what: str) -> Tensor:
+    """The learner's features of ``inputs``, (N, k), in float32. Raises NotRight where they are none."""
+    answer = attempt(function, inputs)
+    if not torch.is_tensor(answer) or answer.ndim != 2 or len(answer) != len(inputs):
+        raise NotRight(
+            f"Return one row of features for each of the {len(inputs):,} {what}, (N, k)."
+        )
+    if not torch.isfinite(answer.double().abs()).all():
+        raise NotRight("The features hold NaN or infinity.")
+    if (answer.double() - answer[:1].double()).abs().max() < 1e-6:
+        raise NotRight(f"All {what} have the same features: the network has collapsed.")
+    return answer.detach().float()
+
+
 def judge(
     function: Callable,
     worlds: Iterable[tuple],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from barlow_edu.data import load_images
 from barlow_edu.evaluation.probes import knn_accuracy
 from barlow_edu.loss import plain_loss
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge
+from barlow_edu.teaching.checks.base import NotRight, checker, features, judge
 from barlow_edu.teaching.checks.worlds import normal
 
 
@@ -71,8 +71,10 @@ def better_features(function: Callable[[Tensor], Tensor], to_beat: float = 0.45)
         load_images("garments", limit=3000),
         load_images("garments", split="test", limit=1000),
     )
-    features = [_features(function, x.images) for x in (known, asked)]
-    accuracy = knn_accuracy(features[0], known.labels, features[1], asked.labels, k=20)
+    representations = [features(function, x.images, "images") for x in (known, asked)]
+    accuracy = knn_accuracy(
+        representations[0], known.labels, representations[1], asked.labels, k=20
+    )
     if accuracy < 0.15:
         raise NotRight(
             f"kNN {accuracy:.1%}: that is hardly above chance, 10 %. Is the encoder in eval() mode?"
@@ -81,16 +83,3 @@ def better_features(function: Callable[[Tensor], Tensor], to_beat: float = 0.45)
         raise NotRight(
             f"kNN {accuracy:.1%}, to beat: {to_beat:.1%}. Change one thing, and train again."
         )
-
-
-def _features(function: Callable, images: Tensor) -> Tensor:
-    features = attempt(function, images)
-    if not torch.is_tensor(features) or features.ndim != 2 or len(features) != len(images):
-        raise NotRight(
-            f"Return one row of features for each of the {len(images):,} images, (N, k)."
-        )
-    if not torch.isfinite(features.double().abs()).all():
-        raise NotRight("The features hold NaN or infinity.")
-    if (features.double() - features[:1].double()).abs().max() < 1e-6:
-        raise NotRight("All images have the same features: the network has collapsed.")
-    return features.detach().float()

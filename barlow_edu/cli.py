@@ -59,7 +59,8 @@ def _sentence(error: Exception) -> str:
         return (
             f"{error.filename}: {error.strerror}. Check the path, and whether you may write there."
         )
-    if isinstance(error, (MemoryError, RuntimeError)) and "allocate" in str(error):
+    full = isinstance(error, RuntimeError) and "allocate" in str(error)  # torch's own
+    if full or isinstance(error, MemoryError):
         sizes = "batch_size, image_size, canvas or proj_dim"
         return f"There is not enough memory. Take a smaller {sizes}."
     if not isinstance(error, (ValueError, OSError, RuntimeError)):  # nobody has thought of it

@@ -142,7 +142,7 @@ def load_images(
     ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
 
     Raises ValueError for an unknown name or split, a limit out of range, a size that the set does not have or a
-    split given as root, FileNotFoundError for missing files (naming where to put what).
+    root of what has none, FileNotFoundError for missing files (naming where to put what).
 
     >>> load_images("garments", split="test", limit=50)
     ImageSet('garments', 50 images of 3 x 32 x 32, 10 classes)
@@ -153,8 +153,8 @@ def load_images(
         raise ValueError(f"split must be train or test (or val), got {split!r}.")
     root = None if root is None else Path(root).expanduser()
     if name == "garments":
-        if str(root) in SPLITS:
-            raise ValueError(f"Root {str(root)!r} is a split's name: give split={str(root)!r}.")
+        if root is not None:  # ignored, it would train or test on other images than were meant
+            raise ValueError(f"garments take no root, got '{root}': give data=folder, or split=.")
         parts = garments(split == "train", seed)
     elif name == "folder" or (root is not None and any((root / s).is_dir() for s in SPLITS)):
         if root is None:

@@ -228,7 +228,7 @@ def test_settings_are_read_as_yaml(capsys, config, tmp_path):
 def test_every_setting_can_be_changed_by_set(capsys, config, tmp_path):
     """Also those whose name is an argument of pretrain."""
     status, _, err = run(
-        capsys, "pretrain", config, "--set", "data=garments", "limit=32", "image_size=32"
+        capsys, "pretrain", config, "--set", "data=garments", "root=", "limit=32", "image_size=32"
     )
     assert status == 0, err
     assert be.load_run("runs/mine").environment["data"] == "garments"
@@ -266,6 +266,9 @@ MISTAKES = [
     (P + "precision=float64", "got 'float64'", "one of auto, float32, bfloat16"),
     (P + "stream=maybe", "got 'maybe'", "one of auto, True, False"),
     (P + "device=abacus", "got 'abacus'", "auto, cpu, cuda"),
+    (P + "device=cpu:5", "got 'cpu:5'", "auto, cpu, cuda"),
+    (P + "data=garments limit=32", "garments take no root, got", "give data=folder"),
+    (E + "--data garments --root nowhere", "got 'nowhere'", "give data=folder"),
     (P + "device=cuda:99", "device='cuda:99'", "Take 'auto' or 'cpu'"),
     (P + "'augment={hue'", "'{hue'", "is not YAML"),
     (P + "'augment={hue: 0.1, hue: 0.2}'", "hue is given twice", "is not YAML"),
@@ -314,6 +317,7 @@ MISTAKES = [
     ("plan garments_quick --images 10", "batch_size=128", "Take a smaller batch"),
     ("plan garments_quick --tflops 1 --images-per-second 1", "tflops", "not both"),
     ("plan garments_quick --set method=simclr", "'simclr'", "--set method=barlow_twins"),
+    ("sweep ledger nowhere", "No folder nowhere", "holds records"),
     ("linear nowhere", "No run at 'nowhere'", "Recorded runs:"),
     ("linear $RUN --percent 0", "got 0", "percent must be above 0"),
     ("linear $RUN --root nowhere", "No folder nowhere", "looks like nowhere"),

@@ -57,10 +57,11 @@ def test_garments_are_the_same_pixels_everywhere(split, count):
     assert images.name == "garments"
 
 
-def test_a_split_in_the_place_of_a_root_is_refused():
+def test_a_root_where_there_is_none_is_refused():
     """Taken for a root and ignored, it would hand out training images as test images."""
-    with pytest.raises(ValueError, match="Root 'test' is a split's name: give split='test'"):
-        be.load_images("garments", "test", limit=10)
+    for root in ("test", "my_photographs", Path("x")):
+        with pytest.raises(ValueError, match=f"garments take no root, got '{root}': .*split="):
+            be.load_images("garments", root, limit=10)
 
 
 def test_garments_are_the_default_and_val_means_test(cards):

@@ -22,7 +22,7 @@ def named_device(name: str) -> torch.device:
         device = torch.device("cpu" if name == "auto" else name)
     except (RuntimeError, TypeError):
         device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
+    if str(device).split(":")[0] not in ("cpu", "cuda", "mps") or str(device).startswith("cpu:"):
         raise ValueError(
             f"device must be auto, cpu, cuda, a number of it as cuda:1, or mps, got {name!r}."
         )

@@ -17,7 +17,7 @@ GUIDES = {
     "student": ("FORMULA_SHEET.md",),
     "instructor": ("FORMULA_SHEET.md", *INSTRUCTORS_ONLY),
 }
-NOT_COPIED = ("downloads", "*.part", "checkpoint*.pt", ".lock", ".ipynb_checkpoints", "__pycache__")
+NOT_COPIED = ("downloads", "*.part", "checkpoint*.pt", ".*", "__pycache__")
 # Archives of equal content are equal files: every entry bears this date.
 DATE = (2020, 1, 1, 0, 0, 0)
 
@@ -50,11 +50,14 @@ def copy_course(out: Path) -> int:
     source, data = notebooks_dir(), data_dir()
     for path in paths(source):
         read_whole(path)
+    sheets = [p for p in beside("student", source).values() if isinstance(p, Path)]
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
     leave = shutil.ignore_patterns(*NOT_COPIED)
-    only_notebooks = shutil.ignore_patterns(*NOT_COPIED, *INSTRUCTORS_ONLY, "runs")
     try:
-        shutil.copytree(source, unfinished / "notebooks", ignore=only_notebooks)
+        for file in [*paths(source), *sheets]:  # whatever else lies there is somebody's own
+            target = unfinished / "notebooks" / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
         for name in ("runs", "figures"):
             if (data / name).is_dir():
                 shutil.copytree(data / name, unfinished / "data" / name, ignore=leave)
@@ -75,7 +78,7 @@ def beside(kind: str, source: Path) -> dict[str, Path | str]:
     Pictures, and for instructors the guide, the formula sheet and the answers to the exam; for students the sheet and
     a README.
     """
-    files = [p for p in (source / "images").rglob("*") if p.is_file()]
+    files = [p for p in (source / "images").rglob("*") if p.is_file() and not p.is_symlink()]
     files += [source / name for name in GUIDES[kind] if (source / name).is_file()]
     content: dict[str, Path | str] = {p.relative_to(source).as_posix(): p for p in files}
     if kind == "student":

@@ -75,6 +75,8 @@ def _evidence(options: argparse.Namespace) -> None:
 def _ledger(options: argparse.Namespace) -> None:
     from barlow_edu.studies.ledger import ledger, record_of
 
+    if options.runs is not None and not options.runs.is_dir():
+        raise FileNotFoundError(f"No folder {options.runs}. Give one that holds records.")
     for i, entry in enumerate(ledger(lambda name: record_of(name, options.runs)), 1):
         print(f"{i:2} {entry.claim.text} {entry.verdict.capitalize()}.")
         print(f"   at 95 % each: {entry.raw}; corrected for their number: {entry.corrected}")

@@ -126,7 +126,9 @@ def rewritten(file):
     """The file with markup planted everywhere."""
     load, dump = (json.loads, json.dumps) if file.suffix == ".json" else (yaml.safe_load, yaml.dump)
     content = load(file.read_text(encoding="utf-8"))
-    file.write_text(dump(planted(content)), encoding="utf-8")
+    free = {"encoder": content.get("encoder", "") + PLANTED, "root": PLANTED}  # of a run's settings
+    made = content | free if file.name == "config.yaml" else planted(content)
+    file.write_text(dump(made), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,32 @@ def test_another_folder_is_left_alone(tmp_path):
         with pytest.raises(FileExistsError, match="something else"):
             site.build_site(tmp_path)
         assert (tmp_path / name).read_text() == "mine"
+
+
+def test_of_a_site_that_is_built_again_only_its_own_files_go(tmp_path, monkeypatch):
+    """A branch of pages keeps its ``.git`` and ``CNAME``, and a mark that names files elsewhere removes none."""
+    pages, out = ["index.html", "notebooks/old.html"], tmp_path / "out"
+
+    def write(source, html):
+        for name in pages:
+            (html / name).parent.mkdir(parents=True, exist_ok=True)
+            (html / name).write_text(name)
+
+    monkeypatch.setattr(site, "check_installed", lambda: None)
+    monkeypatch.setattr(site, "write_source", lambda *_: None)
+    monkeypatch.setattr(site, "run_sphinx", write)
+    monkeypatch.setattr(site.playground, "write_beside", lambda folder: None)
+    assert site.build_site(out) == pages
+    mine = [tmp_path / "precious", out / "CNAME", out / ".git" / "HEAD"]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    mark = out / site.MARK
+    mark.write_text(f"{mark.read_text()}\n../precious\n{mine[0]}")
+    pages[1] = "notebooks/new.html"
+    assert site.build_site(out) == sorted(pages)
+    assert not (out / "notebooks" / "old.html").exists()
+    assert [file.read_text() for file in mine] == ["mine"] * 3
 
 
 def test_every_module_with_something_public_has_a_page(tmp_path):

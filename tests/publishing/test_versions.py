@@ -259,6 +259,22 @@ def test_start_opens_neither_the_course_itself_nor_a_file(course_folder, monkeyp
     assert {p: p.read_bytes() for p in course_folder.iterdir()} == before
 
 
+def test_a_copy_holds_the_course_and_nothing_of_whoever_copies_it(course_folder, monkeypatch):
+    """What lies beside the notebooks, hidden, linked or not, is not handed on."""
+    (course_folder.parent / "elsewhere.txt").write_text("secret")
+    for name in (".env", "my_answers.md", "grades/2026.csv", "images/c.png"):
+        (course_folder / name).parent.mkdir(exist_ok=True)
+        (course_folder / name).write_text("mine")
+    for link in ("linked.txt", "images/linked.png"):
+        (course_folder / link).symlink_to(course_folder.parent / "elsewhere.txt")
+    out = course_folder.parent / "copy"
+    assert commands(course_folder, monkeypatch)["copy"](out) == 0
+    copied = {p.relative_to(out).as_posix() for p in (out / "notebooks").rglob("*") if p.is_file()}
+    names = ("00_one.ipynb", "01_two.ipynb", "FORMULA_SHEET.md", "images/c.png")
+    assert copied == {f"notebooks/{name}" for name in names}
+    assert not [p for p in out.rglob(".*")]
+
+
 def test_a_students_version_makes_students_versions_but_nothing_for_teachers(
     course_folder, monkeypatch, capsys
 ):

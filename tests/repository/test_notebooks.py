@@ -1,5 +1,6 @@
 """The guard over every notebook of the course, and a bad notebook for each of its rules."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -29,6 +30,51 @@ def test_a_notebook_links_to_the_one_after_it(here, after):
         pytest.skip("the notebook between them is not written yet")
     text = "\n".join(cell.source for cell in nbformat.read(here, as_version=4).cells)
     assert f"]({after.name})" in text[text.rindex("Next:") :]
+
+
+CHANGE = {"append", "extend", "insert", "pop", "remove", "clear", "mkdir"}
+
+
+def not_twice(source):
+    """What in a cell's code would fail or add up if the cell were run again, after the stop button perhaps."""
+    code = "\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))
+    nodes = list(ast.walk(ast.parse(code)))
+    added_to = [n.target for n in nodes if isinstance(n, ast.AugAssign)]
+    stored = [n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    begun = {n.id for n in stored if n not in added_to}
+    begun |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    for n in (n for n in nodes if isinstance(n, ast.Call)):
+        called, options = ast.unparse(n.func), {k.arg for k in n.keywords}
+        owner, _, method = called.rpartition(".")
+        if method == "pretrain" and "mkdtemp(" not in code and "resume" not in options:
+            yield ast.unparse(n)  # into the folder of the first run, where it is refused
+        elif method in CHANGE and owner.isidentifier() and owner not in begun:
+            yield ast.unparse(n)
+    number = (n for n in nodes if isinstance(n, ast.AugAssign) and not isinstance(n.op, ast.BitOr))
+    yield from (ast.unparse(n) for n in number if getattr(n.target, "id", "") not in begun | {""})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_cell_can_be_run_twice(path):
+    code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert [problem for source in code for problem in not_twice(source)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "fails"),
+    [
+        ("run = be.pretrain(config, FOLDER)", True),
+        ("run = be.pretrain(config, tempfile.mkdtemp(dir=FOLDER))", False),
+        ("run = be.pretrain(config, folder, resume=True)", False),
+        ("losses.append(1)", True),
+        ("losses = []\nfor x in 'ab':\n    losses.append(x)", False),
+        ("def f(losses):\n    losses.append(1)", False),
+        ("count += 1", True),
+        ("FOLDER.mkdir()", True),
+    ],
+)
+def test_a_cell_that_cannot_be_run_twice_is_seen(source, fails):
+    assert bool(list(not_twice(source))) == fails
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -17,19 +17,21 @@ import yaml
 from barlow_edu.publishing import copies
 from barlow_edu.publishing.site import gallery, notebooks, reference
 from barlow_edu.publishing.site import pages as other_pages
+from barlow_edu.storage.files import write_text
 from barlow_edu.teaching import playground
 
 NEEDED = ("sphinx", "myst-nb", "sphinx-book-theme")
 HERE = Path(__file__).parent
-MARK = ".barlow_edu_site"  # in a folder that this module wrote, and may therefore replace
+MARK = ".barlow_edu_site"  # names the files that this module wrote, and may therefore replace
 
 
 def build_site(out: str | Path, source: Path | None = None) -> list[str]:
     """Write the site into the folder ``out``; returns its pages, as paths in ``out``.
 
-    ``source``: the notebooks, default those of the course. A site that was written there before is replaced. Raises
-    RuntimeError, saying what to install, without Sphinx and its companions, and with Sphinx's own words if there is
-    any warning; FileExistsError if ``out`` holds something else than a site of this course.
+    ``source``: the notebooks, default those of the course. A site that was written there before is replaced, and
+    what else has come into the folder (``.git``, ``CNAME``) stays. Raises RuntimeError, saying what to install,
+    without Sphinx and its companions, and with Sphinx's own words if there is any warning; FileExistsError if ``out``
+    holds something else than a site of this course.
     """
     out = Path(out)
     check_installed()
@@ -39,11 +41,18 @@ def build_site(out: str | Path, source: Path | None = None) -> list[str]:
         write_source(Path(folder) / "source", source or copies.notebooks_dir())
         run_sphinx(Path(folder) / "source", Path(folder) / "html")
         playground.write_beside(Path(folder) / "html")
-        (Path(folder) / "html" / MARK).touch()
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(Path(folder) / "html", out)
+        write_text(Path(folder) / "html" / MARK, "\n".join(_files(Path(folder) / "html")))
+        before = (out / MARK).read_text("utf-8").splitlines() if (out / MARK).exists() else []
+        for name in _files(out) & set(before):
+            (out / name).unlink()
+        shutil.copytree(Path(folder) / "html", out, dirs_exist_ok=True)
     pages = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.html"))
     return [name for name in pages if not name.startswith("_static/")]
+
+
+def _files(folder: Path) -> set[str]:
+    """The paths of all files in a folder and below, from there."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def check_installed() -> None:

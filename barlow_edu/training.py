@@ -124,7 +124,7 @@ class Loop:
         computer, size = state.computer, config["batch_size"]
         model, bar = self._prepare()
         with bar, computer.repeatable(state.threads), StopRequest() as stop:
-            if state.step == 0:
+            if state.step == 0 and schedule.snapshots:
                 self._watch()
             at = self._at()
             while at < schedule.total:
@@ -260,8 +260,6 @@ class Loop:
 
     def _watch(self) -> None:
         """Write down C of the fixed batch, and hand it to the caller."""
-        if not self.schedule.snapshots:
-            return
         dims = self.config["snapshot_dims"]
         with self.stopwatch.left_out():
             with self.state.computer.autocast():

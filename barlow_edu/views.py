@@ -10,16 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from barlow_edu.numerics.pixels import (
-    Draws,
-    ViewParameters,
-    apply_where,
-    crop,
-    gaussian_blur,
-    grey,
-    jitter,
-    solarise,
-)
+from barlow_edu.numerics import pixels
+from barlow_edu.numerics.pixels import Draws, ViewParameters, apply_where, gaussian_blur, solarise
 from barlow_edu.recipe import PRESETS, ViewRecipe
 from barlow_edu.settings import did_you_mean
 
@@ -71,8 +63,7 @@ class TwinViews:
         height, width = sizes.unbind(1)
         drawn = [vars(self.draw(len(sizes), height, width, w, generator)) for w in (0, 1)]
         both = ViewParameters(**{k: torch.cat([d[k][own] for d in drawn]) for k in drawn[0]})
-        view_1, view_2 = self.apply(images, both).chunk(2)
-        return view_1, view_2
+        return self.apply(images, both).chunk(2)
 
     def draw(
         self, n: int, height: int | Tensor, width: int | Tensor, which: int = 0, generator=None
@@ -104,9 +95,9 @@ class TwinViews:
         shows image i mod N.
         """
         r, drawn = self.recipe, drawn.to(images.device)
-        x = crop(images, drawn.box, drawn.flip, self.size, r.interpolation)
-        x = jitter(x, drawn)
-        x = apply_where(drawn.grey, x, lambda s, rows: grey(s).expand_as(s))
+        x = pixels.crop(images, drawn.box, drawn.flip, self.size, r.interpolation)
+        x = pixels.jitter(x, drawn)
+        x = apply_where(drawn.grey, x, lambda s, rows: pixels.grey(s).expand_as(s))
         if max(r.blur) > 0:
             x = apply_where(drawn.blur, x, lambda s, rows: gaussian_blur(s, drawn.sigma[rows]))
         if max(r.solarise) > 0:

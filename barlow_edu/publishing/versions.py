@@ -110,13 +110,10 @@ def student(notebook, clear_outputs: bool = False):
                 cell.source = _open(cell.source, nb.number(cell)) + _reward(solution)
         if cell.cell_type == "code":
             defined, used = names(cell.source)
-            if clear_outputs or "reveal" in nb.tags(cell):
+            undone = exercise or used & unknown
+            unknown = unknown | defined if undone else unknown - defined
+            if undone or clear_outputs or "reveal" in nb.tags(cell):
                 cell.outputs, cell.execution_count = [], None
-            if exercise or used & unknown:
-                unknown |= defined
-                cell.outputs, cell.execution_count = [], None
-            else:
-                unknown -= defined
     notebook.metadata["barlow_edu"] = {"version": "student"}
     return notebook
 

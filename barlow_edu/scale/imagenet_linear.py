@@ -27,9 +27,7 @@ from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import balanced
 from barlow_edu.views import TwinViews
 
-CHECKPOINTS = (
-    "linear"  # the folder of the checkpoints; beside a run's own they would be taken for these
-)
+CHECKPOINTS = "linear"  # a folder of their own: beside a run's they would be taken for these
 log = logging.getLogger("barlow_edu")
 
 

@@ -91,9 +91,7 @@ def storage_bytes(*tensors: Tensor) -> int:
     return sum(sizes.values())
 
 
-def loss_memory(
-    rows: int, dim: int, form: str, processes: int = 1, element: int = 4
-) -> tuple[int, int]:
+def loss_memory(rows: int, dim: int, form: str, processes: int = 1) -> tuple[int, int]:
     """Bytes that ``barlow_twins_loss`` keeps for the way back, and the most it has at a time, in one process.
 
     rows: n, of this process; N = n W of all. form "matrix" keeps a, b and C: 2 n D + D², and has two more
@@ -108,7 +106,7 @@ def loss_memory(
     else:
         held = 2 * n * d + d * d
         peak = max(held + 2 * d * d + n * d, held + d * d + 2 * n * d)
-    return element * (held + 3 * d), element * (peak + 6 * d)
+    return 4 * (held + 3 * d), 4 * (peak + 6 * d)  # float32
 
 
 def loss_operations(batch_size: int, dim: int, form: str) -> int:
@@ -216,6 +214,7 @@ class Plan:
         self.hours = self.steps * self.seconds_per_step / 3600
 
     def _rate(self) -> tuple[float, str]:
+        """10¹² operations a second of one GPU, and who says so."""
         speed, given = self.machine["images_per_second"], self.machine["tflops"]
         if speed is not None:
             rate = speed * self.operations / self.config["batch_size"] / 1e12

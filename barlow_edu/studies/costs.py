@@ -68,10 +68,7 @@ class _Step:
         state.model.after_step(state.step, 1000)
 
     def size(self) -> dict[str, int]:
-        model, sizes = self.state.model, {True: 0, False: 0}
-        for p in model.parameters():
-            sizes[p.requires_grad] += p.numel()
-        saved = saved_bytes(self.forward, model, *self.views)
-        return {
-            "saved_bytes": saved, "parameters": sizes[True], "teacher_parameters": sizes[False],
-        }  # fmt: skip
+        saved = saved_bytes(self.forward, self.state.model, *self.views)
+        sizes = [(p.requires_grad, p.numel()) for p in self.state.model.parameters()]
+        own, teacher = (sum(n for grad, n in sizes if grad == asked) for asked in (True, False))
+        return {"saved_bytes": saved, "parameters": own, "teacher_parameters": teacher}

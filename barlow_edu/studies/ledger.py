@@ -347,17 +347,8 @@ def ledger(source: Source = record_of) -> list[Entry]:
 
 def claims() -> list[Claim]:
     """The claims that come with the package."""
-    return [
-        Claim(
-            c["claim"],
-            c["who"],
-            c["paper"],
-            [Prediction(*p) for p in c["predictions"]],
-            c["size"],
-            c["control"],
-        )  # fmt: skip
-        for c in DECLARED["claims"]
-    ]
+    rows = DECLARED["claims"]
+    return [Claim(**c | {"predictions": [Prediction(*p) for p in c["predictions"]]}) for c in rows]
 
 
 def ledger_table(entries: Sequence[Entry], runs: str = "../data/runs") -> str:

@@ -146,22 +146,17 @@ def _numbers(run: Run, model: TwinModel, judges: Judges) -> tuple[dict[str, Any]
     if judges.probes:
         protocol = Protocol(True, KNN_K, KNN_TEMPERATURE, (config["seed"],), ())
         row |= protocol.row(lambda seed: model.encoder, False, bank, test, views.normalize)
-        row |= {
-            "embedding_std": embedding_std(z_a).item(),
-            "embedding_rank": rankme(F.normalize(z_a)),
-        }
+        row["embedding_std"] = embedding_std(z_a).item()
+        row["embedding_rank"] = rankme(F.normalize(z_a))
     return row, cross_correlation(z_a, z_b)
 
 
 def baselines(config: Mapping[str, Any], judges: Judges = USUAL) -> dict[str, float]:
     """kNN accuracy of the pixels, of the untrained encoder, and of chance, on the images of ``measure``."""
     sets, encoder = judges.images(config), build_model(config).encoder
-    knn = {
-        "pixels": _knn(pixel_features, *sets),
-        "untrained": _knn(
-            partial(extract_features, encoder, normalize=build_views(config).normalize), *sets
-        ),
-    }
+    normalize = build_views(config).normalize
+    untrained = partial(extract_features, encoder, normalize=normalize)
+    knn = {"pixels": _knn(pixel_features, *sets), "untrained": _knn(untrained, *sets)}
     return {k: float(f"{v:.5g}") for k, v in knn.items()} | {"chance": 1 / len(sets[1].classes)}
 
 

@@ -60,7 +60,11 @@ def compare(
     study = Study.begin(
         out or Path("runs") / RECORD, config, {m: {} for m in knobs}, seeds, "method", **plan
     )
-    trials = [{"method": m, **change} for m in knobs for change in _combinations(knobs[m])]
+    trials = [
+        {"method": m, **dict(zip(knobs[m], values, strict=True))}
+        for m in knobs
+        for values in product(*knobs[m].values())
+    ]
     tried = study.results.setdefault("tuning", {
         "what": "kNN accuracy of held-out training images; the test split was not used",
         "k": KNN_K,
@@ -71,11 +75,6 @@ def compare(
     total = len(todo) + 1 + len(study.missing())
     follow(_steps(study, trials, todo, jobs), total, progress)
     return Study(study.path)
-
-
-def _combinations(knobs: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
-    """Every combination of the values tried of each setting."""
-    return [dict(zip(knobs, values, strict=True)) for values in product(*knobs.values())]
 
 
 def _steps(study: Study, trials: list[dict], todo: list[dict], jobs: int) -> Iterator[str]:

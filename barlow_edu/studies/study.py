@@ -244,12 +244,9 @@ class Study:
         self.rows.append(row)
         if c is not None:
             self.bytes.append(c)
-        place = {point: i for i, point in enumerate(self.points)}
-        order = sorted(
-            range(len(self.rows)),
-            key=lambda i: (place[self.rows[i][self.key]], self.rows[i]["seed"]),
-        )
-        self.rows = [self.rows[i] for i in order]
+        place, rows = list(self.points).index, self.rows
+        order = sorted(range(len(rows)), key=lambda i: (place(rows[i][self.key]), rows[i]["seed"]))
+        self.rows = [rows[i] for i in order]
         self.bytes = [self.bytes[i] for i in order] if self.bytes else []
         self.write()
 

@@ -69,13 +69,18 @@ def pixels(fig: Figure) -> tuple[int, int]:
 def to_png(fig: Figure, alt: str = "") -> bytes:
     """The figure as a PNG, ``alt`` in its Description: sharp on any screen where that stays small."""
     for sharpness in range(SHARPNESS, 0, -1):
-        buffer = io.BytesIO()
-        with drawing.style():
-            fig.savefig(buffer, format="png", dpi=100 * sharpness)
-        png = encode(_few_colours(Image.open(buffer).convert("RGB")), Description=alt)
+        png = encode(_few_colours(drawn(fig, 100 * sharpness)), Description=alt)
         if len(png) <= MAX_BYTES:
             break
     return png
+
+
+def drawn(fig: Figure, dpi: float) -> Image.Image:
+    """The figure as an RGB picture of so many pixels an inch."""
+    buffer = io.BytesIO()
+    with drawing.style():
+        fig.savefig(buffer, format="png", dpi=dpi)
+    return Image.open(buffer).convert("RGB")
 
 
 def _few_colours(picture: Image.Image) -> Image.Image:
@@ -113,12 +118,6 @@ def film_player(spec: dict, note: str) -> str:
     return f"<style>\n{asset('figures/film.css')}</style>{body}<script>{asset('figures/film.js')}</script>"
 
 
-def image(png: bytes, alt: str) -> str:
-    """A PNG as an HTML element, 700 pixels wide."""
-    data = base64.b64encode(png).decode()
-    return f'<img width="700" alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
-
-
 class Player:
     """A picture and the script that plays it: has ``title``, ``png``, ``alt`` and ``player()``, the HTML after it."""
 
@@ -131,7 +130,11 @@ class Player:
         head = '<!doctype html><html lang="en"><meta charset="utf-8">'
         head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
         head += f"<title>{html.escape(self.title)}</title>"
-        body = f'<body class="be-page">{image(self.png, self.alt)}{self.player()}</body></html>'
+        data = base64.b64encode(self.png).decode()
+        picture = (
+            f'<img width="700" alt="{html.escape(self.alt)}" src="data:image/png;base64,{data}">'
+        )
+        body = f'<body class="be-page">{picture}{self.player()}</body></html>'
         path.write_text(head + body, encoding="utf-8")
         return path
 

@@ -52,7 +52,8 @@ def pack(sweep: Study) -> bytes:
         "spectrum": sweep.spectra,
         "pixels": np.array(100 * sweep.baselines["pixels"]),
     }
-    header = {key: _short(values.tolist()) for key, values in numbers.items()}
+    short = {key: np.char.mod("%.4g", values).astype(float) for key, values in numbers.items()}
+    header = {key: values.tolist() for key, values in short.items()}
     header |= {"dims": dims, "dim": dim, "features": int(sweep.column("features")[0])}
     text = json.dumps(header).encode()
     return zlib.compress(struct.pack("<I", len(text)) + text + np.stack(sweep.bytes).tobytes(), 9)
@@ -65,13 +66,6 @@ def clearest(sweep: Study) -> int:
     """
     far = sweep.column("invariance") + sweep.column("redundancy")
     return int(np.where(sweep.column("diagonal_mean") >= 0.5, far, np.inf).argmin())
-
-
-def _short(values):
-    """Four digits of every number in a nested list."""
-    if isinstance(values, list):
-        return [_short(value) for value in values]
-    return float(f"{values:.4g}")
 
 
 def plain(value: float) -> str:

@@ -50,9 +50,9 @@ def without_kernel(problem: LiveProblem) -> str:
     )
 
 
-def bundle(found: dict | tuple | None, text: str) -> dict:
+def bundle(shown: dict | tuple | None, text: str) -> dict:
     """What ``_repr_mimebundle_`` of a widget returned, with a text that is the same every time."""
-    data = found[0] if isinstance(found, tuple) else found or {}
+    data = shown[0] if isinstance(shown, tuple) else shown or {}
     return {**data, "text/plain": text}
 
 

@@ -140,8 +140,8 @@ def means_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
             values = [row[key] for row in rows if row[kind] == name]
             spread = (sum(values) / len(values), min(values), max(values))
             lines[-1].append("{} ({} to {})".format(*(_number(key, v) for v in spread)))
-    told = f"Means over {seeds} seeds, the lowest and the highest in brackets."
-    return f"{told}\n\n{html.table([kind, *labels.values()], lines)}"
+    what = f"Means over {seeds} seeds, the lowest and the highest in brackets."
+    return f"{what}\n\n{html.table([kind, *labels.values()], lines)}"
 
 
 def evaluation(scores: Mapping[str, Any]) -> str:

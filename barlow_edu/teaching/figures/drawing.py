@@ -8,7 +8,6 @@ written in.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import wraps
 
 import matplotlib as mpl
 import numpy as np
@@ -78,15 +77,7 @@ def style():
     return mpl.rc_context(STYLE)
 
 
-def styled(draw):
-    """Run a function within the style, so that no setting outlives it."""
-
-    @wraps(draw)
-    def within_style(*args, **kwargs):
-        with style():
-            return draw(*args, **kwargs)
-
-    return within_style
+styled = style()  # as a decorator: the function runs within the style, and no setting outlives it
 
 
 def to_array(x, name: str, ndim: int | None = None) -> np.ndarray:
@@ -151,11 +142,6 @@ def summary(c: np.ndarray, joint: str = ", ", short: bool = False) -> str:
     return f"{names[0]} {number(mean)}{joint}{names[1]} {number(rms)}"
 
 
-def svdvals(c: np.ndarray) -> np.ndarray:
-    """Singular values of (..., D, D), largest first."""
-    return np.linalg.svd(c, compute_uv=False)
-
-
 def evenly(count: int, n: int) -> list[int]:
     """At most ``n`` of the places 0 to ``count`` - 1, evenly spaced, the first and the last included."""
     return np.linspace(0, count - 1, min(n, count)).round().astype(int).tolist()
@@ -197,12 +183,15 @@ def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True, beside: i
             axis.set_major_locator(MaxNLocator(4, integer=True))
     across = beside * max(c.shape)
     if across <= 20:
-        digits = 2 if across <= 12 else 1
-        for (i, j), value in np.ndenumerate(c):
-            color = "white" if abs(value) > 0.65 * limit else TEXT
-            text = number(value, digits)
-            ax.text(j, i, text, ha="center", va="center", size=9, color=color)
+        write_cells(ax, c, 0.65 * limit, 2 if across <= 12 else 1)
     return image
+
+
+def write_cells(ax, c: np.ndarray, dark: float, digits: int = 2) -> None:
+    """Write each number into its cell, in white where its magnitude is above ``dark``."""
+    for (i, j), value in np.ndenumerate(c):
+        color = "white" if abs(value) > dark else TEXT
+        ax.text(j, i, number(value, digits), ha="center", va="center", size=9, color=color)
 
 
 def strip(fig, axes, matrices: Sequence[np.ndarray], titles: Sequence[str], short: bool) -> None:
@@ -219,7 +208,7 @@ def singular_values(ax, c: np.ndarray) -> None:
 
     The axis is logarithmic when the largest is above 4; values below 0.001 are then counted, not drawn.
     """
-    values = svdvals(c)
+    values = np.linalg.svd(c, compute_uv=False)
     log = values[0] > 4
     drawn = values[values >= SMALLEST] if log else values
     ax.axhline(1, color=PALETTE[1], ls=DASHES[1], lw=1.6)
@@ -254,22 +243,16 @@ def ink(color: str) -> tuple[float, float, float]:
     return tuple(0.6 * part for part in mpl.colors.to_rgb(color))
 
 
-def needs_log(values: Sequence[np.ndarray]) -> bool:
-    """True where all values are positive and span more than a factor of 20."""
-    values = np.concatenate([np.ravel(v) for v in values])
-    return bool(values.min() > 0 and values.max() / values.min() > 20)
-
-
 def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None) -> None:
     """Draw ``series``, name -> (x, y), with each name at its line's end; ``targets``, name -> level.
 
-    ``log``: logarithmic y axis; None decides by :func:`needs_log`.
+    ``log``: logarithmic y axis; None: where all values are positive and span more than a factor of 20.
     """
-    targets = targets or {}
+    values = np.concatenate([y for _, y in series.values()])
     if log is None:
-        log = needs_log([y for _, y in series.values()])
+        log = values.min() > 0 and values.max() / values.min() > 20
     if log:
-        log_axis(ax.yaxis, np.concatenate([y for _, y in series.values()]))
+        log_axis(ax.yaxis, values)
     ends = []
     for i, (name, (x, y)) in enumerate(series.items()):
         color = PALETTE[i % len(PALETTE)]
@@ -277,7 +260,7 @@ def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None
         ax.plot(x, y, color=color, ls=DASHES[i % len(DASHES)], marker=marker, label=name,
                 markerfacecolor="white" if i % 2 else color)  # fmt: skip
         ends.append((x[-1], y[-1], name, ink(color)))
-    for name, level in targets.items():
+    for name, level in (targets or {}).items():
         ax.axhline(level, color=GREY, lw=1.3, ls=(0, (2, 2)), zorder=1)
         ends.append((None, level, name, GREY))
     ax.grid(True, axis="y")

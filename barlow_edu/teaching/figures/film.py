@@ -88,7 +88,8 @@ class Film(embed.Player):
 def _numbers(matrices) -> dict[str, list]:
     """What the player writes and draws: mean diagonal, off-diagonal RMS, up to 64 singular values."""
     pairs = [drawing.diagonal_and_rms(c) for c in matrices]
-    spectra = drawing.svdvals(np.stack(matrices))[:, drawing.evenly(len(matrices[0]), 64)]
+    spectra = np.linalg.svd(np.stack(matrices), compute_uv=False)
+    spectra = spectra[:, drawing.evenly(len(matrices[0]), 64)]
     return {
         "diagonal": [round(diagonal, 4) for diagonal, _ in pairs],
         "rms": [round(rms, 4) for _, rms in pairs],
@@ -126,21 +127,16 @@ def _sheet(frames: np.ndarray, layout: dict, steps, heading: list[str]) -> Image
         x, y = MARGIN + column * pitch[0], HEADER + line * pitch[1]
         index[y : y + tile, x : x + tile] = frame.repeat(cell, 0).repeat(cell, 1)
         ink.text((x + tile / 2, y + tile + 4), f"{steps[k]}", 255, _font(22), anchor="ma")
-    _draw_header(ink, index, heading)
+    ink.text((MARGIN, 10), heading[0], 255, _font(26, bold=True))
+    ink.text((MARGIN, 56), heading[1], 255, _font(22))
+    right, bar = width - MARGIN - 30, np.arange(levels, dtype=np.uint8).repeat(3)  # colour scale
+    index[60:80, right - len(bar) : right] = bar
+    ink.text((right - len(bar) - 8, 56), "−1", 255, _font(22), anchor="ra")
+    ink.text((right + 8, 56), "1", 255, _font(22))
     greys = levels + GREYS - 1 - (np.asarray(text) / 255 * (GREYS - 1)).round().astype(np.uint8)
     sheet = Image.fromarray(np.where(np.asarray(text) > 8, greys, index))
     sheet.putpalette(_palette())
     return sheet
-
-
-def _draw_header(ink: ImageDraw.ImageDraw, index: np.ndarray, heading: list[str]) -> None:
-    ink.text((MARGIN, 10), heading[0], 255, _font(26, bold=True))
-    ink.text((MARGIN, 56), heading[1], 255, _font(22))
-    levels, right = drawing.DIVERGING.N, index.shape[1] - MARGIN - 30
-    bar = np.arange(levels, dtype=np.uint8).repeat(3)
-    index[60:80, right - len(bar) : right] = bar
-    ink.text((right - len(bar) - 8, 56), "−1", 255, _font(22), anchor="ra")
-    ink.text((right + 8, 56), "1", 255, _font(22))
 
 
 def _palette() -> list[int]:

@@ -1,6 +1,5 @@
 """A flipbook: figures as the frames of a film, with the film's player."""
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +7,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from barlow_edu.teaching import embed
-from barlow_edu.teaching.figures import drawing
 
 COLOURS, GAP = 64, 10  # of the picture; pixels between its frames
 PAGE = 700  # width of a page, and of the widest frame, in pixels
@@ -23,7 +21,7 @@ class Flipbook(embed.Player):
 
     def __init__(self, figures: Iterable[Figure], captions: Sequence[str], title: str):
         figures = list(figures)
-        frames = [_picture(fig) for fig in figures]
+        frames = [embed.drawn(fig, min(150, PAGE / fig.get_figwidth())) for fig in figures]
         if not frames or len(frames) != len(captions):
             raise ValueError(f"Got {len(frames)} figures and {len(captions)} captions.")
         self.title, self.captions, self.frame = title, list(captions), frames[0].size
@@ -52,10 +50,3 @@ class Flipbook(embed.Player):
     def _ipython_display_(self) -> None:
         wide, high = self.layout["size"]
         self.display((PAGE, round(PAGE * high / wide)))
-
-
-def _picture(fig: Figure) -> Image.Image:
-    buffer = io.BytesIO()
-    with drawing.style():
-        fig.savefig(buffer, format="png", dpi=min(150, PAGE / fig.get_figwidth()))
-    return Image.open(buffer).convert("RGB")

@@ -93,17 +93,7 @@ def table(
     fig = Figure(figsize=(min(WIDTH, 1.6 + 1.3 * len(columns)), 0.95 + 0.38 * len(rows)))
     ax = fig.subplots()
     ax.imshow(values, drawing.DIVERGING if low < 0 else "Blues", vmin=low, vmax=1, aspect="auto")
-    for (i, j), value in np.ndenumerate(values):
-        strong = value > 0.6 or value < -0.6
-        ax.text(
-            j,
-            i,
-            drawing.number(value),
-            ha="center",
-            va="center",
-            size=9,
-            color="white" if strong else TEXT,
-        )
+    drawing.write_cells(ax, values, dark=0.6)
     ax.set_xticks(range(len(columns)), columns, size=8)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
@@ -160,9 +150,7 @@ def clouds(panels: Mapping[str, object], c=None, limit: float = 4.0) -> Figure:
 
 
 @styled
-def profile(
-    table: Mapping[str, Mapping[str, float]], ylabel: str = "R²", title: str | None = None
-) -> Figure:
+def profile(table: Mapping[str, Mapping[str, float]]) -> Figure:
     """Several values followed through named stages: stage -> name -> value, the stages from left to right.
 
     For ``factor_probe``: one line a factor, one place on the x axis a layer. Values below −0.1 are drawn
@@ -172,10 +160,10 @@ def profile(
     names = list(table[stages[0]])
     if any(list(row) != names for row in table.values()):
         raise ValueError(f"Every stage needs the values {names}.")
-    fig, ax = one_panel(3.6, title)
+    fig, ax = one_panel(3.6)
     values = {n: to_array([row[n] for row in table.values()], n, 1) for n in names}
     series = {n: (np.arange(len(stages)), v.clip(min=-0.1)) for n, v in values.items()}
     drawing.lines(ax, series, log=False)
     ax.set_xticks(range(len(stages)), stages, rotation=35, ha="right")
-    ax.set(ylabel=ylabel)
+    ax.set(ylabel="R²")
     return fig

@@ -16,18 +16,8 @@ from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import show
 from barlow_edu.teaching.figures import drawing
 from barlow_edu.teaching.figures.circle import circle
-from barlow_edu.teaching.figures.drawing import (
-    DASHES,
-    GREY,
-    PALETTE,
-    TEXT,
-    WIDTH,
-    one_panel,
-    style,
-    styled,
-    to_array,
-)
-from barlow_edu.teaching.figures.film import Film
+from barlow_edu.teaching.figures.drawing import PALETTE, WIDTH, one_panel, style, styled, to_array
+from barlow_edu.teaching.figures.film import Film as film
 from barlow_edu.teaching.figures.flipbook import Flipbook
 from barlow_edu.teaching.figures.machine import machine
 from barlow_edu.teaching.figures.pictures import clouds, neighbours, profile, scatter, table
@@ -112,11 +102,6 @@ def correlation_strip(
     return fig
 
 
-def film(snapshots: Mapping[int, object], title=None, dims=64, max_frames=36, pairs=None) -> Film:
-    """A film of C with slider, play button and keyboard: see :class:`barlow_edu.teaching.figures.film.Film`."""
-    return Film(snapshots, title=title, dims=dims, max_frames=max_frames, pairs=pairs)
-
-
 class Watch:
     """C under the cell while it trains, drawn anew at each call: ``draw = Watch()``, then ``draw(step, c)``.
 
@@ -137,7 +122,7 @@ class Watch:
 
 
 @styled
-def curves(run_or_metrics, keys: Sequence[str] | None = None, floor=None, title=None) -> Figure:
+def curves(run_or_metrics, keys: Sequence[str] | None = None, floor=None) -> Figure:
     """Training curves of a run.
 
     ``run_or_metrics``: a ``Run``, or its ``metrics`` (a list of dicts with "step"). Without
@@ -162,8 +147,6 @@ def curves(run_or_metrics, keys: Sequence[str] | None = None, floor=None, title=
         right.set_ylim(min(0.0, 1.1 * diagonal.min()), 1.08)
         drawing.lines(right, {"": (steps, diagonal)}, log=False, targets={"target": 1.0})
         right.set(xlabel="step", ylabel="mean of the diagonal of C")
-    if title:
-        fig.suptitle(title)
     return fig
 
 
@@ -227,7 +210,7 @@ def bars(
     for place, (name, value, sd) in enumerate(zip(table, values, spreads, strict=True)):
         strong = name == highlight
         look = {"color": PALETTE[1], "hatch": "//"} if strong else {"color": PALETTE[0]}
-        error = {"xerr": sd or None, "ecolor": TEXT, "capsize": 3}
+        error = {"xerr": sd or None, "ecolor": drawing.TEXT, "capsize": 3}
         ax.barh(place, value, 0.66, edgecolor="white", **look, **error)
         number = f"{value:.1f}{' ± ' + format(sd, '.1f') if sd else ''} {unit}".strip()
         ax.annotate(number, (max(value, 0) + sd, place), xytext=(6, 0), textcoords="offset points",
@@ -288,30 +271,29 @@ def staircase(
     seen = slice(None) if now is None else times <= now
     for j, column in enumerate(predicted.T):
         color = drawing.ink(PALETTE[j % len(PALETTE)])
-        ax.plot(times, column, color=color, ls=DASHES[1], lw=1.6, zorder=3)
+        ax.plot(times, column, color=color, ls=drawing.DASHES[1], lw=1.6, zorder=3)
     for j, column in enumerate(measured.T):
         color = PALETTE[j % len(PALETTE)]
         ax.plot(times[seen], column[seen], color=color, lw=3.2, alpha=0.6)
         level = 0.65 if j % 2 else 0.35  # modes that come together are named at different heights
         half = int(np.argmax(column >= column[0] + level * (column[-1] - column[0])))
-        box = {
-            "boxstyle": "round,pad=0.15",
-            "facecolor": "white",
-            "edgecolor": "none",
-            "alpha": 0.85,
-        }
+        box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
         if now is None or times[half] <= now:
             ax.text(times[half], column[half], f"mode {j}", color=drawing.ink(color), size=9,
                     ha="center", va="center", bbox=box, zorder=4)  # fmt: skip
-    handles = [Line2D([], [], color=GREY, lw=3.2, alpha=0.6, label="measured (solid)")]
+    handles = [Line2D([], [], color=drawing.GREY, lw=3.2, alpha=0.6, label="measured (solid)")]
     if predicted.size:
-        handles.append(Line2D([], [], color=TEXT, ls=DASHES[1], lw=1.6, label="theory (dashed)"))
+        handles.append(
+            Line2D(
+                [], [], color=drawing.TEXT, ls=drawing.DASHES[1], lw=1.6, label="theory (dashed)"
+            )
+        )
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     ax.set(ylabel=ylabel, ylim=(-0.05, 1.05 * max(measured.max(), 1)))
     ax.margins(x=0.01)
     for panel in below:
         losses = to_array(loss, "loss", 1)
-        panel.plot(times[seen], losses[seen], color=TEXT, lw=2)
+        panel.plot(times[seen], losses[seen], color=drawing.TEXT, lw=2)
         panel.set(ylabel="loss", ylim=(-0.05 * losses.max(), 1.05 * losses.max()))
     (below or [ax])[-1].set(xlabel=xlabel, xlim=(times[0], times[-1]))
     return fig
@@ -360,7 +342,7 @@ def _line_figure(series, xlabel, ylabel, logy, logx=False, marks=None) -> Figure
     drawing.lines(ax, series, log=logy)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     for name, place in (marks or {}).items():
-        ax.axvline(place, color=GREY, lw=1.3, ls=DASHES[3], zorder=1)
+        ax.axvline(place, color=drawing.GREY, lw=1.3, ls=drawing.DASHES[3], zorder=1)
         ax.annotate(name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
                     textcoords="offset points", ha="center", size=9)  # fmt: skip
     return fig

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,19 +74,59 @@ def reading(learner) -> None:
         raise NotRight("You did not use the margin that you are given: here it is 0.015.")
 
 
+VARIANTS, BUDGET, WORLDS = 8, 40, 400
+POINTS = 1.5  # standard deviation between variants, and between seeds of one, in points of kNN
+AHEAD = 0.03  # of equal shares, in the share of worlds where the best variant is chosen
+
+
 @checker
-def false_alarms(learner) -> None:
-    """f(tests, level) -> the chance that at least one of so many tests cries without cause."""
-    worlds = [(7, 0.1), (30, 0.02)]
-    judge(learner, worlds, lambda n, p: 1 - (1 - p) ** n, _ALARMS, "the chance")
+def choose_variant(learner) -> None:
+    """f(train, variants, budget) -> the variant held best; train(variant) is kNN, in points, with one more seed.
+
+    Played in invented worlds, and judged by how often the best variant is chosen, beside the same seeds for each.
+    """
+    right, left = _play(lambda *given: _chosen(attempt(learner, *given)))
+    equal, chance = _play(_equal_shares)[0], 1 / VARIANTS
+    tell({
+        "You return a variant without a single training. Call train(variant).": left == BUDGET,
+        f"You choose the best variant in {right:.0%} of the worlds, and a blind choice does in {chance:.0%}. Is a "
+        "higher kNN better?": right < chance,
+        f"You choose the best variant in {right:.0%} of the worlds, with {left:.0f} of {BUDGET} trainings unused. "
+        "Spend them.": right < equal + AHEAD and left >= 1,
+        f"You choose the best variant in {right:.1%} of the worlds. Equal shares do in {equal:.1%}: be ahead of them "
+        f"by {100 * AHEAD:.0f} points. Which variants need no further seed?": right < equal + AHEAD,
+    })  # fmt: skip
 
 
-_ALARMS = {
-    "You added the chances up: with many tests that passes 1. Two alarms at once were counted twice.":
-        lambda n, p: n * p,
-    "That is the chance that all of them are quiet. Take it from 1.": lambda n, p: (1 - p) ** n,
-    "That is the chance that every single one cries. One is enough.": lambda n, p: p**n,
-    "That is 1 minus the chance that all cry. Which is the opposite of 'at least one'?": lambda n, p: 1 - p**n,
-    "That is the chance that exactly one cries. Two or more count as well.": lambda n, p: n * p * (1 - p) ** (n - 1),
-    "That is in percent. Give a number between 0 and 1.": lambda n, p: 100 * (1 - (1 - p) ** n),
-}  # fmt: skip
+def _play(plan: Callable) -> tuple[float, float]:
+    """Share of worlds where ``plan`` chooses the best variant, and how many trainings it leaves unused on average."""
+    right, unused = 0, 0
+    for seed in range(WORLDS):
+        draw = np.random.default_rng(seed)
+        truth, left = draw.normal(35, POINTS, VARIANTS), [BUDGET]
+
+        def train(variant: int, draw=draw, truth=truth, left=left) -> float:
+            if left[0] == 0:
+                raise RuntimeError(f"All {BUDGET} trainings are spent.")
+            left[0] -= 1
+            return float(truth[_chosen(variant)] + draw.normal(0, POINTS))
+
+        right += plan(train, VARIANTS, BUDGET) == truth.argmax()
+        unused += left[0]
+    return right / WORLDS, unused / WORLDS
+
+
+def _equal_shares(train: Callable[[int], float], variants: int, budget: int) -> int:
+    seeds = range(budget // variants)
+    return int(np.argmax([np.mean([train(v) for _ in seeds]) for v in range(variants)]))
+
+
+def _chosen(answer: object) -> int:
+    """A variant's number. Raises NotRight for anything else."""
+    try:
+        variant = int(answer)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        variant = -1
+    if not 0 <= variant < VARIANTS:
+        raise NotRight(f"A variant is a number from 0 to {VARIANTS - 1}, not {answer!r:.60}.")
+    return variant

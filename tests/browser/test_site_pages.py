@@ -41,8 +41,8 @@ def address(site, folder):
         yield url
 
 
-# One span is enough for each look of code: thousands are what axe-core spends its time on. A look is what decides
-# about contrast: colour, size and weight of the letters, and the colour that lies behind them.
+# One span of code and one formula are enough for each look: thousands are what axe-core spends its time on. A look is
+# what decides about contrast: colour, size and weight of the letters, and the colour that lies behind them.
 ONE_OF_A_KIND = """() => {
   const behind = (node) => {
     const colour = getComputedStyle(node).backgroundColor;
@@ -58,13 +58,19 @@ ONE_OF_A_KIND = """() => {
     seen.has(look(span)) ? again.push(span) : seen.add(look(span));
   }
   for (const span of again) span.replaceWith(...span.childNodes);
+  const set = new Set();
+  for (const formula of document.querySelectorAll(".katex")) {
+    set.has(look(formula)) ? formula.replaceWith("x") : set.add(look(formula));
+  }
 }"""
 
 
 def axe_violations(axe, page, rules=()):
     """What axe-core finds on an open page, by all or by some of its rules: rule -> (how often, where)."""
     page.evaluate(ONE_OF_A_KIND)
-    options = {"runOnly": {"type": "rule", "values": list(rules)}} if rules else None
+    options = {"resultTypes": ["violations"], "preload": False}  # what passed need not be told
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": list(rules)}
     return {
         hit["id"]: (len(hit["nodes"]), [node["html"][:100] for node in hit["nodes"][:3]])
         for hit in axe.run(page, options=options).response["violations"]

@@ -81,23 +81,23 @@ def axe_violations(axe, page, rules=()):
     "size, scheme", [("desktop", "light"), ("desktop", "dark"), ("phone", "dark")]
 )
 def test_every_page_opens_whole(browser, site, address, picture, size, scheme):
-    """On a desktop also for axe-core; a dark desktop asks for colours on many of the pages."""
-    axe = None
-    if size == "desktop":
-        axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    """Also for axe-core; in the dark for colours alone, of the notebooks on a phone, of the rest on a desktop."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     watched, problems = Watched(browser, size, scheme), {}
     rules = []
     if scheme == "dark":  # which changes colours and nothing else
         rules = ["color-contrast", "link-in-text-block"]
     for name in site:
         various = name in TO_LOOK_AT or name.startswith("notebooks/")
-        if (size, scheme) == ("desktop", "dark") and not various:
+        if (size, scheme) == ("desktop", "dark") and name not in TO_LOOK_AT:
             continue
         seen = watched.judge(f"{address}/{name}")
         if name in TO_LOOK_AT:
             assert watched.page.evaluate("document.documentElement.dataset.theme") == scheme
             picture(watched.page, f"site_{TO_LOOK_AT[name]}_{size}_{scheme}")
-        if axe and various:  # the last, as it changes the page
+        if various and not (
+            size == "phone" and name in TO_LOOK_AT
+        ):  # the last, as it changes the page
             seen += [f"axe: {hit}" for hit in axe_violations(axe, watched.page, rules).items()]
         if seen:
             problems[name] = seen[:5]

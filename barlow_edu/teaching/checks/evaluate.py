@@ -123,17 +123,15 @@ def two_questions(function: Callable[[Tensor], Tensor]) -> None:
         raise NotRight("An image gets another number in other company. Look at each by itself.")
     r2 = factor_probe(tables, {"First": answers[:, 0], "Second": answers[:, 1]})
     pixels, before, after = (list(r2[name].values()) for name in ("pixels", "untrained", "trained"))
-    rise = [b - a for a, b in zip(before, after, strict=True)]
-    first, second = (
-        f"{name} question: R² is {before[k]:.2f} before the training and {after[k]:.2f} after it"
-        for k, name in enumerate(("First", "Second"))
-    )
+    pairs = list(zip(before, after, strict=True))
+    rise = [a - b for b, a in pairs]
+    first, second = (f"R² is {b:.2f} before the training, {a:.2f} after it" for b, a in pairs)
     tell({
-        f"Your columns seem to be swapped. {first}.": rise[0] > BROUGHT and rise[1] < 0,
-        f"{first}. It should fall by {BROUGHT}. What do two views of one image not share?": rise[0] > -BROUGHT,
-        f"{second}. It should rise by {BROUGHT}. What do two views share, apart from colours?": rise[1] < BROUGHT,
-        f"{second}, but the pixels have {pixels[1]:.2f}. Ask for something that no weighted sum of pixels knows: the "
-        f"trained encoder is to be {BROUGHT} ahead of them.": after[1] < pixels[1] + BROUGHT,
+        f"Your columns seem to be swapped. First question: {first}.": rise[0] > BROUGHT and rise[1] < 0,
+        f"First question: {first}. It should fall by {BROUGHT}. What do two views not share?": rise[0] > -BROUGHT,
+        f"Second question: {second}. It should rise by {BROUGHT}. What do two views share?": rise[1] < BROUGHT,
+        f"Second question: {second}, but the pixels have {pixels[1]:.2f}. Ask for something that no weighted sum of "
+        f"pixels knows: be {BROUGHT} ahead of them.": after[1] < pixels[1] + BROUGHT,
     })  # fmt: skip
 
 

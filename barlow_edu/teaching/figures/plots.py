@@ -265,9 +265,8 @@ def staircase(
                          f"{predicted.shape} need one row a time.")  # fmt: skip
     panels = 1 if loss is None else 2
     fig = Figure(figsize=(WIDTH, 3.4 if loss is None else 4.6))
-    ax, *below = fig.subplots(panels, sharex=True, squeeze=False, height_ratios=[2, 1][:panels])[
-        :, 0
-    ]
+    axes = fig.subplots(panels, sharex=True, squeeze=False, height_ratios=[2, 1][:panels])
+    ax, *below = axes[:, 0]
     seen = slice(None) if now is None else times <= now
     for j, column in enumerate(predicted.T):
         color = drawing.ink(PALETTE[j % len(PALETTE)])
@@ -283,11 +282,8 @@ def staircase(
                     ha="center", va="center", bbox=box, zorder=4)  # fmt: skip
     handles = [Line2D([], [], color=drawing.GREY, lw=3.2, alpha=0.6, label="measured (solid)")]
     if predicted.size:
-        handles.append(
-            Line2D(
-                [], [], color=drawing.TEXT, ls=drawing.DASHES[1], lw=1.6, label="theory (dashed)"
-            )
-        )
+        look = {"color": drawing.TEXT, "ls": drawing.DASHES[1], "lw": 1.6}
+        handles.append(Line2D([], [], label="theory (dashed)", **look))
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     ax.set(ylabel=ylabel, ylim=(-0.05, 1.05 * max(measured.max(), 1)))
     ax.margins(x=0.01)

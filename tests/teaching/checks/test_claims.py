@@ -111,9 +111,9 @@ WRONG = {
         "none of": lambda low, high, margin: "better",
     },
     "choose_variant": {
-        "without a single training": lambda train, variants, budget: 3,
-        "Is a higher kNN better": lambda *given: shares(*given, better=np.argmin),
-        "Spend them": lambda train, variants, budget: shares(train, variants, 2 * variants),
+        "Train, and take": lambda train, variants, budget: 3,
+        "take the highest": lambda *given: shares(*given, better=np.argmin),
+        "Spend all 40": lambda train, variants, budget: shares(train, variants, 2 * variants),
         "Which variants need no further seed": shares,
         "All 40 trainings are spent": lambda train, variants, budget: shares(train, variants, 99),
         "A variant is a number": lambda train, variants, budget: train(8),

@@ -181,16 +181,16 @@ def load_sets(run: Run, data: str = "", root: str = "") -> tuple[ImageSet, Image
     Raises ValueError if no others are asked for and the run was trained on other images than its configuration
     loads today.
     """
-    known, config = run.environment, run.config | {"stream": False, "pipeline": "decode_once"}
+    known, mark = run.environment, run.environment.get("fingerprint", "")  # older runs have none
+    streamed = " files, " in mark  # and the mark is one of files
+    config = run.config | ({} if streamed else {"stream": False, "pipeline": "decode_once"})
     config |= {"root": root or known.get("root", config["root"])}
     if data and data != config["data"]:
         config |= {"data": data, "root": root or None, "limit": None}
     size = config["image_size"] if config["data"] == "folder" else None
     train = load_images(config["data"], config["root"], "train", config["limit"], size)
     test = load_images(config["data"], config["root"], "test", None, size)
-    # Older runs have no fingerprint, and that of a run that streamed is of files.
-    mark, namesake = known.get("fingerprint", ""), train.name == known["data"]
-    if namesake and " x " in mark and mark != images_for(config).fingerprint():
+    if mark and train.name == known["data"] and mark != images_for(config).fingerprint():
         name = f"{train.name} in {config['root'] or 'another version'}"
         train, test = replace(train, name=name), replace(test, name=name)
     if train.name != known["data"] and not (data or root):

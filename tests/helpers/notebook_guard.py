@@ -375,17 +375,6 @@ def short_page(notebook):
     return problems + ([f"{code} code cells, more than {MAX_CODE_CELLS}"] * (code > MAX_CODE_CELLS))
 
 
-# Notebooks that are still to be rewritten for the rules of NEW.
-YET = {
-    "09_encoder_and_projector",
-}
-NEW = [
-    numbers_are_shown,
-    predictions_are_real,
-    alt_text_is_out_of_sight,
-    narrow_code,
-    short_page,
-]
 RULES = [
     executed_in_order,
     no_errors,
@@ -403,14 +392,18 @@ RULES = [
     headings_in_order,
     short_cells,
     no_machine_paths,
+    numbers_are_shown,
+    predictions_are_real,
+    alt_text_is_out_of_sight,
+    narrow_code,
+    short_page,
 ]
 
 
 def problems(path):
     """All problems of the notebook file at `path`, as sentences that begin with the rule's name."""
     notebook = nbformat.read(path, as_version=4)
-    rules = RULES if Path(path).stem in YET else RULES + NEW
-    return [f"{rule.__name__}: {problem}" for rule in rules for problem in rule(notebook)]
+    return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(notebook)]
 
 
 if __name__ == "__main__":

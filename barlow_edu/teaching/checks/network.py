@@ -1,4 +1,4 @@
-"""Checkers of notebook 09: the resolution that a stem leaves, the projector, and its parameters."""
+"""Checkers of notebook 09: the resolution that a stem leaves, the projector, and one of one's own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from barlow_edu.evaluation.spectra import distance_to_identity
 from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.teaching.checks.base import attempt, checker, judge, numbers, tell
-from barlow_edu.teaching.checks.worlds import normal
+from barlow_edu.teaching.checks.worlds import correlation, normal
 
 STEM = {
     "imagenet": (7, 2, 3),
@@ -173,34 +174,32 @@ _HEADS = {
 
 
 @checker
-def projector_parameters(function: Callable[[int, int, int], int]) -> None:
-    """Check a function (inputs, hidden, dim) -> the number of parameters of a projector of three layers."""
-    worlds = [(7, 11, 5), (2048, 8192, 8192)]
-    what = "projector_parameters({0}, {1}, {2})"
-    judge(function, worlds, _parameters, _PARAMETERS, what, tolerance=1e-12)
+def own_projector(function: Callable[[Tensor, Tensor, int], Callable]) -> None:
+    """Check a function (h_a, h_b, dim) -> embedding, (N, d) -> (N, dim), by C of twins that it has not seen.
+
+    The features are mixtures of 8 numbers that the twins share and of 8 louder ones that they do not.
+    """
+    mix = torch.linalg.qr(normal(24, 24, seed=90)).Q[:16]
+    known, new = (_feature_twins(mix, seed) for seed in (91, 93))
+    embedding = attempt(function, *known, 8)
+    told = f"Return the embedding itself, a function or a module, not {type(embedding).__name__}."
+    tell({told: not callable(embedding)})
+    with torch.no_grad():
+        z = [torch.as_tensor(attempt(embedding, h)).double() for h in new]
+    told = f"(1000, 24) features become {tuple(z[0].shape)}. With dim=8 the embedding is (1000, 8)."
+    tell({told: any(x.shape != (1000, 8) for x in z)})
+    told = "A dimension of your embedding is the same for all images, or not a number."
+    tell({told: not all(x.std(0).min() > 1e-6 for x in z)})
+    seen = distance_to_identity(correlation(*z), 1000)
+    tell({
+        f"On new twins the mean of C's diagonal is {seen.diagonal:.2f}, and 0.7 is wanted: your embedding "
+        "holds much that only one of two twins has.": seen.diagonal < 0.7,
+        f"On new twins C is {seen.distance:.2f} from the identity, and 0.4 is wanted. The diagonal is good, but off "
+        f"it the RMS is {seen.rms:.2f}: dimensions repeat each other.": seen.distance > 0.4,
+    })  # fmt: skip
 
 
-def _weights(inputs: int, hidden: int, dim: int) -> int:
-    return inputs * hidden + hidden * hidden + hidden * dim
-
-
-def _parameters(inputs: int, hidden: int, dim: int) -> int:
-    return _weights(inputs, hidden, dim) + 4 * hidden
-
-
-_PARAMETERS = {
-    "The weights are right. The two inner batch norms have a weight and a bias for each dimension.": _weights,
-    "You have half of what the batch norms hold: there are two inner ones, and each has a weight *and* "
-    "a bias for each dimension.": lambda i, h, d: _weights(i, h, d) + 2 * h,
-    "You counted the last batch norm. It has affine=False: no weight, no bias.":
-        lambda i, h, d: _parameters(i, h, d) + 2 * d,
-    "You counted biases of the linear layers. They have none: bias=False.":
-        lambda i, h, d: _parameters(i, h, d) + 2 * h + d,
-    "You counted biases of the linear layers and left out the batch norms.":
-        lambda i, h, d: _weights(i, h, d) + 2 * h + d,
-    "You counted running means and variances. They are measured, not learned: buffers.":
-        lambda i, h, d: _parameters(i, h, d) + 4 * h + 2 * d,
-    "A layer is missing: inputs → hidden → hidden → dim are three.": lambda i, h, d: i * h + h * d + 2 * h,
-    "A layer too many: inputs → hidden → hidden → dim are three.":
-        lambda i, h, d: _parameters(i, h, d) + h * h + 2 * h,
-}  # fmt: skip
+def _feature_twins(mix: Tensor, seed: int) -> list[Tensor]:
+    """Features (1000, 24), float32, of both views."""
+    shared, noise = normal(1000, 8, seed=seed), normal(2, 1000, 32, seed=seed + 1)
+    return [(torch.cat([shared, 2 * x[:, :8]], 1) @ mix + 0.1 * x[:, 8:]).float() for x in noise]

@@ -137,7 +137,8 @@ def undeclared(path, source):
 
 
 def test_what_is_imported_is_declared():
-    paths = [p for f in ("barlow_edu", "tests", "benchmarks") for p in (ROOT / f).rglob("*.py")]
+    folders = ("barlow_edu", "tests", "benchmarks", "examples")
+    paths = [p for f in folders for p in (ROOT / f).rglob("*.py")]
     texts = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in paths}
     missing = {path: undeclared(path, text) for path, text in texts.items()}
     assert {path: names for path, names in missing.items() if names} == {}

@@ -10,8 +10,6 @@ for its own rows z. DistributedDataParallel then takes the mean over the ranks, 
 gradient that one process with the whole batch computes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import os
@@ -183,7 +181,7 @@ def add_up(x: Tensor, group: Group) -> Tensor:
     return x
 
 
-def collect(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+def collect(x: Tensor, group: "dist.ProcessGroup") -> Tensor:
     """The x of all ranks, (W, *x.shape), unseen by autograd: for use inside autograd functions."""
     out = x.new_empty((group.size(), *x.shape))
     dist.all_gather(list(out), x.contiguous(), group=group)
@@ -212,7 +210,7 @@ def all_gather(x: Tensor, group: Group = None) -> Tensor:
     return _AllReduce.apply(torch.cat([zeros[0], x, zeros[1]]), group)
 
 
-def check_equal_shapes(x: Tensor, group: dist.ProcessGroup) -> None:
+def check_equal_shapes(x: Tensor, group: "dist.ProcessGroup") -> None:
     """Raises ValueError, on every rank, if their x differ in shape. Only on a CPU: a GPU would have to wait."""
     if x.device.type != "cpu":
         return

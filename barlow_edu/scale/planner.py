@@ -191,7 +191,8 @@ class Plan:
 
     images, steps: of an epoch, of the whole run. rows: images of a step in one process. form: of the loss, as
     training would take it. network: a step in one process. operations: floating-point operations of a step, of all
-    processes together. rate: 10¹² operations a second of one GPU. seconds_per_step, hours: at that rate.
+    processes together. rate: 10¹² operations a second of one GPU. seconds_per_step, hours: at that rate. gradients,
+    optimizer: bytes of both in one process; several processes hold gradients once more, packed to be sent.
     """
 
     def __init__(self, config: Mapping[str, Any], machine: Mapping[str, Any], images: int):
@@ -207,6 +208,9 @@ class Plan:
         self.form = config["form"]
         if self.form == "auto":
             self.form = cheaper_form(batch, config["proj_dim"], self.gpus)
+        trained = self.network.parameters
+        self.gradients = 4 * trained * (2 if self.gpus > 1 else 1)
+        self.optimizer = optimizer_bytes(config["optimizer"], trained)
         loss = loss_operations(batch, config["proj_dim"], self.form)
         self.operations = self.gpus * self.network.operations + loss
         self.rate, self.rate_source = self._rate()
@@ -220,16 +224,6 @@ class Plan:
             rate = speed * self.operations / self.config["batch_size"] / 1e12
             return rate, f"{speed:g} images a second and GPU, as given"
         return (given, "as given") if given else (PAPER_TFLOPS, "the paper's V100s")
-
-    @property
-    def gradients(self) -> int:
-        """Bytes of the gradients; several processes hold them once more, packed to be sent."""
-        return 4 * self.network.parameters * (2 if self.gpus > 1 else 1)
-
-    @property
-    def optimizer(self) -> int:
-        """Bytes of the optimizer's state."""
-        return optimizer_bytes(self.config["optimizer"], self.network.parameters)
 
     def loss_peak(self, form: str, rows: int) -> int:
         """The most bytes that the loss has at a time, in one process with ``rows`` images."""

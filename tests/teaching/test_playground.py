@@ -20,6 +20,7 @@ from barlow_edu.numerics.optim import build_optimizer
 from barlow_edu.storage.garments import compose
 from barlow_edu.storage.places import data_dir
 from barlow_edu.teaching import playground
+from barlow_edu.teaching.embed import asset
 
 START = "matmul.startMatmul();"
 FILL = "const fill = (t, x) => { t.data.set(x); return t; };"
@@ -398,13 +399,13 @@ def test_every_word_has_its_place():
     """Languages have the words of English, and code asks for no word that is not there."""
     folder = Path(playground.__file__).parent
     words = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("words/*.json")}
-    stories = re.findall(r'key: "(\w+)"', playground.source("stories.js"))
+    stories = re.findall(r'key: "(\w+)"', asset("playground/stories.js"))
     for language in words.values():
         assert list(language) == list(words["en"])
         assert all(list(language[key]) == list(words["en"][key]) for key in stories)
         assert all(len(language[key]["choices"]) == 3 for key in stories)
         assert len(language["kinds"]) == 10
-    text = playground.source("page.js") + playground.source("page.html")
+    text = asset("playground/page.js") + asset("playground/page.html")
     asked = set(re.findall(r'data-(?:word|label|tip)="(\w+)"|\bw\.(\w+)|say\("(\w+)"', text))
     asked = {name for names in asked for name in names if name}
     assert asked - set(words["en"]) == set()

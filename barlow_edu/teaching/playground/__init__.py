@@ -15,15 +15,16 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+from barlow_edu.storage.files import write_text
+from barlow_edu.storage.garments import place
+from barlow_edu.storage.places import data_dir
+from barlow_edu.teaching.embed import asset
+from barlow_edu.teaching.figures.drawing import colour_table
+
 SIZE, TRAIN, TEST, SEED = 24, 3000, 500, 0
 NAME, FRAME = "playground.html", '<iframe src="playground.html'
 IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.js";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const|let) (\w+))", re.MULTILINE)
-
-
-def source(name: str) -> str:
-    """The text of a file of this folder."""
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def bundle(name: str) -> str:
@@ -35,7 +36,7 @@ def bundle(name: str) -> str:
     parts: dict[str, str] = {}
 
     def take(module: str) -> None:
-        text = source(f"{module}.js")
+        text = asset(f"playground/{module}.js")
         for _, other in IMPORT.findall(text):
             if other not in parts:
                 take(other)
@@ -49,9 +50,6 @@ def bundle(name: str) -> str:
 
 def images(train: int = TRAIN, test: int = TEST) -> bytes:
     """Garments as images.js reads them: size and counts, labels, colours, and how much of each pixel is garment."""
-    from barlow_edu.storage.garments import place
-    from barlow_edu.storage.places import data_dir
-
     with np.load(data_dir() / "garments.npz") as stored:
         photos = np.concatenate([stored["train_images"][:train], stored["test_images"][:test]])
         labels = np.concatenate([stored["train_labels"][:train], stored["test_labels"][:test]])
@@ -64,8 +62,6 @@ def images(train: int = TRAIN, test: int = TEST) -> bytes:
 
 def page() -> str:
     """The whole page: an HTML text of 1.2 MB that needs nothing else."""
-    from barlow_edu.teaching.figures.drawing import colour_table
-
     files = resources.files(__package__).joinpath("words").iterdir()
     given = {
         "words": {Path(f.name).stem: json.loads(f.read_text(encoding="utf-8")) for f in files},
@@ -79,16 +75,14 @@ def page() -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{source('page.css')}</style>\n</head>\n"
-        f'<body>\n<div id="playground">\n{source("page.html")}</div>\n'
+        f"<title>{title}</title>\n<style>\n{asset('playground/page.css')}</style>\n</head>\n"
+        f'<body>\n<div id="playground">\n{asset("playground/page.html")}</div>\n'
         f'<script>\n"use strict";\n{bundle("page")}{call}\n</script>\n</body>\n</html>\n'
     )
 
 
 def write(path: str | Path = NAME) -> Path:
     """Write the page to ``path``. Returns where it is."""
-    from barlow_edu.storage.files import write_text
-
     path = Path(path)
     write_text(path, page())
     return path

@@ -6,8 +6,6 @@ another program. Whatever cannot be read is named and left out. A camera's note 
 and, in an animation or a file of several pages, all pictures but the first.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import math
@@ -25,6 +23,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 from tqdm.auto import tqdm
+
+from barlow_edu.storage.containers import opened
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 PATIENCE = 20  # neighbours tried in place of an unreadable file
@@ -145,7 +145,7 @@ def read(path: str, mode: str, side: int | None) -> Image.Image | str:
     side resized to 8/7 of ``side`` (256 for 224), bilinear.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with opened(path) as file, Image.open(file, formats=FORMATS) as image:
             if mode == "decode_once":
                 image.draft("RGB", (side, side))  # JPEG: decode at 1/2, 1/4 or 1/8 where enough
             image = as_rgb(image)
@@ -158,7 +158,7 @@ def read(path: str, mode: str, side: int | None) -> Image.Image | str:
                 return _square(image, side, side, InterpolationMode.BICUBIC)
             return image
     except Exception as error:  # whatever Pillow's parsers stumble over
-        return str(error) or type(error).__name__
+        return str(error).partition(" <_io.")[0] or type(error).__name__
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

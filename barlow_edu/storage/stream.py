@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from barlow_edu.storage.containers import opened
 from barlow_edu.storage.decoding import Batch, Decoder, warn_if_flat
 from barlow_edu.storage.interrupts import leave_to_main_process
 
@@ -98,7 +99,7 @@ class ImageStream:
         check = zlib.crc32(self.names.tobytes())
         for name in self.files[:: max(1, len(self) // 64)]:
             # An unreadable file is left out, here as elsewhere.
-            with contextlib.suppress(OSError), open(name, "rb") as file:
+            with contextlib.suppress(OSError), opened(name) as file:
                 check = zlib.crc32(file.read(SAMPLE), check)
         return f"{len(self)} files, {self.mode}, {self._decoder.side}, checksum {check:08x}"
 

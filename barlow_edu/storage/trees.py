@@ -3,7 +3,8 @@
 One rule for images in memory and streamed. A tree is ROOT/SPLIT/CLASS/images, or ROOT/CLASS/images where only a
 training split is asked for; folders inside a class belong to it. Images with no class folders around them form one
 class without a name. Links to folders are followed, each folder once a class, so that a link which leads back
-makes no circle. Only regular files are taken, for a pipe would hang and a device never end.
+makes no circle. Only regular files are taken, for a pipe would hang and a device never end. Where there are neither
+folders nor images, a split may be WebDataset's shards or a data set of Hugging Face's library (``containers.py``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from barlow_edu.numerics.distributed import rank
+from barlow_edu.storage.containers import packed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 SPLITS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
@@ -56,6 +58,13 @@ def scan(root: Path, split: str = "train") -> Tree:
     folder, left_out = _folder(root, SPLITS[split]), Counter()
     above = {_identity(path) for path in folder.resolve().parents}
     entries = _entries(str(folder), left_out, set(above))
+    if not entries and (inside := packed(folder, IMAGE_SUFFIXES)):
+        files, labels, classes = inside
+        if not files:
+            raise ValueError(f"{folder}: no images in its shards ({', '.join(IMAGE_SUFFIXES)}).")
+        if rank() == 0:
+            log.info("%s: %s images in shards or a saved data set", folder, f"{len(files):,}")
+        return Tree(files, torch.tensor(labels), classes)
     above.add(_identity(folder))
     by_class = {e.name: _images(e.path, left_out, set(above)) for e in entries if e.is_dir()}
     loose = [e.path for e in entries if not e.is_dir()]

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import barlow_edu
+from barlow_edu import cli
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -117,11 +119,15 @@ MAY_IMPORT = {  # the first that a file's path begins with
     "barlow_edu/studies/": TRAINING | {"scipy"},
     "barlow_edu/evaluation/callbacks.py": TRAINING | EXTRAS,
     "barlow_edu/storage/libraries.py": TRAINING | EXTRAS,
+    "barlow_edu/storage/containers.py": TRAINING | EXTRAS,
+    "barlow_edu/cli.py": TRAINING | EXTRAS,
     "tests/evaluation/test_callbacks.py": DEV | EXTRAS,  # skip what is not installed
+    "tests/storage/test_containers.py": DEV | EXTRAS,
     "barlow_edu/": TRAINING,
     "": DEV | {"lightly"},  # the peer of some benchmarks, which skip where it is not installed
 }
 DISTRIBUTIONS = packages_distributions()
+PACKAGE = ROOT / "barlow_edu"
 OURS = {p.stem for f in ("tests", "benchmarks") for p in (ROOT / f).rglob("*.py")}
 
 
@@ -308,3 +314,96 @@ def test_ci_run_fails_when_uv_cannot_be_installed(tmp_path, stubs):
     done, log = run_ci(tmp_path)
     assert done.returncode == 1
     assert log == ["python -m pip install uv"]
+
+
+# --- one click ----------------------------------------------------------------------------------
+
+CONTAINER = ROOT / ".devcontainer"
+DOCKERFILE = (CONTAINER / "Dockerfile").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = (PACKAGE / "publishing" / "site" / "install.md").read_text(encoding="utf-8")
+
+
+def steps(kind):
+    """What the Dockerfile's lines of one kind say."""
+    return re.findall(rf"^{kind} (.+)$", DOCKERFILE, re.MULTILINE)
+
+
+def test_the_container_is_for_a_python_that_we_test_and_not_for_root():
+    [image], [user] = steps("FROM"), steps("USER")
+    versions = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert image in {f"python:{version}-slim" for version in versions}
+    assert f"useradd --create-home --uid 1000 {user}" in DOCKERFILE and user != "root"
+    made = DOCKERFILE.index("useradd")
+    assert made < DOCKERFILE.index("USER ") < DOCKERFILE.index("COPY ") < DOCKERFILE.index("-e .")
+    assert "UV_TORCH_BACKEND=cpu" in DOCKERFILE  # without 3 GB of GPU libraries
+
+
+def test_binder_is_left_its_conda_environment():
+    # repo2docker takes a Dockerfile, or a folder of that name, before environment.yml
+    for name in ("Dockerfile", "binder", ".binder", "postBuild", "requirements.txt"):
+        assert not (ROOT / name).exists(), name
+
+
+def test_what_the_container_starts_is_a_command_of_ours():
+    [words] = [json.loads(line) for line in steps("CMD")]
+    options = cli._parser().parse_args(words[1:])
+    assert words[0] in PYPROJECT["project"]["scripts"] and options.folder == Path("mine")
+    assert options.no_browser and options.lab == ["--ip=0.0.0.0"]
+    [port] = steps("EXPOSE")
+    assert f"-p {port}:{port} -v barlow_edu:/course/{options.folder} barlow_edu" in INSTALL
+    for line in re.findall(r"^#   (docker .+)$", DOCKERFILE, re.MULTILINE):
+        assert f"`{line}`" in INSTALL
+
+
+def test_the_devcontainer_builds_that_dockerfile():
+    config = json.loads((CONTAINER / "devcontainer.json").read_text(encoding="utf-8"))
+    assert (CONTAINER / config["build"]["dockerfile"]).read_text(encoding="utf-8") == DOCKERFILE
+    assert (CONTAINER / config["build"]["context"]).resolve() == ROOT
+    assert [config["remoteUser"]] == steps("USER")
+    assert [str(port) for port in config["forwardPorts"]] == steps("EXPOSE")
+    assert config["postCreateCommand"] == "uv pip install -e . --group dev && barlow-edu doctor"
+    python = config["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert f"VIRTUAL_ENV={Path(python).parents[1].as_posix()} " in DOCKERFILE
+
+
+def test_the_image_leaves_out_what_git_does():
+    left_out = (CONTAINER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    known = {line.strip("/") for line in ignored} | {".git"}
+    assert {line.removeprefix("**/") for line in left_out} <= known
+
+
+def test_a_fork_changes_one_line_of_the_readme():
+    lines = README.splitlines()
+    [badges] = [i for i, line in enumerate(lines) if "YOUR_NAME" in line and "badge" in line]
+    named = [i for i, line in enumerate(lines) if "YOUR_NAME" in line]
+    assert named == [badges - 1, badges]
+    parts = re.findall(r"\[!\[.+?\]\(\S+?\)\]\((\S+?)\)", lines[badges])
+    assert len(parts) == 3 and all("YOUR_NAME/barlow_edu" in link for link in parts)
+    for link in parts[:2]:
+        assert f"`{link}`" in INSTALL and (ROOT / link[link.index("notebooks/") :]).is_file()
+    assert parts[2].endswith("workflows/test.yml")
+
+
+def test_the_shell_completes_commands_and_configurations(tmp_path):
+    pytest.importorskip("argcomplete")
+    told = {}
+    for line in ("barlow-edu pre", "barlow-edu pretrain garments_", "barlow-edu course st"):
+        environment = os.environ | {
+            "_ARGCOMPLETE": "1",
+            "COMP_LINE": line,
+            "_ARGCOMPLETE_IFS": "\n",
+        }
+        environment |= {
+            "COMP_POINT": str(len(line)),
+            "_ARGCOMPLETE_STDOUT_FILENAME": f"{tmp_path / 'told'}",
+        }
+        code = "import sys; from barlow_edu.cli import main; sys.exit(main())"
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+        told[line] = {word.strip() for word in (tmp_path / "told").read_text().split("\n")}
+    assert list(told.values()) == [
+        {"pretrain"},
+        {"garments_quick", "garments_hero"},
+        {"start", "student"},
+    ]

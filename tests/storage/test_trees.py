@@ -110,10 +110,10 @@ def test_a_file_on_which_pillow_stumbles_is_skipped(tree, monkeypatch):
     """Found by writing random bytes into TIFF files: not all that Pillow raises is an OSError."""
     real, bad = Image.open, tree / "train" / "a" / "1.png"
 
-    def stumble(path, **options):
-        if path == str(bad):
+    def stumble(file, **options):
+        if file.name == str(bad):
             raise TypeError("'<' not supported between instances of 'str' and 'int'")
-        return real(path, **options)
+        return real(file, **options)
 
     monkeypatch.setattr(Image, "open", stumble)
     with pytest.warns(UserWarning, match="Skipped 1 unreadable images"):

@@ -4,9 +4,8 @@ Each wing adds its own commands. Nothing here imports what may be missing before
 ``doctor`` and ``--help`` always answer.
 """
 
-from __future__ import annotations
-
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -34,7 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal without ± is no reason to lose a result
             stream.reconfigure(errors="replace")
     try:
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        with contextlib.suppress(
+            ImportError
+        ):  # an extra: does nothing but in a shell that completes
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
+        options = parser.parse_args(arguments)
         if hasattr(options, "set"):
             from barlow_edu.config import read_pairs
 
@@ -106,7 +112,9 @@ def _add_pretrain(commands: argparse._SubParsersAction) -> None:
     pretrain = commands.add_parser("pretrain", help="pretrain an encoder", add_help=False)
     text = "show this, all settings and all configurations"
     pretrain.add_argument("-h", "--help", nargs=0, action=_HelpWithSettings, help=text)
-    pretrain.add_argument("config", help="a configuration's name or a YAML file")
+    config = pretrain.add_argument("config", help="a configuration's name or a YAML file")
+    folder = Path(__file__).with_name("configs")
+    config.completer = lambda **_: [path.stem for path in folder.glob("*.yaml")]
     pretrain.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
     resume = pretrain.add_mutually_exclusive_group()
     resume.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

@@ -42,7 +42,9 @@ def build_site(out: str | Path, source: Path | None = None) -> list[str]:
         run_sphinx(Path(folder) / "source", Path(folder) / "html")
         playground.write_beside(Path(folder) / "html")
         write_text(Path(folder) / "html" / MARK, "\n".join(_files(Path(folder) / "html")))
-        before = (out / MARK).read_text("utf-8").splitlines() if (out / MARK).exists() else []
+        before = (
+            (out / MARK).read_text(encoding="utf-8").splitlines() if (out / MARK).exists() else []
+        )
         for name in _files(out) & set(before):
             (out / name).unlink()
         shutil.copytree(Path(folder) / "html", out, dirs_exist_ok=True)

@@ -46,6 +46,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         version.add_argument("--notebooks", type=Path, default=None, help="where the notebooks are")
         version.add_argument("--zip", action="store_true", help="also pack them as OUT.zip")
         version.add_argument("--out", type=Path, required=True, help="a folder for them")
+        if kind == "student":
+            text = "points and tests for this grader; every notebook is an assignment"
+            version.add_argument("--for", dest="grader", choices=("nbgrader", "otter"), help=text)
     slides = add("slides", _slides, "slides of a notebook, to be opened in a browser")
     slides.add_argument("notebook", metavar="NN", help="its number, or its path")
     slides.add_argument("--out", type=Path, required=True, help="a folder for them")
@@ -100,6 +103,13 @@ def _build(options: argparse.Namespace) -> None:
     from barlow_edu.publishing import copies, versions
 
     source = options.notebooks or copies.notebooks_dir()
+    if getattr(options, "grader", None):
+        from barlow_edu.publishing import grading
+
+        if options.zip:
+            raise ValueError("--zip would pack the tests with the notebooks. Leave it out.")
+        print(grading.build(options.grader, source, options.out))
+        return
     written = versions.build(options.kind, source, options.out)
     number = sum(path.suffix == ".ipynb" for path in written)
     print(f"{number} notebooks in {options.out}. Open them: jupyter lab {options.out}")

@@ -86,6 +86,13 @@ def beside(kind: str, source: Path) -> dict[str, Path | str]:
     return content
 
 
+def put(content: Path | str, target: Path) -> None:
+    """Write what ``beside`` names, whole or not at all."""
+    text = content.read_bytes() if isinstance(content, Path) else content.encode()
+    with replacing(target) as temporary:
+        temporary.write_bytes(text)
+
+
 def archive(folder: Path, files: Iterable[Path]) -> Path:
     """Pack ``files`` of ``folder`` as the ZIP file of its name beside it; returns its path.
 

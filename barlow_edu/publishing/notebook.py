@@ -5,6 +5,7 @@ for teachers), ``setup``, ``predict`` (a question) and ``reveal`` (its result, o
 exercise and its solution carry the same number, ``metadata.barlow_edu.exercise``.
 """
 
+import ast
 import hashlib
 import re
 from collections.abc import Callable
@@ -89,6 +90,12 @@ def number(cell) -> str:
         raise ValueError(
             f"A cell lacks its number, metadata.barlow_edu.exercise: {cell.source!r}"
         ) from None
+
+
+def checks_in(source: str) -> list[ast.Expr]:
+    """The statements of a cell that call a checker."""
+    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Expr)]
+    return [s for s in statements if ast.unparse(s).startswith("checks.")]
 
 
 def solutions(notebook) -> dict[str, str]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from barlow_edu.publishing import copies
 from barlow_edu.publishing import notebook as nb
 from barlow_edu.publishing.names import names
-from barlow_edu.storage.files import replacing
 
 METADATA = ("kernelspec", "language_info")  # of a notebook; all else goes
 CELL_METADATA_DROPPED = ("execution", "collapsed", "scrolled")
@@ -83,10 +82,7 @@ def build(
         nb.write(notebook, out / name)
     rest = [name for name in beside if name not in taken]
     for name in rest:
-        content = beside[name]
-        text = content.read_bytes() if isinstance(content, Path) else content.encode()
-        with replacing(out / name) as temporary:
-            temporary.write_bytes(text)
+        copies.put(beside[name], out / name)
     return [out / name for name in [*books, *rest]]
 
 
@@ -165,12 +161,8 @@ def _heading(node: ast.FunctionDef | ast.ClassDef) -> str:
 
 def _reward(solution: str) -> str:
     """What a solution does after its check, or nothing."""
-    checked = [
-        statement.end_lineno
-        for statement in ast.parse(solution).body
-        if isinstance(statement, ast.Expr) and ast.unparse(statement).startswith("checks.")
-    ]
-    rest = solution.splitlines()[checked[-1] :] if checked else []
+    checked = nb.checks_in(solution)
+    rest = solution.splitlines()[checked[-1].end_lineno :] if checked else []
     return "\n".join(["", *rest]) if rest else ""
 
 

@@ -6,9 +6,9 @@ Each module holds the checkers of a notebook; all of them are found here.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from barlow_edu.teaching.checks.base import CHECKERS, NotRight
+from barlow_edu.teaching.checks.base import CHECKERS, NotRight, graded
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 globals().update(CHECKERS)
-__all__ = ["NotRight", *CHECKERS]
+__all__ = ["NotRight", "graded", *CHECKERS]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import random
 import traceback
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from barlow_edu.teaching.checks.worlds import GRADING
 
 STILL_OPEN = "{}: still open. Replace the three dots, then run this cell again."
 LOST = "The value is right, but autograd lost the way: leave out .item(), float(), .detach() and numpy."
@@ -94,6 +97,8 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
                 torch.set_default_dtype(torch.float32)
                 check(*answers, **options)
         except _Open:
+            if GRADING.get():
+                raise NotRight(STILL_OPEN.format(check.__name__)) from None
             print(STILL_OPEN.format(check.__name__))
             return
         except NotRight:
@@ -108,6 +113,21 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
 
     CHECKERS[check.__name__] = run
     return run
+
+
+@contextlib.contextmanager
+def graded(seed: int) -> Iterator[None]:
+    """Let the checkers called within grade instead of teach.
+
+    Their hidden inputs are drawn from ``seed`` (at least 1), an exercise that was left open is not right, and nothing
+    is printed: graders read an output as points, or as an error.
+    """
+    grading = GRADING.set(seed)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        GRADING.reset(grading)
 
 
 def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
@@ -235,8 +255,9 @@ def _tensors(inputs: Iterable) -> list[Tensor]:
 
 
 def _is_stub(error: Exception) -> bool:
-    """Raised by the open exercise of a student notebook, not by torch, where an operation lacks a type."""
-    return isinstance(error, NotImplementedError) and str(error).startswith("Exercise")
+    """Raised by the open exercise of a student notebook (nbgrader's own says nothing), not by torch."""
+    stub = str(error).startswith("Exercise") or not str(error)
+    return isinstance(error, NotImplementedError) and stub
 
 
 def _place(function: Callable, error: Exception) -> str:

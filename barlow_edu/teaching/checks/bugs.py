@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare, judge, tell
 from barlow_edu.teaching.checks.mistakes import ALONG_FEATURES, BRIGHT, CORRELATION, SOLARISED
-from barlow_edu.teaching.checks.worlds import centred, correlation, normal, standard
+from barlow_edu.teaching.checks.worlds import centred, correlation, drawn, normal, standard
 
 
 @checker
@@ -91,7 +91,7 @@ def bright_pixels(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function: images in [0, 1] -> the same with every pixel of at least 128/255 inverted."""
     worlds = []
     for seed in (142, 148):  # all levels, and no edge case
-        levels = torch.randperm(256, generator=torch.Generator().manual_seed(seed))
+        levels = torch.randperm(256, generator=drawn(seed))
         worlds.append((levels[levels != 128].repeat(4)[:972].reshape(3, 3, 9, 12) / 255,))
     judge(function, worlds, _solarised, _PIXELS, "the picture", 2e-3)
 

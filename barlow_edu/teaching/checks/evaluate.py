@@ -15,7 +15,7 @@ from barlow_edu.evaluation.probes import factor_probe
 from barlow_edu.runs import load_run
 from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
 from barlow_edu.teaching.checks.mistakes import PERPLEXITY
-from barlow_edu.teaching.checks.worlds import centred, cosines, normal, perplexity
+from barlow_edu.teaching.checks.worlds import centred, cosines, drawn, normal, perplexity
 
 BROUGHT = 0.3  # of R², the least that training is to take or to bring
 
@@ -29,7 +29,7 @@ def knn_vote(function: Callable[[Tensor, Tensor, Tensor, int, float], Tensor]) -
 
 def _crowd(classes: int, seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """A bank (90, 4) of overlapping classes, its labels, and queries (n, 4); lengths vary."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = drawn(seed)
     centres = 0.7 * torch.randn(classes, 4, generator=generator, dtype=torch.float64)
     noise = torch.randn(90 + n, 4, generator=generator, dtype=torch.float64)
     length = 0.3 + 2.5 * torch.rand(90 + n, 1, generator=generator, dtype=torch.float64)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
-from barlow_edu.teaching.checks.worlds import normal, views
+from barlow_edu.teaching.checks.worlds import GRADING, normal, views
 from barlow_edu.teaching.live import LiveProblem
 
 KINDS = ("constant", "dimensional", "none")
@@ -22,12 +22,16 @@ def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
 
 
 def _covariances() -> list[tuple[Tensor]]:
-    """Two covariances of channels that are correlated."""
+    """Two covariances of channels that are correlated, none nearly singular."""
     sizes = (400, 5, 12), (300, 4, 13)
     return [
-        ((normal(n, d, seed=k) @ normal(d, d, seed=k + 100)).T.cov(correction=0),)
-        for n, d, k in sizes
+        ((normal(n, d, seed=k) @ _mixing(d, k + 100)).T.cov(correction=0),) for n, d, k in sizes
     ]
+
+
+def _mixing(d: int, seed: int) -> Tensor:
+    """A matrix (d, d), the same whenever graded: some others are nearly singular."""
+    return normal(d, d, seed=seed - GRADING.get())
 
 
 def _root(covariance: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from barlow_edu.teaching.checks.base import checker, judge
 from barlow_edu.teaching.checks.worlds import (
     cosines,
+    drawn,
     matrix,
     normal,
     off_diagonal,
@@ -53,7 +54,7 @@ def find_twins(learner) -> None:
 def _twins(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
     """Embeddings (n, d), float32, and their twins in another order; the lengths vary."""
     z, noise = (normal(2, n, d, seed=seed) * torch.linspace(0.4, 2.5, d)).float()
-    generator = torch.Generator().manual_seed(seed)
+    generator = drawn(seed)
     lengths = 0.2 + 3 * torch.rand(n, 1, generator=generator)
     return z, ((z + 0.3 * noise) * lengths)[torch.randperm(n, generator=generator)]
 

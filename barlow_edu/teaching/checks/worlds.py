@@ -5,14 +5,24 @@ Every draw has a seed of its own, so that a checker says the same on every run a
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Added to every seed while answers are graded: those who read the checkers know the inputs of 0 alone.
+GRADING: ContextVar[int] = ContextVar("GRADING", default=0)
+
+
+def drawn(seed: int) -> torch.Generator:
+    """The generator of one draw."""
+    return torch.Generator().manual_seed(seed + GRADING.get())
+
 
 def normal(*shape: int, seed: int) -> Tensor:
     """Standard normal numbers, float64."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(*shape, generator=drawn(seed), dtype=torch.float64)
 
 
 def views(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:

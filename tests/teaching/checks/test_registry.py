@@ -13,7 +13,7 @@ from barlow_edu.teaching import checks
 from barlow_edu.teaching.checks import base
 from barlow_edu.teaching.checks.base import NotRight
 
-NAMES = sorted(set(checks.__all__) - {"NotRight"})
+NAMES = sorted(set(checks.__all__) - {"NotRight", "graded"})
 RIGHT, WRONG = checker_table.answers("RIGHT"), checker_table.answers("WRONG")
 ODD = {
     "text": "a good question",

@@ -133,4 +133,4 @@ def _otter_test(exercise: Exercise) -> str:
     """A test file of otter's: a doctest that prints nothing."""
     code = [("... " if line.startswith(" ") else ">>> ") + line for line in exercise.test]
     suite = {"type": "doctest", "cases": [{"code": "\n".join(code), "hidden": True}]}
-    return f"test = {dict(name=exercise.name, points=exercise.points, suites=[suite])!r}\n"
+    return f"OK_FORMAT = True\ntest = {dict(name=exercise.name, points=exercise.points, suites=[suite])!r}\n"

@@ -123,7 +123,8 @@ def test_every_exercise_of_the_course_has_points_and_a_way_to_be_graded(tmp_path
     number, points = map(int, re.match(r"(\d+) assignments, (\d+) points", said).groups())
     assert number == len(list((tmp_path / "student").glob("[0-9]*.ipynb"))) >= 17
     tests = {
-        p.stem: ast.literal_eval(p.read_text("utf-8")[7:]) for p in tmp_path.rglob("exercise*.py")
+        p.stem: ast.literal_eval(p.read_text("utf-8").partition("test = ")[2])
+        for p in tmp_path.rglob("exercise*.py")
     }
     given = sum(test["points"] for test in tests.values())
     framed = 0

@@ -113,7 +113,7 @@ def test_otter_gives_the_points(course, source, tmp_path, monkeypatch):
     generate()
     answer(tmp_path / "out" / "student" / f"{NAME}.ipynb", source, tmp_path / "handed_in.ipynb")
     results = grade_submission(str(tmp_path / "handed_in.ipynb"), "autograder.zip", quiet=True)
-    score = {test.name: (test.score, test.possible) for test in results.test_files}
+    score = {test.name: (test.score, test.possible) for test in results.results.values()}
     assert score == {RIGHT: (1, 1), WRONG: (0, 2), OPEN: (0, 2)}
     assert (results.total, results.possible) == (1, 5)
 

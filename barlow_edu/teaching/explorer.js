@@ -204,6 +204,40 @@ function describe(data, i) {
     + `${fixed(data.rms[i], 3)}.`;
 }
 
+// A test image and its nearest neighbours among others, by the features of the network that was trained with the λ
+// nearest to the slider's: a few were trained again for it. Returns show(lambda).
+function addNeighbours(root, near) {
+  const row = add(root, "div", { class: "be-lx-near" });
+  const label = add(row, "label", {}, "Nearest to ");
+  const select = add(label, "select", { "aria-label": "test image" });
+  near.queries.forEach((query, k) => add(select, "option", { value: k }, near.names[query]));
+  const tiles = Array.from({ length: near.nearest[0][0].length + 1 }, (_, k) =>
+    add(row, "span", { class: k ? "be-lx-tile" : "be-lx-tile be-lx-query", role: "img" }));
+  const said = add(row, "span", { class: "be-lx-said" });
+  let now = near.lambdas[0];
+  const paint = (tile, place, name) => {
+    const x = place % near.columns, y = Math.floor(place / near.columns);
+    tile.style.backgroundImage = `url(${near.sprite})`;
+    tile.style.backgroundSize = `${100 * near.columns}% ${100 * near.rows}%`;
+    tile.style.backgroundPosition = `${100 * x / Math.max(1, near.columns - 1)}% ${100 * y / Math.max(1, near.rows - 1)}%`;
+    tile.dataset.place = place;
+    tile.title = near.names[place];
+    tile.setAttribute("aria-label", near.names[place]);
+    tile.classList.toggle("be-lx-wrong", near.names[place] !== name);
+  };
+  const show = (lambda) => {
+    now = lambda;
+    const far = near.lambdas.map((value) => Math.abs(Math.log(value / lambda)));
+    const i = far.indexOf(Math.min(...far)), k = Number(select.value), name = near.names[near.queries[k]];
+    paint(tiles[0], near.queries[k], name);
+    near.nearest[i][k].forEach((place, j) => paint(tiles[j + 1], place, name));
+    const right = near.nearest[i][k].filter((place) => near.names[place] === name).length;
+    said.textContent = `${right} of ${near.nearest[i][k].length} of its kind at λ = ${plain(near.lambdas[i])}`;
+  };
+  select.addEventListener("change", () => show(now));
+  return show;
+}
+
 // Build the explorer in `root`. Returns {root, index, show(index)}; "change" events of root tell of the reader.
 function explore(root, spec, data) {
   root.textContent = "";
@@ -224,6 +258,7 @@ function explore(root, spec, data) {
     { type: "range", min: 0, max: last, step: 1, value: 0, "aria-label": "lambda", class: "be-lx-slider" });
   const value = add(label, "output", { class: "be-lx-value", "aria-hidden": "true" });
   const readout = add(root, "div", { class: "be-lx-readout", "aria-live": "polite" });
+  const near = data.near && addNeighbours(root, data.near);
   const row = add(root, "div", { class: "be-lx-charts" });
   const ranks = data.spectrum[0].map((_, i) => i + 1);
   const top = Math.max(...data.spectrum.map((values) => values[0]));
@@ -250,6 +285,7 @@ function explore(root, spec, data) {
     values.paths[0].setAttribute("points",
       points(ranks, data.spectrum[i], values.x, values.y));
     for (const move of markers) move(i);
+    if (near) near(data.lambdas[i]);
     slider.value = i;
     slider.setAttribute("aria-valuetext", "λ = " + plain(data.lambdas[i]));
     value.textContent = plain(data.lambdas[i]);

@@ -11,6 +11,8 @@ It comes in three outputs, for each place where a notebook is read:
 ``LiveLambda``, from ``panel.py``, trains in the kernel while one slides.
 """
 
+import base64
+import io
 import json
 import struct
 import zlib
@@ -22,8 +24,9 @@ import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from PIL import Image
 
-from barlow_edu.studies.lambda_sweep import load_sweep
+from barlow_edu.studies.lambda_sweep import JUDGES, load_sweep, recorded_neighbours
 from barlow_edu.studies.study import Study
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import asset
@@ -33,6 +36,7 @@ from barlow_edu.teaching.panel import EXPLORER, LiveLambda, bundle
 __all__ = ["LambdaExplorer", "LiveLambda"]
 CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
 STRIP = 5  # matrices in the picture
+NEAR, TILES = 6, 16  # neighbours of an image; images in a row of the picture that holds them all
 
 
 def pack(sweep: Study) -> bytes:
@@ -55,8 +59,38 @@ def pack(sweep: Study) -> bytes:
     short = {key: np.char.mod("%.4g", values).astype(float) for key, values in numbers.items()}
     header = {key: values.tolist() for key, values in short.items()}
     header |= {"dims": dims, "dim": dim, "features": int(sweep.column("features")[0])}
+    header |= {"near": neighbours(sweep)}
     text = json.dumps(header).encode()
     return zlib.compress(struct.pack("<I", len(text)) + text + np.stack(sweep.bytes).tobytes(), 9)
+
+
+def neighbours(sweep: Study) -> dict | None:
+    """Test images of a few kinds and their nearest neighbours at some λ, if recorded, and one picture with all.
+
+    ``queries``, and ``nearest`` a λ and a query: places in the picture, of ``side`` pixels, ``columns`` in a row.
+    """
+    record = recorded_neighbours(sweep)
+    if not record:
+        return None
+    test = JUDGES.images(sweep.config)[1]
+    close = np.array([row["nearest"] for row in record["rows"]])[..., :NEAR]
+    seen, places = np.unique(np.append(close, record["queries"]), return_inverse=True)
+    tiles = test.images[seen].permute(0, 2, 3, 1).numpy()
+    tiles = np.pad(tiles, ((0, -len(seen) % TILES), (0, 0), (0, 0), (0, 0)))
+    n, side = len(tiles), tiles.shape[1]
+    sprite = tiles.reshape(n // TILES, TILES, side, side, 3).swapaxes(1, 2)
+    buffer = io.BytesIO()
+    Image.fromarray(sprite.reshape(n // TILES * side, TILES * side, 3)).save(
+        buffer, "webp", quality=80
+    )
+    return {
+        "sprite": "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(),
+        "side": side, "columns": TILES, "rows": n // TILES,
+        "names": [test.classes[k] for k in test.labels[seen].tolist()],
+        "lambdas": [row["lambd"] for row in record["rows"]],
+        "nearest": places[: close.size].reshape(close.shape).tolist(),
+        "queries": places[close.size :].tolist(),
+    }  # fmt: skip
 
 
 def clearest(sweep: Study) -> int:

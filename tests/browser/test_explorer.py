@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from barlow_edu.studies.lambda_sweep import load_sweep
-from barlow_edu.teaching.explorer import clearest
+from barlow_edu.teaching.explorer import clearest, neighbours
 
 NOTEBOOK = Path(__file__).parent.parent.parent / "notebooks" / "08_lambda_explorer.ipynb"
 BAR = 30  # frames a second that are promised
@@ -100,6 +100,16 @@ def assert_shows(explorer, sweep, index):
     np.testing.assert_allclose(told[1 : 1 + len(row)], row, atol=0.51)
     np.testing.assert_allclose(told[1:3], row[:2], atol=0.051)
     assert readout in explorer.locator("canvas").first.get_attribute("aria-label")
+    assert_neighbours(explorer, sweep, index)
+
+
+def assert_neighbours(explorer, sweep, index):
+    """The neighbours of the chosen image are those of the recorded λ that is nearest to the slider's."""
+    near = neighbours(sweep)
+    i = np.abs(np.log(np.array(near["lambdas"]) / sweep.values[index])).argmin()
+    k = int(explorer.locator(".be-lx-near select").input_value())
+    places = [int(t.get_attribute("data-place")) for t in explorer.locator(".be-lx-tile").all()]
+    assert places == [near["queries"][k], *near["nearest"][i][k]]
 
 
 def frames_a_second(page, explorer, where, capsys):
@@ -414,6 +424,8 @@ def test_exported_page_without_kernel_or_network(browser, exported, sweep, error
     explorer.locator(".be-lx-slider").focus()
     page.keyboard.press("Home")
     assert_shows(explorer, sweep, 0)
+    explorer.get_by_role("combobox", name="test image").select_option("3")
+    assert_neighbours(explorer, sweep, 0)
     drag(page, explorer, 0.75)
     assert_shows(explorer, sweep, 30)
     frames_a_second(page, explorer, "exported page", capsys)

@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
+import barlow_edu as be
 from barlow_edu import cli
 from barlow_edu.numerics.correlation import from_bytes
 from barlow_edu.studies import lambda_sweep as sweeps
@@ -174,3 +175,23 @@ def test_the_recorded_sweep_can_be_gone_on_with(tmp_path, monkeypatch):
     folder = shutil.copytree(sweeps.load_sweep().path, tmp_path / "copy")
     monkeypatch.setattr(sweeps, "train", lambda config, judges: pytest.fail("trained again"))
     assert sweeps.lambda_sweep(folder, progress=False).rows == sweeps.load_sweep().rows
+
+
+def test_neighbours_are_the_nearest_in_the_features_of_a_second_training(tmp_path):
+    """The file names test images whose features have the highest cosine, by numpy, and never the query itself."""
+    study = sweeps.sweep(tmp_path / "s", "lambda_sweep", "lambd", [0.01], limit=256, epochs=1)
+    path = sweeps.record_neighbours(study)
+    record = sweeps.recorded_neighbours(study)
+    assert path.parent == study.path and [r["lambd"] for r in record["rows"]] == [0.01]
+    test = be.load_images("garments", split="test", limit=2000)
+    with short_run({**study.config, "lambd": 0.01}) as run:
+        h = be.extract_features(
+            run.load_model().encoder, test.images, run.views().normalize
+        ).numpy()
+    h /= np.linalg.norm(h, axis=1, keepdims=True)
+    for query, close in zip(record["queries"], record["rows"][0]["nearest"], strict=True):
+        cosines = h @ h[query]
+        cosines[query] = -1
+        assert query not in close and len(close) == 12
+        np.testing.assert_allclose(np.sort(cosines)[::-1][:12], cosines[close], atol=1e-5)
+    assert len({int(test.labels[q]) for q in record["queries"]}) == 8

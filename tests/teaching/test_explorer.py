@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import struct
 import zlib
 from html.parser import HTMLParser
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from barlow_edu.studies.lambda_sweep import load_sweep
+import barlow_edu as be
+from barlow_edu.studies.lambda_sweep import load_sweep, recorded_neighbours
 from barlow_edu.teaching import explorer as module
 from barlow_edu.teaching.explorer import LambdaExplorer
 from barlow_edu.teaching.figures.drawing import colour_table
@@ -47,6 +49,34 @@ def test_everything_is_sent_once_and_unchanged(explorer):
     np.testing.assert_allclose(off, sweep.column("redundancy"), rtol=3e-3)
     assert len(explorer.data) < 300_000
     assert isinstance(explorer, anywidget.AnyWidget) and explorer.trait_metadata("data", "sync")
+
+
+def test_neighbours_are_those_of_the_record(explorer):
+    """Each place of the sent picture holds the test image that the record names, and its kind."""
+    near = unpack(explorer.data)[0]["near"]
+    record = recorded_neighbours(load_sweep())
+    test = be.load_images("garments", split="test", limit=2000)
+    sprite = Image.open(io.BytesIO(base64.b64decode(near["sprite"].partition(",")[2])))
+    sprite = np.asarray(sprite.convert("RGB"), dtype=float)
+    rows = (
+        record["queries"]
+        + np.array([r["nearest"] for r in record["rows"]])[..., :6].flatten().tolist()
+    )
+    places = near["queries"] + np.array(near["nearest"]).flatten().tolist()
+    for row, place in zip(rows, places, strict=True):
+        y, x = (near["side"] * k for k in divmod(place, near["columns"]))
+        tile = sprite[y : y + near["side"], x : x + near["side"]]
+        original = test.images[row].permute(1, 2, 0).numpy()
+        assert np.abs(tile - original).mean() < 12, row  # as WebP compresses it
+        assert near["names"][place] == test.classes[test.labels[row]]
+    assert near["lambdas"] == [r["lambd"] for r in record["rows"]]
+    assert set(near["lambdas"]) <= set(load_sweep().values)
+
+
+def test_without_a_record_of_neighbours_there_are_none(tmp_path):
+    folder = shutil.copytree(load_sweep().path, tmp_path / "sweep")
+    (folder / "neighbours.json").unlink()
+    assert unpack(module.pack(load_sweep(folder)))[0]["near"] is None
 
 
 def test_the_picture_is_an_ordinary_png_with_the_data_inside(explorer):

@@ -74,19 +74,22 @@ def record_neighbours(sweep: Study, every: int = 4) -> Path:
     """Train every fourth value again, and write whom its features take for neighbours: ``neighbours.json``.
 
     For a test image of each of eight kinds the rows of the twelve nearest among the other test images, by the cosine
-    of h; kNN accuracy beside it, since a second training on another machine is not the first one bit for bit.
+    of h; kNN accuracy beside it, since a second training on another machine is not the first one bit for bit, and
+    where that took place.
     """
     bank, test = JUDGES.images(sweep.config)
-    queries = [int((test.labels == kind).nonzero()[0]) for kind in KINDS]
+    labels = test.labels.tolist()
+    queries = [labels.index(kind) for kind in KINDS if kind in labels]
     rows = []
     for value in sweep.values[::every].tolist():
         with short_run({**sweep.config, "lambd": value}) as run:
-            features = partial(extract_features, run.load_model().encoder)
+            about, features = run.environment, partial(extract_features, run.load_model().encoder)
             voting, h = (features(s.images, run.views().normalize) for s in (bank, test))
         close = nearest(h, h[queries], 13)[1][:, 1:]  # the nearest of all is the query
         knn = knn_accuracy(voting, bank.labels, h, test.labels)
         rows.append({"lambd": value, "knn": round(knn, 4), "nearest": close.tolist()})
-        write_text(sweep.path / NEIGHBOURS, json.dumps({"queries": queries, "rows": rows}))
+        record = {"environment": about, "queries": queries, "rows": rows}
+        write_text(sweep.path / NEIGHBOURS, json.dumps(record))
     return sweep.path / NEIGHBOURS
 
 

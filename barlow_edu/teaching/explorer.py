@@ -70,9 +70,12 @@ def neighbours(sweep: Study) -> dict | None:
     ``queries``, and ``nearest`` a λ and a query: places in the picture, of ``side`` pixels, ``columns`` in a row.
     """
     record = recorded_neighbours(sweep)
-    if not record:
+    try:
+        test = JUDGES.images(sweep.config)[1] if record else None
+    except (OSError, ValueError):  # images that are elsewhere: the explorer does without them
         return None
-    test = JUDGES.images(sweep.config)[1]
+    if test is None:
+        return None
     close = np.array([row["nearest"] for row in record["rows"]])[..., :NEAR]
     seen, places = np.unique(np.append(close, record["queries"]), return_inverse=True)
     tiles = test.images[seen].permute(0, 2, 3, 1).numpy()

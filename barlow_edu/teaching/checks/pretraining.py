@@ -118,6 +118,37 @@ _SCHEDULES = {
 
 
 @checker
+def better_schedule(function: Callable[[int, int], float]) -> None:
+    """Check a schedule (step, total) -> factor, 0 to 1: it must beat half a cosine in a noisy valley.
+
+    The valley has twenty directions of curvature 0.01 to 1, SGD goes down it at rate 1, and every gradient has
+    noise of 0.05. The loss that is to be expected at the end is computed, not drawn.
+    """
+    for total in (100, 60):
+        factors = [attempt(function, step, total) for step in range(total)]
+        factors = numbers(factors, "one number, the factor at that step", total)
+        cosine = torch.tensor([warmup_cosine(s, total, total // 10) for s in range(total)])
+        inside = bool(((factors >= 0) & (factors <= 1)).all())
+        ratio = float(_left(factors) / _left(cosine)) if inside else 2.0
+        part = f"With {total} steps yours ends at {ratio:.2f} times the loss of half a cosine; 0.9 is wanted. "
+        late = ratio > 0.9 and factors[-5:].mean() > 0.3
+        tell({
+            "A factor lies between 0 and 1, at every step.": not inside,
+            part + "Its last steps are long, so the noise of the gradients stays in the weights.": late,
+            part + "The flat directions have a long way to go: stay at the full rate for longer.": ratio > 0.9,
+        })  # fmt: skip
+
+
+def _left(factors: Tensor) -> Tensor:
+    """The loss to be expected after SGD with these factors: E[w²] follows (1 − ηh)² E[w²] + η² noise²."""
+    h = torch.logspace(-2, 0, 20, dtype=torch.float64)
+    squares = torch.ones_like(h)
+    for rate in factors.double():
+        squares = (1 - rate * h) ** 2 * squares + (0.05 * rate) ** 2
+    return (h * squares).sum() / 2
+
+
+@checker
 def checkpoint(function: Callable[..., Mapping[str, Any]]) -> None:
     """Check a function (model, optimizer, generator, step) -> everything needed to go on, as a mapping.
 

@@ -1,5 +1,5 @@
 // A matrix with entries from −1 (blue) through 0 (white) to 1 (red), drawn one pixel an entry on a canvas that the page
-// enlarges. Film, explorer and playground draw C with this.
+// enlarges. Explorer, live panel and playground draw C with this; a film cuts its frames out of a picture.
 
 // 255 colours for the bytes 0 to 254, as RGBA in the byte order of ImageData.
 export function colourTable(hex) {

@@ -5,9 +5,11 @@ import io
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from barlow_edu.teaching import checks
+from barlow_edu.teaching.checks import pretraining
 
 
 def length(images, n, epochs, rate):
@@ -164,12 +166,36 @@ WRONG_CHECKPOINT = {
     "raised": lambda m, o, g, s: m.keep(),
 }
 
+
+def on_a_line(share):
+    """At the full rate, and for the last share of the run down to 0 on a line."""
+    return lambda step, total: min(1, (total - step) / (share * total))
+
+
+RIGHT_SCHEDULE = {
+    "forty per cent": on_a_line(0.4),
+    "a third": on_a_line(1 / 3),
+    "half, with warm-up": lambda s, t: min((s + 1) / 5, on_a_line(0.5)(s, t)),
+    "a late cosine": lambda s, t: 1.0 if s < t / 2 else half((s - t / 2) / (t / 2)),
+    "a tensor": lambda s, t: torch.tensor(on_a_line(0.4)(s, t)),
+}
+WRONG_SCHEDULE = {
+    "last steps are long": lambda s, t: 1.0,
+    "at 1.33 times": lambda s, t: 1,
+    "flat directions have a long way": lambda s, t: half(s / t),
+    "stay at the full rate for longer": lambda s, t: 1 / (1 + s),
+    "between 0 and 1": lambda s, t: 2 * on_a_line(0.4)(s, t),
+    "With 60 steps": lambda s, t: on_a_line(0.4)(s, 100) if t == 100 else 0.0,
+    "returned nothing": lambda s, t: None,
+}
 RIGHT = {
+    "better_schedule": RIGHT_SCHEDULE,
     "run_length": RIGHT_LENGTH,
     "warmup_factor": RIGHT_FACTOR,
     "checkpoint": RIGHT_CHECKPOINT,
 }
 WRONG = {
+    "better_schedule": WRONG_SCHEDULE,
     "run_length": WRONG_LENGTH,
     "warmup_factor": WRONG_FACTOR,
     "checkpoint": WRONG_CHECKPOINT,
@@ -182,3 +208,15 @@ def test_checking_draws_nothing_from_the_global_generator():
     torch.manual_seed(3)
     checks.checkpoint(keep)
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_the_loss_to_be_expected_is_that_of_many_descents():
+    """The mean over 20,000 descents with drawn noise, and no other formula."""
+    factors = torch.linspace(1, 0.1, 30)
+    generator = torch.Generator().manual_seed(0)
+    h = torch.logspace(-2, 0, 20)
+    w = torch.ones(20_000, 20)
+    for factor in factors:
+        w = w - factor * (h * w + 0.05 * torch.randn(w.shape, generator=generator))
+    measured = (h * w.square()).sum(1).mean() / 2
+    assert float(pretraining._left(factors)) == pytest.approx(float(measured), rel=0.02)

@@ -107,7 +107,8 @@ def runs(tmp_path_factory):
     @functools.cache
     def run(changes):
         settings = BASE | {"root": 0} | json.loads(changes)
-        settings["root"] = str(roots[settings["root"]])
+        root = str(roots[settings["root"]])
+        settings["root"] = root if settings["data"] == "folder" else None
         return observe(settings, folder / str(next(count)))
 
     with tiny_encoder(), pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,7 @@
 """Every example in a docstring is run, and every public name has one."""
 
 import doctest
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 import barlow_edu as be
 
 PACKAGE = Path(be.__file__).parent
-FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if ">>> " in p.read_text(encoding="utf-8")]
+EXAMPLE = re.compile(r"^ *>>> ", re.MULTILINE)
+FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if EXAMPLE.search(p.read_text(encoding="utf-8"))]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 

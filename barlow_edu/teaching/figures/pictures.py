@@ -150,7 +150,7 @@ def clouds(panels: Mapping[str, object], c=None, limit: float = 4.0) -> Figure:
 
 
 @styled
-def profile(table: Mapping[str, Mapping[str, float]]) -> Figure:
+def profile(table: Mapping[str, Mapping[str, float]], title: str | None = None) -> Figure:
     """Several values followed through named stages: stage -> name -> value, the stages from left to right.
 
     For ``factor_probe``: one line a factor, one place on the x axis a layer. Values below −0.1 are drawn
@@ -160,7 +160,7 @@ def profile(table: Mapping[str, Mapping[str, float]]) -> Figure:
     names = list(table[stages[0]])
     if any(list(row) != names for row in table.values()):
         raise ValueError(f"Every stage needs the values {names}.")
-    fig, ax = one_panel(3.6)
+    fig, ax = one_panel(3.6, title)
     values = {n: to_array([row[n] for row in table.values()], n, 1) for n in names}
     series = {n: (np.arange(len(stages)), v.clip(min=-0.1)) for n, v in values.items()}
     drawing.lines(ax, series, log=False)

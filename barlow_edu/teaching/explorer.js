@@ -214,11 +214,13 @@ function addNeighbours(root, near) {
   const tiles = Array.from({ length: near.nearest[0][0].length + 1 }, (_, k) =>
     add(row, "span", { class: k ? "be-lx-tile" : "be-lx-tile be-lx-query", role: "img" }));
   const said = add(row, "span", { class: "be-lx-said" });
-  let now = near.lambdas[0];
-  const paint = (tile, place, name) => {
-    const x = place % near.columns, y = Math.floor(place / near.columns);
+  for (const tile of tiles) {
     tile.style.backgroundImage = `url(${near.sprite})`;
     tile.style.backgroundSize = `${100 * near.columns}% ${100 * near.rows}%`;
+  }
+  let now = near.lambdas[0], shown = "";
+  const paint = (tile, place, name) => {
+    const x = place % near.columns, y = Math.floor(place / near.columns);
     tile.style.backgroundPosition = `${100 * x / Math.max(1, near.columns - 1)}% ${100 * y / Math.max(1, near.rows - 1)}%`;
     tile.dataset.place = place;
     tile.title = near.names[place];
@@ -229,6 +231,8 @@ function addNeighbours(root, near) {
     now = lambda;
     const far = near.lambdas.map((value) => Math.abs(Math.log(value / lambda)));
     const i = far.indexOf(Math.min(...far)), k = Number(select.value), name = near.names[near.queries[k]];
+    if (shown === `${i}, ${k}`) return; // most steps of the slider change nothing here
+    shown = `${i}, ${k}`;
     paint(tiles[0], near.queries[k], name);
     near.nearest[i][k].forEach((place, j) => paint(tiles[j + 1], place, name));
     const right = near.nearest[i][k].filter((place) => near.names[place] === name).length;

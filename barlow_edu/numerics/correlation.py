@@ -82,6 +82,7 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z_a, z_b, lambd, form: str, group: Group, eps: float) -> tuple[Tensor, ...]:
+        """(N, D) twice -> loss, invariance, redundancy, and the diagonal of C (D,)."""
         n, own, views = _batch_size(z_a, group), own_rows(len(z_a), group), (z_a, z_b)
         if form == "gram":
             if group is not None:  # from here on every rank holds all N rows
@@ -99,6 +100,7 @@ class _Terms(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_loss, grad_invariance, grad_redundancy, grad_diagonal):
+        """The gradients of z_a and z_b, (N, D) each, in closed form; the other arguments have none."""
         a, b, scale_a, scale_b, diagonal, *products = ctx.saved_tensors
         off = grad_redundancy.add(grad_loss, alpha=ctx.lambd)
         on = grad_diagonal.addcmul(1 - diagonal, grad_loss + grad_invariance, value=-2)

@@ -60,6 +60,7 @@ class _Step:
             return self.state.model(*self.views)[0]
 
     def take(self) -> None:
+        """One step of training."""
         state, loss = self.state, self.forward()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()

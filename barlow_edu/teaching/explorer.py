@@ -70,11 +70,11 @@ def neighbours(sweep: Study) -> dict | None:
     ``queries``, and ``nearest`` a λ and a query: places in the picture, of ``side`` pixels, ``columns`` in a row.
     """
     record = recorded_neighbours(sweep)
-    try:
-        test = JUDGES.images(sweep.config)[1] if record else None
-    except (OSError, ValueError):  # images that are elsewhere: the explorer does without them
+    if not record:
         return None
-    if test is None:
+    try:
+        test = JUDGES.images(sweep.config)[1]
+    except (OSError, ValueError):  # images that are elsewhere: the explorer does without them
         return None
     close = np.array([row["nearest"] for row in record["rows"]])[..., :NEAR]
     seen, places = np.unique(np.append(close, record["queries"]), return_inverse=True)

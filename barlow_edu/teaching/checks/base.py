@@ -90,6 +90,7 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(check)
     def run(*answers: Any, **options: Any) -> None:
+        """Check the answers, and say what came out."""  # a reader of this file sees it, ``help`` that of the check
         try:
             if any(a is ... for a in answers):
                 raise _Open

@@ -102,6 +102,7 @@ def _what_it_does(transform: Callable, name: str) -> dict[str, float]:
     """What 200 views of each of four pictures have in common."""
 
     def draw(picture: Tensor) -> Tensor:
+        """200 views of a picture, (200, 3, 32, 32)."""
         torch.manual_seed(0)
         views = attempt(partial(_many, transform), picture)  # an attempt restores the generators
         if any(view.shape != (3, 32, 32) or not view.is_floating_point() for view in views):

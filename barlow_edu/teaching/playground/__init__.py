@@ -36,6 +36,7 @@ def bundle(name: str) -> str:
     parts: dict[str, str] = {}
 
     def take(module: str) -> None:
+        """Add a module behind all that it imports."""
         text = asset(f"playground/{module}.js")
         for _, other in IMPORT.findall(text):
             if other not in parts:

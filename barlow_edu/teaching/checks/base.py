@@ -5,22 +5,20 @@ answers that known mistakes give. It raises NotRight with a diagnosis, or prints
 never says "wrong" and goes on. Only an exercise that was left open (it returns ``...``) is told so and passes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
+import inspect
 import io
 import os
 import random
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from barlow_edu.teaching.checks.worlds import GRADING
 
 STILL_OPEN = "{}: still open. Replace the three dots, then run this cell again."
 LOST = "The value is right, but autograd lost the way: leave out .item(), float(), .detach() and numpy."
@@ -30,12 +28,16 @@ PARTLY_LOST = (
 )
 BY_HEART = " Your function was right on other inputs: does it hold a number that it should take from its arguments?"
 
+# Added to every seed while answers are graded: those who read the checkers know the inputs of 0 alone.
+GRADING: ContextVar[int] = ContextVar("GRADING", default=0)
+
 
 class NotRight(AssertionError):
     """The answer is not right; the message says what seems to have happened."""
 
     def _render_traceback_(self) -> list[str]:
-        return _rendered(self)
+        """What Jupyter shows: the message alone. The frames of a checker would tell a learner nothing."""
+        return [f"\x1b[1;31m{type(self).__name__}:\x1b[0m {self}"]
 
 
 CHECKERS: dict[str, Callable[..., None]] = {}  # name -> checker, of all modules that were imported
@@ -108,7 +110,7 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
             if not _is_stub(error):
                 problem = f"{type(error).__name__}: {error}"
                 raise NotRight(f"Your answer cannot be used here. {problem}") from error
-            error._render_traceback_ = functools.partial(_rendered, error)
+            error._render_traceback_ = functools.partial(NotRight._render_traceback_, error)
             raise
         print(f"{check.__name__}: right.")
 
@@ -134,7 +136,7 @@ def graded(seed: int) -> Iterator[None]:
 def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
     """The learner's answer; what it raises, and a change of an input in place, becomes a diagnosis.
 
-    Generators and ``SWITCHES`` are as before when it returns.
+    Generators and ``SWITCHES`` are as before when it returns. One attempt may call another: the inner one is heard.
     """
     if not callable(function):
         raise NotRight(
@@ -144,6 +146,8 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
     try:
         with untouched():
             answer = function(*inputs, **options)
+    except (NotRight, _Open):
+        raise
     except Exception as error:
         if _is_stub(error):
             raise
@@ -152,13 +156,15 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
         ) from error
     if answer is ...:
         raise _Open
-    if answer is None:
-        raise NotRight("Your function returned nothing. Is the return statement missing?")
     after = _tensors(inputs)
-    if len(after) != len(before) or not all(map(_same, before, after)):
-        raise NotRight(
-            "Your function changed its input in place. Work on a copy, or without x -= ..."
-        )
+    same = len(after) == len(before) and all(
+        x.shape == y.shape and torch.allclose(x, y.detach(), rtol=0, atol=0, equal_nan=True)
+        for x, y in zip(before, after, strict=True)
+    )
+    tell({
+        "Your function returned nothing. Is the return statement missing?": answer is None,
+        "Your function changed its input in place. Work on a copy, or without x -= ...": not same,
+    })  # fmt: skip
     return answer
 
 
@@ -169,59 +175,46 @@ def features(function: Callable, inputs: Tensor, what: str) -> Tensor:
         raise NotRight(
             f"Return one row of features for each of the {len(inputs):,} {what}, (N, k)."
         )
-    if not torch.isfinite(answer.double().abs()).all():
-        raise NotRight("The features hold NaN or infinity.")
-    if (answer.double() - answer[:1].double()).abs().max() < 1e-6:
-        raise NotRight(f"All {what} have the same features: the network has collapsed.")
-    return answer.detach().float()
+    rows = answer.detach().double()
+    tell({
+        "The features hold NaN or infinity.": not rows.isfinite().all(),
+        f"All {what} have the same features: the network has collapsed.": (rows - rows[:1]).abs().max() < 1e-6,
+    })  # fmt: skip
+    return rows.float()
 
 
 def judge(
     function: Callable,
     worlds: Iterable[tuple],
     right: Callable,
-    mistakes: Mapping[str, Callable],
+    mistakes: Mapping[str, Callable | Mapping[str, Any]],
     what: str = "the answer",
     tolerance: float = 1e-4,
     look: Callable | None = None,
 ) -> None:
     """Try the learner's function on each of ``worlds``, tuples of inputs; raise NotRight at a wrong answer.
 
-    ``right``, and each of ``mistakes`` (diagnosis -> function), take the same inputs. ``what`` may name inputs
-    by their place, "at N = {0}". ``look(answer, *inputs)`` returns the answer to be compared; it may raise
-    NotRight for what no table of numbers can tell, such as a list where a tensor is wanted.
+    ``right`` takes the same inputs. mistakes: diagnosis -> a function of these inputs, or the options with which
+    ``right`` makes the mistake. ``what`` may name inputs by their place, "at N = {0}". ``look(answer, *inputs)``
+    returns the answer to be compared; it may raise NotRight for what no table of numbers can tell, such as a list
+    where a tensor is wanted.
     """
     for place, inputs in enumerate(worlds):
         answer = attempt(function, *inputs)
         answer = look(answer, *inputs) if look else answer
-        wrong = {told: functools.partial(f, *inputs) for told, f in mistakes.items()}
+        # lazily: most mistakes are never computed, and some have no answer for some inputs
+        wrong = {d: functools.partial(mistaken, right, m, inputs) for d, m in mistakes.items()}
+        # who fails in a later world only has used a number of the first one
         by_heart = BY_HEART if place else ""
         compare(answer, right(*inputs), wrong, what.format(*inputs), tolerance, by_heart)
 
 
-def judge_parts(
-    function: Callable,
-    worlds: Iterable[tuple],
-    right: Callable,
-    parts: Mapping[str, Mapping[str, Callable]],
-    names: str,
-    tolerance: float = 1e-4,
-    look: Callable[..., None] | None = None,
-) -> None:
-    """Judge several numbers, each with mistakes of its own: ``parts``, what it is -> diagnosis -> function.
-
-    ``names`` says what is to be returned. ``look(numbers, *inputs)`` may raise NotRight for what changes all of them.
-    """
-    for place, inputs in enumerate(worlds):
-        values = numbers(attempt(function, *inputs), names, len(parts))
-        if look:
-            look(values, *inputs)
-        by_heart = BY_HEART if place else ""
-        for (what, mistakes), value, expected in zip(
-            parts.items(), values, right(*inputs), strict=True
-        ):
-            wrong = {told: functools.partial(f, *inputs) for told, f in mistakes.items()}
-            compare(value, expected, wrong, what.format(*inputs), tolerance, by_heart)
+def mistaken(right: Callable, mistake: Callable | Mapping[str, Any], inputs: tuple) -> Any:
+    """The answer that a mistake gives to these inputs."""
+    if not isinstance(mistake, Mapping):
+        return mistake(*inputs)
+    # by name, so that a mistake can also put a value in the place of an input: {"lambd": 1} forgets λ
+    return right(**(inspect.signature(right).bind(*inputs).arguments | mistake))
 
 
 def tell(signs: Mapping[str, bool]) -> None:
@@ -238,15 +231,13 @@ def follow(function: Callable, inputs: tuple, right: Callable) -> None:
         for x in inputs
     ]
     answer = attempt(function, *inputs)
-    if not (torch.is_tensor(answer) and answer.requires_grad):
-        raise NotRight(LOST)
+    tell({LOST: not (torch.is_tensor(answer) and answer.requires_grad)})
     leaves = [x for x in inputs if torch.is_tensor(x) and x.requires_grad]
     gradients = [
         torch.cat([g.flatten() for g in torch.autograd.grad(value, leaves, materialize_grads=True)])
         for value in (answer, right(*inputs))
     ]
-    if not _close(*gradients, 1e-4):
-        raise NotRight(PARTLY_LOST)
+    tell({PARTLY_LOST: not _close(*gradients, 1e-4)})
 
 
 def _tensors(inputs: Iterable) -> list[Tensor]:
@@ -263,21 +254,12 @@ def _is_stub(error: Exception) -> bool:
 
 def _place(function: Callable, error: Exception) -> str:
     """Where in the file or cell of ``function`` the error was raised, or nothing if it was not there."""
-    here = getattr(getattr(function, "__code__", None), "co_filename", None)
+    here = getattr(getattr(function, "__code__", None), "co_filename", __file__)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == here]
-    if not frames or not frames[-1].line:
+    # a line of a checker, which may wrap the learner's function, would tell nothing
+    if os.path.dirname(here) == os.path.dirname(__file__) or not frames or not frames[-1].line:
         return ""
     return f"\n  in line {frames[-1].lineno}:  {frames[-1].line}"
-
-
-def _rendered(error: Exception) -> list[str]:
-    """What Jupyter shows: the message alone. The frames of a checker would tell a learner nothing."""
-    return [f"\x1b[1;31m{type(error).__name__}:\x1b[0m {error}"]
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal, where NaN equals NaN."""
-    return a.shape == b.shape and torch.allclose(a, b.detach(), rtol=0, atol=0, equal_nan=True)
 
 
 def compare(
@@ -296,52 +278,43 @@ def compare(
     expected = torch.as_tensor(right).detach().double()
     try:
         answer = torch.as_tensor(answer).detach()
-        found = answer.real.double()
+        values = answer.real.double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise NotRight(
             f"{what} must be a tensor or a number, got {type(answer).__name__}."
         ) from error
-    if _equal(found, expected, tolerance) and not answer.is_complex():
+    if _close(values, expected, tolerance) and not answer.is_complex():
         return
     for diagnosis, wrong in (mistakes or {}).items():
         with contextlib.suppress(ArithmeticError):  # a mistake that has no answer here
             wrong = wrong() if callable(wrong) else wrong
-            if _fits(answer, found, wrong, tolerance):
-                raise NotRight(diagnosis)
-    if found.shape != expected.shape:
-        raise NotRight(
-            f"{what} has shape {tuple(found.shape)}; it should be {tuple(expected.shape)}."
-        )
-    if torch.isnan(found).any():
-        raise NotRight(f"{what} holds NaN. Is something divided by zero?")
-    worst = (found - expected).abs().max().item()
+            if isinstance(wrong, torch.dtype):
+                fits = answer.dtype == wrong
+            elif isinstance(wrong, Shaped):
+                fits = values.shape == wrong
+            else:
+                fits = _close(values, torch.as_tensor(wrong).detach().double(), tolerance)
+            tell({diagnosis: fits})
+    shapes = f"{tuple(values.shape)}; it should be {tuple(expected.shape)}."
+    tell({
+        f"{what} has shape {shapes}": values.shape != expected.shape,
+        f"{what} holds NaN. Is something divided by zero?": values.isnan().any(),
+    })  # fmt: skip
+    worst = (values - expected).abs().max().item()
     raise NotRight(f"{what} has the right shape, but the values differ by up to {worst:.3g}.{hint}")
 
 
 def numbers(answer: Any, names: str, count: int | None = None) -> Tensor:
-    """A list of numbers as a float64 tensor. Raises NotRight, with their ``names``, for anything else."""
+    """A list of numbers, or of tensors of one shape, in float64. Anything else is NotRight, with their ``names``."""
     try:
         values = torch.stack([torch.as_tensor(x).detach().double() for x in answer])
     except (TypeError, ValueError, RuntimeError) as error:
         raise NotRight(f"Return {names}.") from error
-    if count and values.shape != (count,):
-        raise NotRight(f"Return {names}. You gave {len(values)}.")
+    tell({f"Return {names}. You gave {len(values)}.": count and values.shape != (count,)})
     return values
 
 
-def _fits(answer: Tensor, found: Tensor, wrong: Any, tolerance: float) -> bool:
-    """Whether an answer, ``found`` in float64, is the one that a mistake gives, or of its kind."""
-    if isinstance(wrong, torch.dtype):
-        return answer.dtype == wrong
-    if isinstance(wrong, Shaped):
-        return found.shape == wrong
-    return _equal(found, torch.as_tensor(wrong).detach().double(), tolerance)
-
-
-def _equal(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    return a.shape == b.shape and _close(a, b, tolerance)
-
-
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Equal in shape, and in value within ``tolerance`` of the largest of ``b``."""
     scale = max(1e-12, b.abs().max().item()) if b.numel() else 1.0
-    return bool(((a - b).abs() <= tolerance * scale).all())
+    return a.shape == b.shape and bool(((a - b).abs() <= tolerance * scale).all())

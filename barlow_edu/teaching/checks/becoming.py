@@ -1,14 +1,12 @@
 """Checkers for notebook 07, watching C become the identity."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from barlow_edu.loss import barlow_twins_loss
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers, tell
 from barlow_edu.teaching.checks.worlds import normal
 
 
@@ -20,24 +18,16 @@ def free_step(function: Callable[[Tensor, Tensor, float, float], tuple[Tensor, T
 
 
 def _two_tables(answer, z_a: Tensor, z_b: Tensor, *_) -> Tensor:
-    tell(
-        {
-            "This is a single number, the loss. Return the two moved embeddings.": getattr(
-                answer, "ndim", 1
-            )
-            == 0
-        }
-    )
-    try:
-        moved = torch.stack([torch.as_tensor(x) for x in answer])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise NotRight("Return two tensors (N, D): the new z_a and the new z_b.") from error
+    one = "This is a single number, the loss. Return the two moved embeddings."
+    tell({one: getattr(answer, "ndim", 1) == 0})
+    moved = numbers(answer, "two tensors (N, D): the new z_a and the new z_b")
     tell({
         "Return two tensors, not one: the new z_a and the new z_b.": len(moved) != 2,
         "Nothing has moved. Return z - lr * gradient, for each of the two.":
             torch.equal(moved, torch.stack([z_a, z_b])),
         "What you returned still hangs on the graph of this step, so that the next step's gradient would flow "
-        "back into it: detach() it, or take the step under torch.no_grad().": moved.requires_grad,
+        "back into it: detach() it, or take the step under torch.no_grad().":
+            any(getattr(x, "requires_grad", False) for x in answer),
     })  # fmt: skip
     return moved
 
@@ -48,14 +38,10 @@ def _gradients(z_a: Tensor, z_b: Tensor, lambd: float) -> Tensor:
     return torch.autograd.grad(barlow_twins_loss(z[0], z[1], lambd).loss, z)[0]
 
 
-def _step(z_a: Tensor, z_b: Tensor, lambd: float, lr: float) -> Tensor:
-    return torch.stack([z_a, z_b]) - lr * _gradients(z_a, z_b, lambd)
-
-
-def _one_view(view: int) -> Callable[..., Tensor]:
-    """The step of one view alone."""
-    moves = torch.eye(2, dtype=torch.float64)[view].view(2, 1, 1)
-    return lambda a, b, w, lr: torch.stack([a, b]) - lr * moves * _gradients(a, b, w)
+def _step(z_a: Tensor, z_b: Tensor, lambd: float, lr: float, moves: Sequence[int] = (1, 1)):
+    """Both embeddings, (2, N, D), after a step of those that move."""
+    moves = torch.tensor(moves).view(2, 1, 1)
+    return torch.stack([z_a, z_b]) - lr * (moves * _gradients(z_a, z_b, lambd))
 
 
 def _one_after_the_other(a: Tensor, b: Tensor, w: float, lr: float) -> Tensor:
@@ -64,21 +50,20 @@ def _one_after_the_other(a: Tensor, b: Tensor, w: float, lr: float) -> Tensor:
 
 
 _STEP = {
-    "This went uphill: the gradient points where the loss grows. Subtract it.":
-        lambda a, b, w, lr: _step(a, b, w, -lr),
-    "The learning rate is missing: subtract lr * gradient.": lambda a, b, w, lr: _step(a, b, w, 1),
-    "View B stands still. Both tables are free: move both.": _one_view(0),
-    "View A stands still. Both tables are free: move both.": _one_view(1),
+    "This went uphill: the gradient points where the loss grows. Subtract it.": {"moves": (-1, -1)},
+    "The learning rate is missing: subtract lr * gradient.": {"lr": 1},
+    "View B stands still. Both tables are free: move both.": {"moves": (1, 0)},
+    "View A stands still. Both tables are free: move both.": {"moves": (0, 1)},
     "A and B have changed places in what you return.": lambda *given: _step(*given).flip(0),
     "These are the gradients. Return the embeddings after the step, z - lr * gradient.":
         lambda a, b, w, lr: _gradients(a, b, w),
     "This is the step alone. Return where it leads to, z - lr * gradient.":
         lambda a, b, w, lr: lr * _gradients(a, b, w),
-    "Your loss does not use the lambd that it was given.": lambda a, b, w, lr: _step(a, b, 0.005, lr),
-    "Only the invariance was differentiated. Use the whole loss.": lambda a, b, w, lr: _step(a, b, 0.0, lr),
+    "Your loss does not use the lambd that it was given.": {"lambd": 0.005},
+    "Only the invariance was differentiated. Use the whole loss.": {"lambd": 0.0},
     "λ weighs both terms in your loss. It belongs to the redundancy only.":
         lambda a, b, w, lr: _step(a, b, 1.0, w * lr),
-    "λ is missing in your loss: it weighs the redundancy.": lambda a, b, w, lr: _step(a, b, 1.0, lr),
+    "λ is missing in your loss: it weighs the redundancy.": {"lambd": 1.0},
     "λ was squared with the entries: it stands before the square, not inside it.":
         lambda a, b, w, lr: _step(a, b, w**2, lr),
     "You followed the loss divided by N. It is a sum, with no mean over the batch.":
@@ -102,6 +87,7 @@ def _half_learned(gamma: Tensor, s0: Tensor) -> Tensor:
     return torch.log(1 / (s0**2 * gamma) - 1) / (8 * gamma)
 
 
+# A start is so small that the − 1 in the logarithm does not matter, with or without a mistake.
 _TIMES = {
     "The time is negative. The logarithm of a small number is below 0: turn the sign.":
         lambda g, s: (s**2 * g).log() / (8 * g),
@@ -128,22 +114,15 @@ def faster_start(function: Callable[[Tensor, int, float], Tensor]) -> None:
         gamma = q @ torch.diag(0.8 ** torch.arange(60, dtype=torch.float64)) @ q.T
         random = normal(4, 60, seed=seed + 10)
         usual = _steps(0.01 * random / random.norm(), gamma)
-        w = torch.as_tensor(attempt(function, gamma, 4, 0.01)).detach()
-        if w.shape != (4, 60):
-            raise NotRight(
-                f"Return a matrix with a row for each mode, (4, 60) here, not {tuple(w.shape)}."
-            )
-        w = w.double()
-        if not torch.isfinite(w).all():
-            raise NotRight("The start holds NaN or infinity.")
-        if w.norm() > 0.010001:
-            raise NotRight(
-                f"Your start has size {w.norm():.3g}, more than the 0.01 that is allowed here."
-            )
-        if torch.linalg.svdvals(w)[-1] < 1e-9 * w.norm():
-            raise NotRight(
-                "Your rows lie in fewer than 4 directions: gradient descent would never find the others."
-            )
+        w = torch.as_tensor(attempt(function, gamma, 4, 0.01)).detach().double()
+        shape = f"Return a matrix with a row for each mode, (4, 60) here, not {tuple(w.shape)}."
+        tell({shape: w.shape != (4, 60)})
+        tell({
+            "The start holds NaN or infinity.": not w.isfinite().all(),
+            f"Your start has size {w.norm():.3g}, more than the 0.01 that is allowed here.": w.norm() > 0.010001,
+            "Your rows lie in fewer than 4 directions: gradient descent would never find the others.":
+                torch.linalg.svdvals(w.nan_to_num())[-1] < 1e-9 * w.norm(),
+        })  # fmt: skip
         if (steps := _steps(w, gamma)) > 0.75 * usual:
             raise NotRight(
                 f"That takes {steps / usual:.0%} of the time of a random start. Reach 75 % or less."

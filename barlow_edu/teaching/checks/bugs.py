@@ -1,15 +1,30 @@
 """Checkers for notebook 16, the bug hunt: six mended functions."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, compare, judge, tell
-from barlow_edu.teaching.checks.mistakes import ALONG_FEATURES, BRIGHT, CORRELATION, SOLARISED
-from barlow_edu.teaching.checks.worlds import centred, correlation, drawn, normal, standard
+from barlow_edu.teaching.checks.base import (
+    NotRight,
+    attempt,
+    checker,
+    compare,
+    judge,
+    numbers,
+    tell,
+)
+from barlow_edu.teaching.checks.worlds import (
+    ALONG_FEATURES,
+    CORRELATION,
+    SOLARISED,
+    centred,
+    correlation,
+    drawn,
+    normal,
+    solarised,
+    standard,
+)
 
 
 @checker
@@ -21,10 +36,9 @@ def unit_diagonal(function: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 _DIAGONAL = {
     "Nothing has changed: two equal views still have (N − 1)/N on the diagonal. Which N does "
-    "z.std(0) divide by, and which N does the last line divide by?":
-        lambda a, b: correlation(a, b) * (len(a) - 1) / len(a),
+    "z.std(0) divide by, and which N does the last line divide by?": {"scale": lambda z: centred(z) / z.std(0)},
     "Now it is too large: equal views give N/(N − 1) on the diagonal. You changed both places; "
-    "change one of them.": lambda a, b: correlation(a, b) * len(a) / (len(a) - 1),
+    "change one of them.": lambda a, b: correlation(a, b, n=len(a) - 1),
     "You mended one view only: equal views still do not give 1.":
         lambda a, b: correlation(a, b) * ((len(a) - 1) / len(a)) ** 0.5,
     "You divided by the diagonal of C, so it is 1 for any two views, even for strangers. It is "
@@ -46,13 +60,19 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
 
 def _left_over(function: Callable, n: int, z_a: Tensor, z_b: Tensor) -> None:
     """Check batches of n: two full ones, then n - 2 samples more, then a single one more."""
-    full = _list_of(attempt(function, z_a[: 2 * n], z_b[: 2 * n], n))
-    _whole_batches(full, n, z_a[: 2 * n], z_b[: 2 * n])
-    answer = _list_of(attempt(function, z_a, z_b, n))
+
+    def batches(size: int) -> Tensor:
+        return numbers(attempt(function, z_a[:size], z_b[:size], n), "a list of matrices")
+
+    answer = batches(2 * n)
+    number = f"{2 * n} samples in batches of {n} are two full batches; you gave back {len(answer)} matrices."
+    tell({f"{number} Only the scrap may be dropped.": len(answer) != 2})
+    _full_batches(answer, n, z_a[: 2 * n], z_b[: 2 * n])
+    answer = batches(len(z_a))
     number = f"{len(z_a)} samples in batches of {n} gave {len(answer)} matrices, not 2 or 3."
     tell({number: len(answer) not in (2, 3)})
-    _whole_batches(answer[:2], n, z_a, z_b)
-    if len(answer) == 3:
+    _full_batches(answer[:2], n, z_a, z_b)
+    for c in answer[2:]:
         right = correlation(z_a[2 * n :], z_b[2 * n :])
         mistakes = {
             f"The left-over batch holds {n - 2} samples, and its sum is still divided by {n}: equal views can "
@@ -60,20 +80,18 @@ def _left_over(function: Callable, n: int, z_a: Tensor, z_b: Tensor) -> None:
             "The left-over batch was standardised together with another one.":
                 standard(z_a[n:])[n:].T @ standard(z_b[n:])[n:] / (n - 2),
         }  # fmt: skip
-        compare(answer[2], right, mistakes, "C of the left-over batch")
+        compare(c, right, mistakes, "C of the left-over batch")
     almost = f"Almost. With {2 * n + 1} samples in batches of {n} a single one is left over"
     try:
-        answer = _list_of(attempt(function, z_a[: 2 * n + 1], z_b[: 2 * n + 1], n))
+        answer = batches(2 * n + 1)
     except NotRight as error:
-        told = f"{almost}, and one sample has no correlation. Leave it out. ({error})"
-        raise NotRight(told) from error
-    single = f"{almost}. One sample has no deviation, and no correlation: leave it out."
-    tell({single: len(answer) > 2})
+        alone = f"{almost}, and one sample has no correlation. Leave it out. ({error})"
+        raise NotRight(alone) from error
+    alone = f"{almost}. One sample has no deviation, and no correlation: leave it out."
+    tell({alone: len(answer) > 2})
 
 
-def _whole_batches(answer: list[Tensor], n: int, z_a: Tensor, z_b: Tensor) -> None:
-    number = f"{2 * n} samples in batches of {n} are two full batches; you gave back {len(answer)} matrices."
-    tell({f"{number} Only the scrap may be dropped.": len(answer) != 2})
+def _full_batches(answer: Tensor, n: int, z_a: Tensor, z_b: Tensor) -> None:
     for k, c in enumerate(answer):
         rows = slice(n * k, n * k + n)
         right = correlation(z_a[rows], z_b[rows])
@@ -93,17 +111,13 @@ def bright_pixels(function: Callable[[Tensor], Tensor]) -> None:
     for seed in (142, 148):  # all levels, and no edge case
         levels = torch.randperm(256, generator=drawn(seed))
         worlds.append((levels[levels != 128].repeat(4)[:972].reshape(3, 3, 9, 12) / 255,))
-    judge(function, worlds, _solarised, _PIXELS, "the picture", 2e-3)
-
-
-def _solarised(x: Tensor) -> Tensor:
-    return torch.where(x >= BRIGHT, 1 - x, x)
+    judge(function, worlds, solarised, _PIXELS, "the picture", 2e-3)
 
 
 _PIXELS = {
     "You gave back uint8. Floats came in, floats in [0, 1] have to leave.": lambda x: torch.uint8,
     "The right picture on the wrong scale: it came in [0, 1], so it has to leave in [0, 1].":
-        lambda x: 255 * _solarised(x),
+        lambda x: 255 * solarised(x),
 } | SOLARISED  # fmt: skip
 
 
@@ -116,32 +130,41 @@ def first_steps(recipe_class: type) -> None:
     if not isinstance(recipe_class, type):
         raise NotRight("Give the class itself, not an object: check(MyRecipe).")
     recipe = attempt(recipe_class)
-    named = [name for name in dir(recipe) if "step" in name.lower()]
-    lacking = (
-        f"The loop still finds no optimizer_step on your recipe (it has {', '.join(named) or 'none'}), "
-        "so it takes its own step at the full rate."
-    )
-    tell({lacking: not hasattr(recipe, "optimizer_step")})
-    base, warmup, total = recipe.lr, recipe.warmup, recipe.warmup + 10
-    rates, moved = _run_recipe(recipe, total)
-    _diagnose_rates(torch.tensor(rates).double() / base, warmup)
-    still = (
-        "The rates are right, but no weight ever moves: your hook replaces the loop's step, so it "
-    )
-    tell({f"{still}has to call optimizer.step() itself.": not moved})
+    named = ", ".join(name for name in dir(recipe) if "step" in name.lower()) or "none"
+    tell({
+        f"The loop still finds no optimizer_step on your recipe (it has {named}), so it takes its own step at the "
+        "full rate.": not hasattr(recipe, "optimizer_step"),
+    })  # fmt: skip
+    rates, moved = _run_recipe(recipe, recipe.warmup + 10)
+    step = torch.arange(len(rates)).double()
+    right = ((step + 1) / recipe.warmup).clamp(max=1)
+    mistakes = {
+        "The hook is called now, but the rate is the full one from the first step on.": torch.ones_like(step),
+        "After the warm-up it goes on growing, above the base rate. Hold it there: min(1, ...).":
+            (step + 1) / recipe.warmup,
+        "The first step is still taken at the full rate: set the rate before optimizer.step(), not after it.":
+            torch.cat([torch.ones(1), right[:-1]]),
+        "The rate stays 0 until the warm-up is over: // throws the fraction away. Divide with /.":
+            ((step + 1) // recipe.warmup).clamp(max=1),
+    }  # fmt: skip
+    if not torch.allclose(rates, (step / recipe.warmup).clamp(max=1), atol=1e-6):
+        compare(rates, right, mistakes, "The rate / base rate, a step", tolerance=1e-6)
+    tell({
+        "The rates are right, but no weight ever moves: your hook replaces the loop's step, so it has to call "
+        "optimizer.step() itself.": not moved,
+    })  # fmt: skip
 
 
-def _run_recipe(recipe: object, total: int) -> tuple[list[float], bool]:
-    """The rate with which each step was taken, and whether a weight moved at all."""
+def _run_recipe(recipe: object, total: int) -> tuple[Tensor, bool]:
+    """The rate, relative to the base, with which each step was taken, and whether a weight moved at all."""
     weight = nn.Parameter(torch.zeros(()))
     optimizer = recipe.configure_optimizer([weight])
-    used = []
+    used, after = [], []
     optimizer.register_step_pre_hook(lambda o, *_: used.append(o.param_groups[0]["lr"]))
-    after = []
 
     def take(step):
-        done = recipe.optimizer_step(step, optimizer)
-        return ... if done is ... else True  # an open exercise returns three dots
+        # a hook returns nothing, and an open exercise three dots
+        return ... if recipe.optimizer_step(step, optimizer) is ... else True
 
     for step in range(total):
         weight.grad = torch.ones(())
@@ -149,26 +172,9 @@ def _run_recipe(recipe: object, total: int) -> tuple[list[float], bool]:
         after.append(optimizer.param_groups[0]["lr"])
     often = f"{total} steps of the loop, and your hook moved the weights {len(used)} times."
     tell({often: len(used) > total})
-    moved = len(used) == total and weight.item() != 0
-    return (used if len(used) == total else after), moved
-
-
-def _diagnose_rates(found: Tensor, warmup: int) -> None:
-    """found: (T,) rates relative to the base."""
-    step = torch.arange(len(found)).double()
-    right = ((step + 1) / warmup).clamp(max=1)
-    from_zero = (step / warmup).clamp(max=1)
-    if any(torch.allclose(found, x, atol=1e-6) for x in (right, from_zero)):
-        return
-    late = torch.cat([torch.ones(1).double(), right[:-1]])
-    mistakes = {
-        "The hook is called now, but the rate is the full one from the first step on.": torch.ones_like(step),
-        "After the warm-up it goes on growing, above the base rate. Hold it there: min(1, ...).": (step + 1) / warmup,
-        "The first step is still taken at the full rate: set the rate before optimizer.step(), not after it.": late,
-        "The rate stays 0 until the warm-up is over: // throws the fraction away. Divide with /.":
-            ((step + 1) // warmup).clamp(max=1),
-    }  # fmt: skip
-    compare(found, right, mistakes, "The rate / base rate, a step", tolerance=1e-6)
+    stepped = len(used) == total
+    rates = torch.tensor(used if stepped else after).double() / recipe.lr
+    return rates, stepped and weight.item() != 0
 
 
 @checker
@@ -183,13 +189,12 @@ def all_reduce_backward(function: Callable[[list[Tensor]], Sequence[Tensor]]) ->
 
 
 def _one_a_rank(answer, grads: list[Tensor]) -> Tensor:
-    answer = _list_of(answer, what="gradients, one a rank")
+    answer = numbers(answer, "a list of gradients, one a rank")
     tell({
-        f"You returned one tensor. Every rank needs its own: a list of {len(grads)}.":
-            bool(answer) and torch.is_tensor(answer[0]) and answer[0].shape == grads[0].shape[1:],
+        f"You returned one tensor. Every rank needs its own: a list of {len(grads)}.": answer.shape == grads[0].shape,
         f"There are {len(grads)} ranks, and you returned {len(answer)} gradients.": len(answer) != len(grads),
     })  # fmt: skip
-    return torch.stack([torch.as_tensor(x).double() for x in answer])
+    return answer
 
 
 def _every_rank(grads: list[Tensor], factor: float = 1.0) -> Tensor:
@@ -201,7 +206,7 @@ _BACKWARD = {
     "This is the mean over ranks. What rank k put in is in the loss of *every* rank, and effects on "
     "several losses add up. (DDP will take its mean later.)": lambda g: _every_rank(g, 1 / len(g)),
     "Right as long as all ranks compute the same loss. In general their gradients differ, and W "
-    "times the own one is not the sum.": lambda g: torch.stack(g) * len(g),
+    "times a rank's own is not the sum.": lambda g: torch.stack(g) * len(g),
     "This is W times too much: the sum over ranks holds the W already.": lambda g: _every_rank(g, len(g)),
     "Only rank 0 got it. Nobody is special in an all-reduce.":
         lambda g: torch.stack([sum(g)] + [0 * x for x in g[1:]]),
@@ -215,69 +220,74 @@ def shards_as_one(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
     for sizes, seed in (((3, 5, 7), 144), ((6, 2, 4, 8), 150)):
         z = normal(sum(sizes), 3, seed=seed) * torch.tensor([1.0, 3.0, 0.5])
         z = z + torch.tensor([0.0, 5.0, -2.0]) + torch.linspace(-2, 2, len(z)).double()[:, None]
-        _explain_shards(_whole(attempt(function, list(z.split(sizes))), z, sizes), z.split(sizes))
-        _check_gradient(function, z.requires_grad_(), sizes)
+        world = (list(z.split(sizes)),)
+        judge(function, [world], _by_parts, _SHARDS, "The standardised batch", look=_explain_shards)
+        shards = list(z.requires_grad_().split(sizes))
+        answer = _whole(attempt(function, shards), shards)
+        cut = "The values are right, but no gradient flows back to z: do not detach."
+        tell({cut: not answer.requires_grad})
+        weights = normal(*z.shape, seed=145)
+        gradient, right = (
+            torch.autograd.grad((weights * x).sum(), z)[0] for x in (answer, standard(z))
+        )
+        tell({
+            "The values are right, the gradient is not. Is a mean or a deviation detached, or computed "
+            "under no_grad? z moves them, too, and the gradient has to know.":
+                not torch.allclose(gradient.double(), right, rtol=1e-4)
+        })  # fmt: skip
 
 
-def _check_gradient(function: Callable, z: Tensor, sizes: Sequence[int]) -> None:
-    answer = _whole(attempt(function, list(z.split(sizes))), z, sizes)
-    cut = "The values are right, but no gradient flows back to z: do not detach."
-    tell({cut: not answer.requires_grad})
-    weights = normal(*z.shape, seed=145)
-    gradient, right = (
-        torch.autograd.grad((weights * x).sum(), z)[0] for x in (answer, standard(z))
-    )
-    tell({
-        "The values are right, the gradient is not. Is a mean or a deviation detached, or computed "
-        "under no_grad? z moves them, too, and the gradient has to know.":
-            not torch.allclose(gradient.double(), right, rtol=1e-4)
-    })  # fmt: skip
-
-
-def _whole(answer: object, z: Tensor, sizes: Sequence[int]) -> Tensor:
+def _whole(answer: object, shards: list[Tensor]) -> Tensor:
     """The learner's shards as one batch."""
-    whole = torch.is_tensor(answer) and answer.shape == z.shape
-    tell({"You returned the batch in one piece. Every rank needs its shard: a list.": whole})
-    answer = _list_of(answer, what="shards")
+    whole = torch.is_tensor(answer) and answer.shape == torch.cat(shards).shape
+    tell({
+        "You returned the batch in one piece. Every rank needs its shard: a list.": whole,
+        f"Return a list of shards, not {type(answer).__name__}.": not isinstance(answer, Iterable),
+    })  # fmt: skip
+    answer = list(answer)
     shapes = [tuple(x.shape) for x in answer]
     tell({
-        f"The shards came with {list(sizes)} rows; yours have the shapes {shapes}.":
-            shapes != [(n, z.shape[1]) for n in sizes]
+        f"The shards came with {[len(s) for s in shards]} rows; yours have the shapes {shapes}.":
+            shapes != [s.shape for s in shards]
     })  # fmt: skip
     return torch.cat(answer)
 
 
-def _explain_shards(found: Tensor, shards: Sequence[Tensor]) -> None:
-    z = torch.cat(list(shards))
-    mean, std = z.mean(0), z.std(0, correction=0)
-    means = torch.stack([s.mean(0) for s in shards])
-    variances = torch.stack([s.var(0, correction=0) for s in shards])
-    share = torch.tensor([len(s) for s in shards])[:, None] / len(z)
-    within, plain = (share * variances).sum(0).sqrt(), means.mean(0)
-    scales = (std, within, variances.mean(0).sqrt(), (z - plain).square().mean(0).sqrt())
-    unequal = [(z - plain) / scale for scale in scales] + [(z - mean) / scales[2]]
+def _explain_shards(answer: object, shards: list[Tensor]) -> Tensor:
+    """Tell the several ways to take means over ranks as if all of them held the same number of samples."""
+    whole, z = _whole(answer, shards), torch.cat(shards)
+    mean = torch.stack([s.mean(0) for s in shards]).mean(0)
+    scale = torch.stack([s.var(0, correction=0) for s in shards]).mean(0).sqrt()
+    scales = scale, z.std(0, correction=0), _within(shards), (z - mean).square().mean(0).sqrt()
+    unequal = [(z - z.mean(0)) / scale, *((z - mean) / s for s in scales)]
     tell({
         "The mean of the ranks' means is only right if all hold the same number of samples. Here "
         "they do not: add up the sums and the counts.":
-            any(torch.allclose(found.double(), x, rtol=1e-4) for x in unequal)
+            any(torch.allclose(whole.double(), x, rtol=1e-4) for x in unequal)
     })  # fmt: skip
-    own_scale = zip(shards, variances, strict=True)
-    mistakes = {
-        "Each rank still uses its own mean and its own deviation.": torch.cat([standard(s) for s in shards]),
-        "The mean is the global one, but each rank divides by its own deviation.":
-            torch.cat([(s - mean) / v.sqrt() for s, v in own_scale]),
-        "The deviation is the global one, but each rank subtracts its own mean.":
-            torch.cat([centred(s) / std for s in shards]),
-        "The mean of the ranks' variances is too small: it leaves out how far their means lie apart.":
-            (z - mean) / within,
-        "This is the square root of N − 1 again, the bug of case 1.": (z - mean) / z.std(0),
-        "You divided by the variance. Take its root.": (z - mean) / std**2,
-    }  # fmt: skip
-    compare(found, standard(z), mistakes, "The standardised batch")
+    return whole
 
 
-def _list_of(answer: object, what: str = "matrices") -> list[Tensor]:
-    try:
-        return list(answer)
-    except TypeError as error:
-        raise NotRight(f"Return a list of {what}, not {type(answer).__name__}.") from error
+def _within(shards: list[Tensor]) -> Tensor:
+    """The deviation within the ranks, around the mean of each."""
+    return torch.cat([centred(s) for s in shards]).std(0, correction=0)
+
+
+def _by_parts(
+    shards: list[Tensor], mean=lambda z, s: z.mean(0), scale=lambda z, s: z.std(0, correction=0)
+) -> Tensor:
+    """Each shard s with a mean and a deviation that are taken from the whole batch z, or from s."""
+    z = torch.cat(shards)
+    return torch.cat([(s - mean(z, s)) / scale(z, s) for s in shards])
+
+
+_SHARDS = {
+    "Each rank still uses its own mean and its own deviation.": lambda shards: torch.cat([*map(standard, shards)]),
+    "The mean is the global one, but each rank divides by its own deviation.":
+        {"scale": lambda z, s: s.std(0, correction=0)},
+    "The deviation is the global one, but each rank subtracts its own mean.": {"mean": lambda z, s: s.mean(0)},
+    "The mean of the ranks' variances is too small: it leaves out how far their means lie apart.":
+        lambda shards: _by_parts(shards, scale=lambda z, s: _within(shards)),
+    "This is the square root of N − 1 again, the bug of case 1.": {"scale": lambda z, s: z.std(0)},
+    "You divided by the variance. Take its root.": {"scale": lambda z, s: z.var(0, correction=0)},
+}  # fmt: skip

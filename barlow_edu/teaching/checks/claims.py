@@ -1,7 +1,5 @@
 """Checkers of notebook 12: differences between seeds, and what they allow one to say."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,33 +13,24 @@ def paired_interval(learner) -> None:
     a = torch.tensor([0.412, 0.371, 0.455, 0.430], dtype=torch.float64)
     b = torch.tensor([0.395, 0.360, 0.421, 0.418], dtype=torch.float64)
     worlds = [(a, b, 3.182), (b.repeat(2)[:6], a.square().repeat(2)[:6], 2.571)]
-    judge(learner, worlds, _ends, _INTERVALS, "the interval", look=_pair)
+    pair = "two numbers: low, high"
+    judge(learner, worlds, _ends, _INTERVALS, "the interval", look=lambda x, *_: numbers(x, pair))
 
 
-def _pair(answer, *_):
-    return answer if torch.is_tensor(answer) else numbers(answer, "two numbers: low, high")
-
-
-def _half(a: Tensor, b: Tensor, t: float) -> Tensor:
-    return t * (a - b).std() / len(a) ** 0.5
-
-
-def _ends(a: Tensor, b: Tensor, t: float, half: Tensor | None = None) -> Tensor:
-    half = _half(a, b, t) if half is None else half
+def _ends(a: Tensor, b: Tensor, t: float, sd=lambda a, b: (a - b).std(), power=0.5) -> Tensor:
+    half = t * sd(a, b) / len(a) ** power
     return (a - b).mean() + torch.stack((-half, half))
 
 
 _INTERVALS = {
     "That is b − a. We ask how much a is above b.": lambda a, b, t: _ends(b, a, t),
     "You took the deviations of a and of b apart. Subtract first, seed by seed: what a seed does to both "
-    "then cancels.": lambda a, b, t: _ends(a, b, t, t * ((a.var() + b.var()) / len(a)).sqrt()),
+    "then cancels.": {"sd": lambda a, b: (a.var() + b.var()).sqrt()},
     "Your deviation is divided by n. With few seeds take n − 1, as torch's std does.":
-        lambda a, b, t: _ends(a, b, t, t * (a - b).std(correction=0) / len(a) ** 0.5),
-    "√n is missing: the mean of n seeds wavers less than one seed.":
-        lambda a, b, t: _ends(a, b, t, t * (a - b).std()),
-    "You divided by n. The mean wavers like 1 / √n.": lambda a, b, t: _ends(a, b, t, t * (a - b).std() / len(a)),
-    "t is missing: that is the standard error. With few seeds it is much too narrow.":
-        lambda a, b, t: _ends(a, b, 1.0),
+        {"sd": lambda a, b: (a - b).std(correction=0)},
+    "√n is missing: the mean of n seeds wavers less than one seed.": {"power": 0},
+    "You divided by n. The mean wavers like 1 / √n.": {"power": 1},
+    "t is missing: that is the standard error. With few seeds it is much too narrow.": {"t": 1.0},
     "Low comes first, then high.": lambda a, b, t: _ends(a, b, -t),
 }  # fmt: skip
 
@@ -60,16 +49,16 @@ def reading(learner) -> None:
         (-0.02, 0.05, "undecided", "Only one end is within the margin. Both must be."),
         (-0.05, 0.02, "undecided", "Only one end is within the margin. Both must be."),
     )  # fmt: skip
+    words = ("alike", "above", "below", "undecided")
     for low, high, right, why in cases:
         answer = attempt(learner, low, high, 0.03)
-        words = ("alike", "above", "below", "undecided")
         tell({
             f"Return one of the four words, not {type(answer).__name__}.": not isinstance(answer, str),
             f"{answer!r} is none of the four words.": answer not in words,
             f"[{low}, {high}] with a margin of 0.03: you say {answer!r}, it is {right!r}. {why}": answer != right,
         })  # fmt: skip
-    if attempt(learner, -0.02, 0.01, 0.015) == "alike":
-        raise NotRight("You did not use the margin that you are given: here it is 0.015.")
+    by_heart = attempt(learner, -0.02, 0.01, 0.015) == "alike"
+    tell({"You did not use the margin that you are given: here it is 0.015.": by_heart})
 
 
 VARIANTS, BUDGET, WORLDS = 8, 40, 400

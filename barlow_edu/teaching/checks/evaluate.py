@@ -1,7 +1,6 @@
 """Checkers for notebook 11, what did it learn."""
 
-from __future__ import annotations
-
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -13,9 +12,8 @@ from barlow_edu.data import load_images
 from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import factor_probe
 from barlow_edu.runs import load_run
-from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
-from barlow_edu.teaching.checks.mistakes import PERPLEXITY
-from barlow_edu.teaching.checks.worlds import centred, cosines, drawn, normal, perplexity
+from barlow_edu.teaching.checks.base import Shaped, attempt, checker, judge, numbers, tell
+from barlow_edu.teaching.checks.worlds import centred, cosines, drawn, normal
 
 BROUGHT = 0.3  # of R², the least that training is to take or to bring
 
@@ -38,26 +36,15 @@ def _crowd(classes: int, seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
     return x[:90], labels[:90], x[90:]
 
 
-def _count(s: Tensor, rows: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    votes = torch.zeros(len(s), int(labels.max()) + 1, dtype=s.dtype)
-    return votes.scatter_add(1, labels[rows], weights).argmax(1)
-
-
-def _by(
-    similarity: Callable[[Tensor, Tensor], Tensor] = cosines,
-    weight: Callable[[Tensor, float], Tensor] = lambda s, t: (s / t).exp(),
-    take: Callable[[Tensor, int], tuple] = lambda s, k: s.topk(k, 1),
-) -> Callable[..., Tensor]:
+def _vote(
+    bank, y, queries, k, t, similarity=cosines, weight=lambda s, t: (s / t).exp(), take=torch.topk
+) -> Tensor:
     """A vote by its parts: how similar, how heavy, and who votes."""
-
-    def vote(bank: Tensor, labels: Tensor, queries: Tensor, k: int, temperature: float) -> Tensor:
-        s, rows = take(similarity(queries, bank), k)
-        return _count(s, rows, labels, weight(s, temperature))
-
-    return vote
+    s, rows = take(similarity(queries, bank), k)
+    votes = torch.zeros(len(s), int(y.max()) + 1, dtype=s.dtype)
+    return votes.scatter_add(1, y[rows], weight(s, t)).argmax(1)
 
 
-_vote = _by()
 _LENGTHS = "A feature's length must not count: divide queries and bank by their lengths first."
 _VOTES = {
     "These are the votes, one column a class. Return the class with most of them: argmax(1).":
@@ -65,26 +52,27 @@ _VOTES = {
     "This has one column a neighbour. The neighbours must still vote, row by row.":
         lambda bank, y, queries, k, t: Shaped([len(queries), k]),
     "This is one number. Return a label for each query, shape (Q,).": lambda *_: Shaped(),
-    "You took the plain scalar product. " + _LENGTHS: _by(lambda q, b: q @ b.T),
-    "The features of the bank keep their lengths. " + _LENGTHS: _by(lambda q, b: F.normalize(q, dim=1) @ b.T),
+    "You took the plain scalar product. " + _LENGTHS: {"similarity": lambda q, b: q @ b.T},
+    "The features of the bank keep their lengths. " + _LENGTHS:
+        {"similarity": lambda q, b: F.normalize(q, dim=1) @ b.T},
     "The queries keep their lengths, which changes the temperature. " + _LENGTHS:
-        _by(lambda q, b: q @ F.normalize(b, dim=1).T),
+        {"similarity": lambda q, b: q @ F.normalize(b, dim=1).T},
     "You divided every column by its length (dim 0). A feature is a row: normalise along dim 1.":
-        _by(lambda q, b: cosines(q, b, dim=0)),
-    "These are the nearest by Euclidean distance, not by cosine.": _by(lambda q, b: -torch.cdist(q, b)),
+        {"similarity": lambda q, b: cosines(q, b, dim=0)},
+    "These are the nearest by Euclidean distance, not by cosine.": {"similarity": lambda q, b: -torch.cdist(q, b)},
     "All neighbours have the same weight in your vote. Weigh each with exp(s / temperature).":
-        _by(weight=lambda s, t: torch.ones_like(s)),
-    "You weigh with the similarity itself. The weight is exp(s / temperature).": _by(weight=lambda s, t: s),
-    "You multiply with the temperature. Divide: exp(s / temperature).": _by(weight=lambda s, t: (s * t).exp()),
+        {"weight": lambda s, t: torch.ones_like(s)},
+    "You weigh with the similarity itself. The weight is exp(s / temperature).": {"weight": lambda s, t: s},
+    "You multiply by the temperature. Divide: exp(s / temperature).": {"weight": lambda s, t: (s * t).exp()},
     "Your weight falls with the similarity. There is no minus: exp(s / temperature).":
-        _by(weight=lambda s, t: (-s / t).exp()),
-    "The temperature is missing: exp(s / temperature).": _by(weight=lambda s, t: s.exp()),
-    "Only the nearest neighbour decides in your answer. All k vote.": _by(take=lambda s, k: s.topk(1, 1)),
-    "The whole bank votes. Keep the k most similar: topk.": _by(take=lambda s, k: s.topk(s.shape[1], 1)),
+        {"weight": lambda s, t: (-s / t).exp()},
+    "The temperature is missing: exp(s / temperature).": {"weight": lambda s, t: s.exp()},
+    "Only the nearest neighbour decides in your answer. All k vote.": {"take": lambda s, k: s.topk(1, 1)},
+    "The whole bank votes. Keep the k most similar: topk.": {"take": lambda s, k: s.topk(s.shape[1], 1)},
     "You took the k least similar. topk takes the largest unless told otherwise.":
-        _by(take=lambda s, k: s.topk(k, 1, largest=False)),
+        {"take": lambda s, k: s.topk(k, 1, largest=False)},
     "You left out the nearest. That is for queries which are in the bank; these are not.":
-        _by(take=lambda s, k: [x[:, 1:] for x in s.topk(k + 1, 1)]),
+        {"take": lambda s, k: [x[:, 1:] for x in s.topk(k + 1, 1)]},
     "These are row numbers of the bank. Look up their labels: labels[rows].":
         lambda bank, y, queries, k, t: cosines(queries, bank).argmax(1),
 }  # fmt: skip
@@ -98,8 +86,9 @@ def rankme_by_hand(function: Callable[[Tensor], Tensor]) -> None:
     judge(function, [(x,), (other,)], _rankme, _RANKS, "RankMe")
 
 
-def _rankme(x: Tensor) -> Tensor:
-    return perplexity(torch.linalg.svdvals(x))
+def _rankme(x, values=torch.linalg.svdvals, share=lambda s: s / s.sum(), out=torch.exp) -> Tensor:
+    p = share(values(x))
+    return out(-torch.xlogy(p, p).sum())
 
 
 _RANKS = {
@@ -107,8 +96,22 @@ _RANKS = {
     "You centred the features first. That is the effective rank; RankMe takes them as they are.":
         lambda x: _rankme(centred(x)),
     "Your shares are those of the covariance's eigenvalues. Take singular values, not centred.":
-        lambda x: perplexity(torch.linalg.svdvals(centred(x)) ** 2),
-} | PERPLEXITY  # fmt: skip
+        {"values": lambda x: torch.linalg.svdvals(centred(x)) ** 2},
+    "This is the entropy itself. Take exp of it: then D equal values count as D.": {"out": lambda h: h},
+    "This is the entropy in bits. Use the natural logarithm, and exp at the end.": {"out": lambda h: h / math.log(2)},
+    "You took exp of an entropy in bits. Use the natural logarithm, log and not log2.":
+        {"out": lambda h: (h / math.log(2)).exp()},
+    "You took 2 to the power of an entropy in nats. Use exp.": {"out": torch.exp2},
+    "The sign of the entropy is turned: it is minus the sum of p log p.": {"out": lambda h: (-h).exp()},
+    "You squared the singular values. Here p is each one divided by their sum.":
+        {"values": lambda x: torch.linalg.svdvals(x) ** 2},
+    "The singular values were not divided by their sum. The shares must add up to 1.": {"share": lambda s: s},
+    "You divided by the largest singular value. Divide by their sum: the shares must add up to 1.":
+        {"share": lambda s: s / s[0]},
+    "This counts every singular value above 0 as one. A small one should count for less.": lambda x: x.shape[1],
+    "This is the participation ratio, (Σ s)² / Σ s². A fair count too, but not the one asked for.":
+        lambda x: torch.linalg.svdvals(x).sum() ** 2 / x.square().sum(),
+}  # fmt: skip
 
 
 @checker
@@ -118,9 +121,9 @@ def two_questions(function: Callable[[Tensor], Tensor]) -> None:
     Judged on test garments by R² (``factor_probe``) of ``garments_hero``, of its untrained twin, and of grey pixels.
     """
     grey, tables = _tables()
-    answers, again = (_numbers(attempt(function, x), len(x)) for x in (grey, grey[:50]))
-    if ((again - answers[:50]).abs() > 1e-3 * answers.std(0)).any():
-        raise NotRight("An image gets another number in other company. Look at each by itself.")
+    answers, again = (_two_each(attempt(function, x), len(x)) for x in (grey, grey[:50]))
+    other = ((again - answers[:50]).abs() > 1e-3 * answers.std(0)).any()
+    tell({"An image gets another number in other company. Look at each by itself.": other})
     r2 = factor_probe(tables, {"First": answers[:, 0], "Second": answers[:, 1]})
     pixels, before, after = (list(r2[name].values()) for name in ("pixels", "untrained", "trained"))
     pairs = list(zip(before, after, strict=True))
@@ -145,14 +148,11 @@ def _tables() -> tuple[Tensor, dict[str, Tensor]]:
     return grey, {"pixels": grey.flatten(1)} | features
 
 
-def _numbers(answer: object, n: int) -> Tensor:
+def _two_each(answer: object, n: int) -> Tensor:
     """A learner's answer as finite float64 numbers (n, 2)."""
-    try:
-        values = torch.as_tensor(answer).detach().real.double()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise NotRight("Return a tensor (N, 2): two numbers for each image.") from error
-    if values.shape != (n, 2) or not values.isfinite().all():
-        raise NotRight(
-            f"Return two numbers for each image, ({n}, 2), none of them NaN; you gave {tuple(values.shape)}."
-        )
+    values = numbers(answer, "a tensor (N, 2): two numbers for each image")
+    tell({
+        f"Return two numbers for each image, ({n}, 2), none of them NaN; you gave {tuple(values.shape)}.":
+            values.shape != (n, 2) or not values.isfinite().all()
+    })  # fmt: skip
     return values

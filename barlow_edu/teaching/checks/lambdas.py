@@ -1,11 +1,9 @@
 """Checkers of notebook 08: what λ weighs, and how to read a sweep."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers, tell
 from barlow_edu.teaching.live import LiveProblem
 
 THINGS, DIAGONAL = 7.5, 0.84  # what a schedule is to reach
@@ -40,30 +38,24 @@ def plateau(learner) -> None:
     # exactly at the margin of 1/8
     eighths = torch.tensor([3, 2, 4, 5, 4.25, 3], dtype=torch.float64) / 8
     worlds = [(lambdas, knn, 0.04), (lambdas[:6] * 2, eighths, 0.125), (lambdas, knn.flip(0), 0.1)]
-    judge(learner, worlds, _chosen, _PLATEAU, "the plateau", look=_three)
+    three = "three numbers: best λ, lowest λ, highest λ"
+    judge(learner, worlds, _chosen, _PLATEAU, "the plateau", look=lambda x, *_: numbers(x, three))
 
 
-def _three(answer, *_):
-    return numbers(answer, "three numbers: best λ, lowest λ, highest λ")
-
-
-def _stretch(knn: Tensor, lowest: Tensor | float, strict: bool = False) -> list[int]:
-    """Places of the best, and of both ends of the unbroken stretch of kNN of at least ``lowest``."""
-    good = (knn > lowest if strict else knn >= lowest).tolist()
+def _places(knn: Tensor, margin: float, strict: bool = False, further: int = 0) -> list[int]:
+    """Places of the best, and of both ends of the unbroken stretch of kNN around it."""
+    least = knn.max() - margin
+    good = (knn > least if strict else knn >= least).tolist()
     best = low = high = int(knn.argmax())
     while low > 0 and good[low - 1]:
         low -= 1
     while high < len(good) - 1 and good[high + 1]:
         high += 1
-    return [best, low, high]
+    return [best, max(low - further, 0), min(high + further, len(good) - 1)]
 
 
-def _places(lambdas: Tensor, knn: Tensor, margin: float) -> list[int]:
-    return _stretch(knn, knn.max() - margin)
-
-
-def _chosen(lambdas: Tensor, knn: Tensor, margin: float) -> Tensor:
-    return lambdas[_places(lambdas, knn, margin)]
+def _chosen(lambdas: Tensor, knn: Tensor, margin: float, **slip: int) -> Tensor:
+    return lambdas[_places(knn, margin, **slip)]
 
 
 def _everywhere(lambdas: Tensor, knn: Tensor, margin: float) -> Tensor:
@@ -71,23 +63,17 @@ def _everywhere(lambdas: Tensor, knn: Tensor, margin: float) -> Tensor:
     return torch.stack([lambdas[knn.argmax()], good.min(), good.max()])
 
 
-def _too_far(lambdas: Tensor, knn: Tensor, margin: float) -> Tensor:
-    best, low, high = _places(lambdas, knn, margin)
-    return lambdas[[best, max(low - 1, 0), min(high + 1, len(knn) - 1)]]
-
-
 _PLATEAU = {
-    "These are places in the list. Look the λ values up: lambdas[i].": _places,
-    "These are accuracies. Return the λ values that belong to them.": lambda x, y, m: y[_places(x, y, m)],
+    "These are places in the list. Look the λ values up: lambdas[i].": lambda x, y, m: _places(y, m),
+    "These are accuracies. Return the λ values that belong to them.": lambda x, y, m: y[_places(y, m)],
     "The stretch must be unbroken: the first λ is good by accident, with a bad one in between.": _everywhere,
-    "You went one step too far on each side: those λ are outside the margin.": _too_far,
+    "You went one step too far on each side: those λ are outside the margin.": {"further": 1},
     "You stopped at the best. Walk to both sides while kNN stays within the margin.":
         lambda x, y, m: x[[int(y.argmax())] * 3],
     "The order is: best λ, lowest λ, highest λ.": lambda x, y, m: _chosen(x, y, m).sort().values,
     "You took the worst λ for the best.": lambda x, y, m: x[[int(y.argmin())] * 3],
-    "Your margin is relative. Take kNN of at least best − margin.": lambda x, y, m: x[_stretch(y, y.max() * (1 - m))],
-    "A λ whose kNN is exactly best − margin belongs to the plateau: at least, so >= and not >.":
-        lambda x, y, m: x[_stretch(y, y.max() - m, strict=True)],
+    "Your margin is relative. Take kNN of at least best − margin.": lambda x, y, m: _chosen(x, y, m * y.max()),
+    "A λ whose kNN is exactly best − margin belongs to the plateau: at least, so >= and not >.": {"strict": True},
 }  # fmt: skip
 
 
@@ -102,13 +88,8 @@ def schedule(learner) -> None:
         world.lambd = lambd
         world.step()
     said, diagonal = world.distinct(), float(world.c.diagonal().mean())
-    if said < 2:
-        raise NotRight(f"All dimensions are copies: {said:.1f} things are said. Raise λ.")
-    if said < THINGS:
-        raise NotRight(
-            f"{said:.1f} different things are said, {THINGS:g} are wanted. A higher λ forbids copies."
-        )
-    if diagonal < DIAGONAL:
-        raise NotRight(
-            f"The mean diagonal is {diagonal:.2f}, {DIAGONAL:g} is wanted: twins disagree. Lower λ."
-        )
+    tell({
+        f"All dimensions are copies: {said:.1f} things are said. Raise λ.": said < 2,
+        f"{said:.1f} different things are said, {THINGS:g} are wanted. A higher λ forbids copies.": said < THINGS,
+        f"The mean diagonal is {diagonal:.2f}, {DIAGONAL:g} is wanted: twins disagree. Lower λ.": diagonal < DIAGONAL,
+    })  # fmt: skip

@@ -1,7 +1,5 @@
 """Checkers for notebook 05, the loss from scratch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -9,10 +7,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from barlow_edu.teaching.checks.base import attempt, checker, follow, judge, tell
-from barlow_edu.teaching.checks.mistakes import ALONG_FEATURES, LOSS
 from barlow_edu.teaching.checks.worlds import (
+    ALONG_FEATURES,
     correlation,
-    loss,
     matrix,
     off_diagonal,
     redundancy,
@@ -29,8 +26,49 @@ def _worlds() -> list[tuple[Tensor, float]]:
 @checker
 def loss_from_c(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check a function (D, D), lambd -> loss that autograd can follow."""
-    judge(function, _worlds(), loss, LOSS, "The loss")
-    follow(function, _worlds()[0], loss)
+    judge(function, _worlds(), _loss, _LOSS, "The loss")
+    follow(function, _worlds()[0], _loss)
+
+
+def _loss(
+    c: Tensor, lambd: float, on=torch.square, off=torch.square, add=torch.sum, target=1
+) -> Tensor:
+    return add(on(target - c.diagonal())) + lambd * add(off(off_diagonal(c)))
+
+
+def _upper(c: Tensor) -> Tensor:
+    return torch.triu(c, 1).square().sum()
+
+
+_LOSS = {
+    "This is the sum on the diagonal alone, the invariance: the redundancy is missing.": {"lambd": 0},
+    "This is the sum off the diagonal alone, times λ: the invariance is missing.": lambda c, w: w * redundancy(c),
+    "λ is missing: it weighs the sum off the diagonal, the redundancy.": {"lambd": 1},
+    "λ belongs to the sum off the diagonal, the redundancy, not to the other one.":
+        lambda c, w: w * _loss(c, 1 / w),
+    "You multiplied the whole loss by λ. It belongs to the sum off the diagonal, the redundancy, alone.":
+        lambda c, w: w * _loss(c, 1),
+    "λ was squared with the entries: it stands before the square, not inside it.": lambda c, w: _loss(c, w**2),
+    "The second sum runs over i ≠ j only: leave the entries with i = j, the diagonal, out of it.":
+        lambda c, w: _loss(c, w) + w * c.diagonal().square().sum(),
+    "You counted one side of the diagonal only. C is not symmetric: both sides count.":
+        lambda c, w: _loss(c, 0) + w * _upper(c),
+    "You doubled the upper side of the diagonal. C is not symmetric: add both sides themselves.":
+        lambda c, w: _loss(c, 0) + 2 * w * _upper(c),
+    "The target on the diagonal is 1, not 0: (1 − C_ii)².": {"target": 0},
+    "You added magnitudes. The loss adds squares.": {"on": torch.abs, "off": torch.abs},
+    "The squares are missing on the diagonal: (1 − C_ii)².": {"on": lambda x: x},
+    "The squares are missing off the diagonal: C_ij².": {"off": lambda x: x},
+    "You took the trace, one number, before you squared. Square 1 − C_ii for each i, then add.":
+        lambda c, w: (1 - c.trace()) ** 2 + w * redundancy(c),
+    "You added up 1 − C_ii before you squared. Square each, then add.": {"on": lambda x: x.sum() ** 2},
+    "You added up the entries off the diagonal before you squared. Square each, then add.":
+        {"off": lambda x: x.sum() ** 2},
+    "You took means. The paper's loss is made of sums.": {"add": torch.mean},
+    "You took means over all D² entries. The paper's loss is made of sums.": lambda c, w: _loss(c, w) / c.numel(),
+    "You took the mean on the diagonal. The paper's loss is made of sums.": {"on": lambda x: x.square().mean()},
+    "You took the mean off the diagonal. The paper's loss is made of sums.": {"off": lambda x: x.square().mean()},
+}  # fmt: skip
 
 
 @checker
@@ -39,37 +77,26 @@ def gradient_of_c(function: Callable[[Tensor, float], Tensor]) -> None:
     judge(function, _worlds(), _gradient, _GRADIENT, "dL/dC")
 
 
-def _on(c: Tensor) -> Tensor:
-    return (c.diagonal() - 1).diag()
-
-
-def _off(c: Tensor) -> Tensor:
-    return c - c.diagonal().diag()
-
-
-def _gradient(c: Tensor, lambd: float) -> Tensor:
-    return 2 * _on(c) + 2 * lambd * _off(c)
+def _gradient(c: Tensor, lambd: float, on=1.0, off=1.0, target=1, factor=2) -> Tensor:
+    diagonal = c.diagonal().diag()
+    return factor * (on * (diagonal - target * torch.eye(len(c))) + off * lambd * (c - diagonal))
 
 
 _GRADIENT = {
-    "The factor 2 is missing: the derivative of a square is twice what is squared.": lambda c, w: _gradient(c, w) / 2,
-    "The sign is turned round: this is the step that lowers the loss, minus the gradient.":
-        lambda c, w: -_gradient(c, w),
-    "Off the diagonal the sign is right, on it not: d(1 − C)²/dC = −2 (1 − C).":
-        lambda c, w: 2 * w * _off(c) - 2 * _on(c),
-    "λ is missing: entries off the diagonal weigh λ.": lambda c, w: _gradient(c, 1),
+    "The factor 2 is missing: the derivative of a square is twice what is squared.": {"factor": 1},
+    "The sign is turned round: this is the step that lowers the loss, minus the gradient.": {"factor": -2},
+    "Off the diagonal the sign is right, on it not: d(1 − C)²/dC = −2 (1 − C).": {"on": -1},
+    "λ is missing: entries off the diagonal weigh λ.": {"lambd": 1},
     "λ belongs to the entries off the diagonal only. On the diagonal the weight is 1.":
-        lambda c, w: w * _gradient(c, 1),
+        lambda c, w: _gradient(c, w, on=w),
     "λ was squared: it stands before the square of the loss, not inside it.": lambda c, w: _gradient(c, w**2),
-    "The weights have changed places: 1 belongs on the diagonal, λ off it.":
-        lambda c, w: 2 * w * _on(c) + 2 * _off(c),
-    "The entries off the diagonal are missing: redundancy has a gradient too.": lambda c, w: 2 * _on(c),
-    "The diagonal is missing: invariance has a gradient too.": lambda c, w: 2 * w * _off(c),
-    "On the diagonal the target is 1, not 0: differentiate (1 − C_ii)².":
-        lambda c, w: 2 * c.diagonal().diag() + 2 * w * _off(c),
+    "The weights have changed places: 1 belongs on the diagonal, λ off it.": lambda c, w: _gradient(c, 1, on=w),
+    "The entries off the diagonal are missing: redundancy has a gradient too.": {"off": 0},
+    "The diagonal is missing: invariance has a gradient too.": {"on": 0},
+    "On the diagonal the target is 1, not 0: differentiate (1 − C_ii)².": {"target": 0},
     "This is the transpose of the gradient: C is not symmetric.": lambda c, w: _gradient(c, w).T,
     "This is the gradient of means. The paper's loss is made of sums.":
-        lambda c, w: 2 * _on(c) / len(c) + 2 * w * _off(c) / (c.numel() - len(c)),
+        lambda c, w: _gradient(c, w, on=1 / len(c), off=1 / (c.numel() - len(c))),
 }  # fmt: skip
 
 
@@ -91,19 +118,17 @@ def _through(
 
 
 _THROUGH = {
-    "This is dL/dA, step 2. Go on through the standardisation.": lambda a, b, w: _through(a, b, w, False, 1),
-    "The part along A_i is still in: subtract A_i times the sum of G_ij C_ij over j.":
-        lambda a, b, w: _through(a, b, w, False),
-    "σ is missing: divide each column by its standard deviation.": lambda a, b, w: _through(a, b, w, deviation=1),
+    "This is dL/dA, step 2. Go on through the standardisation.": {"cut": False, "deviation": 1},
+    "The part along A_i is still in: subtract A_i times the sum of G_ij C_ij over j.": {"cut": False},
+    "σ is missing: divide each column by its standard deviation.": {"deviation": 1},
     "You divided by the deviations of view B. The gradient of z_a has those of view A.":
         lambda a, b, w: _through(a, b, w, deviation=b.std(0, correction=0)),
     "This σ divides by N − 1. Use correction=0, as in C.": lambda a, b, w: _through(a, b, w, deviation=a.std(0)),
-    "N is missing: C is an average over the batch.": lambda a, b, w: _through(a, b, w, n=1),
-    "G has to be transposed: row i of G belongs to dimension i of view A.":
-        lambda a, b, w: _through(a, b, w, turned=True),
+    "N is missing: C is an average over the batch.": {"n": 1},
+    "G has to be transposed: row i of G belongs to dimension i of view A.": {"turned": True},
     "The sign is turned round: this is the step that lowers the loss, minus the gradient.":
         lambda a, b, w: -_through(a, b, w),
-    "λ is missing: entries of G off the diagonal weigh λ.": lambda a, b, w: _through(a, b, 1),
+    "λ is missing: entries of G off the diagonal weigh λ.": {"lambd": 1},
     "This is the gradient of view B. The one of view A is asked for.": lambda a, b, w: _through(b, a, w),
 }  # fmt: skip
 
@@ -112,7 +137,7 @@ _THROUGH = {
 def gram_redundancy(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N, D), (N, D) -> Σ_{i≠j} C_ij² that never holds a (D, D) tensor."""
     worlds = [views(6, 23, seed=42), views(9, 31, seed=43)]
-    judge(function, worlds, lambda a, b: redundancy(correlation(a, b)), _GRAM, "The redundancy")
+    judge(function, worlds, _gram, _GRAM, "The redundancy")
     with _ShapeWatch((23, 23)) as watch:
         attempt(function, *worlds[0])
     built = "The value is right, but a D x D matrix was built on the way. Use a @ a.T and b @ b.T, (N, N) each."
@@ -133,13 +158,14 @@ class _ShapeWatch(TorchFunctionMode):
         return result
 
 
-def _squares(a: Tensor, b: Tensor) -> Tensor:
-    """Σ C_ij², diagonal and all."""
-    return correlation(a, b).square().sum()
+def _squares(c: Tensor) -> Tensor:
+    return c.square().sum()
 
 
-def _diagonal(a: Tensor, b: Tensor) -> Tensor:
-    return correlation(a, b).diagonal().square().sum()
+def _gram(a: Tensor, b: Tensor, every=_squares, diagonal=_squares) -> Tensor:
+    """Σ_{i≠j} C_ij² as a sum over all of C without the diagonal's, each added up in its way."""
+    c = correlation(a, b)
+    return every(c) - diagonal(c.diagonal())
 
 
 def _grams(a: Tensor, b: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
@@ -148,27 +174,25 @@ def _grams(a: Tensor, b: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
 
 
 _GRAM = {
-    "This is the sum of all squares. Take away those on the diagonal.": _squares,
+    "This is the sum of all squares. Take away those on the diagonal.": {"diagonal": lambda x: 0},
     "This is the sum of all squares of AᵀB. Divide by N², and take away the diagonal's.":
-        lambda a, b: _squares(a, b) * len(a) ** 2,
+        lambda a, b: _squares(correlation(a, b, n=1)),
     "The product was divided by N. Squared it is N²: C = AᵀB / N.":
-        lambda a, b: _squares(a, b) * len(a) - _diagonal(a, b),
+        lambda a, b: _gram(a, b, lambda c: _squares(c) * len(a)),
     "You forgot to divide the Gram part by N²: C = AᵀB / N.":
-        lambda a, b: _squares(a, b) * len(a) ** 2 - _diagonal(a, b),
+        lambda a, b: _gram(a, b, lambda c: _squares(c) * len(a) ** 2),
     "You divided by D². The sum in C runs over images: C = AᵀB / N.":
-        lambda a, b: _squares(a, b) * len(a) ** 2 / a.shape[1] ** 2 - _diagonal(a, b),
-    "The diagonal was not squared before you took it away.": lambda a, b: _squares(a, b) - correlation(a, b).trace(),
-    "You squared the trace. Square each C_ii, then add.":
-        lambda a, b: _squares(a, b) - correlation(a, b).trace() ** 2,
-    "You took away D, as if every C_ii were 1. Take away the sum of C_ii².": lambda a, b: _squares(a, b) - a.shape[1],
+        lambda a, b: _gram(a, b, lambda c: _squares(c) * len(a) ** 2 / len(c) ** 2),
+    "The diagonal was not squared before you took it away.": {"diagonal": torch.sum},
+    "You squared the trace. Square each C_ii, then add.": {"diagonal": lambda x: x.sum() ** 2},
+    "You took away D, as if every C_ii were 1. Take away the sum of C_ii².": {"diagonal": len},
     "You took the mean over the D (D − 1) entries. The redundancy is their sum.":
         lambda a, b: off_diagonal(correlation(a, b)).square().mean(),
     "You used view A twice. The identity pairs the Gram matrix of A with that of B.":
-        lambda a, b: _grams(a, a)[0].square().sum() - _diagonal(a, b),
+        lambda a, b: _gram(a, b, lambda _: _squares(_grams(a, a)[0])),
     "You multiplied the Gram matrices as matrices. Multiply them entry by entry, then add.":
-        lambda a, b: (_grams(a, b)[0] @ _grams(a, b)[1]).sum() - _diagonal(a, b),
+        lambda a, b: _gram(a, b, lambda _: torch.mm(*_grams(a, b)).sum()),
     ALONG_FEATURES: lambda a, b: (
         torch.mul(*_grams(a, b, 1)).sum() - (standard(a, 1) * standard(b, 1)).mean(0).square().sum()),
-    "This is the redundancy times λ. The plain sum is asked for, without λ.":
-        lambda a, b: 0.005 * redundancy(correlation(a, b)),
+    "This is the redundancy times λ. The plain sum is asked for, without λ.": lambda a, b: 0.005 * _gram(a, b),
 }  # fmt: skip

@@ -1,16 +1,20 @@
 """Checkers for notebook 04, the cross-correlation matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 from sklearn.neighbors import KNeighborsRegressor
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge
-from barlow_edu.teaching.checks.mistakes import CORRELATION
-from barlow_edu.teaching.checks.worlds import correlation, off_diagonal, standard, views
+from barlow_edu.teaching.checks.base import attempt, checker, judge, tell
+from barlow_edu.teaching.checks.worlds import (
+    CORRELATION,
+    centred,
+    correlation,
+    off_diagonal,
+    standard,
+    views,
+)
 
 
 @checker
@@ -22,9 +26,9 @@ def cross_correlation(function: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 _CORRELATION = {
     "You mixed N − 1 and N: std() divides by N − 1 unless you say correction=0.":
-        lambda a, b: correlation(a, b) * (len(a) - 1) / len(a),
+        {"scale": lambda z: centred(z) / z.std(0)},
     "You mixed N and N − 1: the deviations divide by N, so the product must too.":
-        lambda a, b: correlation(a, b) * len(a) / (len(a) - 1),
+        lambda a, b: correlation(a, b, n=len(a) - 1),
 } | CORRELATION  # fmt: skip
 
 
@@ -32,8 +36,8 @@ _CORRELATION = {
 def expected_redundancy(function: Callable[[int, int], float]) -> None:
     """Check a function (batch size, D) -> mean of Σ_{i≠j} C_ij² over unrelated dimensions."""
     worlds = [(11, 5), (257, 64), (2048, 8192)]
-    right = "At N = {0}, D = {1}, it"
-    judge(function, worlds, lambda n, d: d * (d - 1) / (n - 1), _EXPECTED, right)
+    what = "At N = {0}, D = {1}, it"
+    judge(function, worlds, lambda n, d: d * (d - 1) / (n - 1), _EXPECTED, what)
 
 
 _EXPECTED = {
@@ -57,25 +61,22 @@ def fool_c(function: Callable[[int], Tensor]) -> None:
     C with itself may differ from I by chance; some dimension must be guessed from the others, by neighbours.
     """
     z = torch.as_tensor(attempt(function, 3000)).detach().double()
-    if z.ndim != 2 or len(z) != 3000 or not 2 <= z.shape[1] <= 8:
-        raise NotRight(f"Return N rows and 2 to 8 columns; for N = 3000 you gave {tuple(z.shape)}.")
-    if not (z.isfinite().all() and (z.std(0) > 1e-6).all()):
-        raise NotRight(
-            "A dimension is constant, NaN or infinite: it has no correlation with anything."
-        )
+    shape = f"Return N rows and 2 to 8 columns; for N = 3000 you gave {tuple(z.shape)}."
+    tell({shape: z.ndim != 2 or len(z) != 3000 or not 2 <= z.shape[1] <= 8})
+    varies = z.isfinite().all() and (z.std(0) > 1e-6).all()
     z = standard(z)
     seen = off_diagonal(correlation(z, z)).abs().max().item()
-    if seen > 0.1:
-        raise NotRight(
-            f"C sees it: an entry off the diagonal is {seen:.2f} in size. Up to 0.1 may be chance."
-        )
+    tell({
+        "A dimension is constant, NaN or infinite: it has no correlation with anything.": not varies,
+        f"C sees it: an entry off the diagonal is {seen:.2f} in size. Up to 0.1 may be chance.": seen > 0.1,
+    })  # fmt: skip
     best = 0.0
     for j in range(z.shape[1]):
+        # by neighbours, who see a bent relation that no correlation shows
         others = torch.cat([z[:, :j], z[:, j + 1 :]], 1)
         guess = KNeighborsRegressor(5).fit(others[:2000], z[:2000, j])
         best = max(best, guess.score(others[2000:], z[2000:, j]))
-    if best < 0.8:
-        raise NotRight(
-            f"C is fooled, but no dimension can be read off the others: the best guess explains {best:.0%} of one, "
-            "80 % is asked for. Make one from the others, with something bent in between."
-        )
+    tell({
+        f"C is fooled, but no dimension can be read off the others: the best guess explains {best:.0%} of one, "
+        "80 % is asked for. Make one from the others, with something bent in between.": best < 0.8,
+    })  # fmt: skip

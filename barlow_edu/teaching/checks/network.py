@@ -1,7 +1,5 @@
 """Checkers of notebook 09: the resolution that a stem leaves, the projector, and one of one's own."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 
@@ -30,14 +28,14 @@ def stem_resolutions(function: Callable[[int, str], Sequence[int]]) -> None:
 
 
 def _whole_numbers(answer: Sequence[int], *_) -> Tensor:
-    found = numbers(answer, "a list of five whole numbers")
+    sizes = numbers(answer, "a list of five whole numbers")
     tell({
         "Six numbers. The stem counts once: the resolution after its max-pool, where it has one. Then four stages.":
-            found.shape == (6,),
-        "Return five numbers: after the stem, and after each of the four stages.": found.shape != (5,),
-        "A resolution is a whole number of pixels: divide with //, as in the formula.": bool((found % 1).any()),
+            sizes.shape == (6,),
+        "Return five numbers: after the stem, and after each of the four stages.": sizes.shape != (5,),
+        "A resolution is a whole number of pixels: divide with //, as in the formula.": bool((sizes % 1).any()),
     })  # fmt: skip
-    return found
+    return sizes
 
 
 def _after(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -45,14 +43,7 @@ def _after(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
-def _resolutions(
-    size: int,
-    stem: str,
-    pool: bool | None = None,
-    strides: Sequence[int] = (1, 2, 2, 2),
-    conv: tuple[int, int, int] | None = None,
-    after: Callable[[int, int, int, int], int] = _after,
-) -> Tensor:
+def _resolutions(size, stem, pool=None, strides=(1, 2, 2, 2), conv=None, after=_after) -> Tensor:
     size = after(size, *(conv or STEM[stem]))
     if stem == "imagenet" if pool is None else pool:
         size = after(size, 3, 2, 1)
@@ -62,34 +53,26 @@ def _resolutions(
     return torch.tensor(sizes)
 
 
-def _with(**how) -> Callable[[int, str], Tensor]:
-    return lambda size, stem: _resolutions(size, stem, **how)
-
-
-def _other(stem: str) -> dict[str, Callable]:
-    told = f"That is the {stem} stem. Does your function look at its second argument?"
-    return {told: lambda size, _: _resolutions(size, stem)}
-
-
 _OF_BOTH = {
     "The first stage does not halve: its blocks have stride 1. Stages 2, 3 and 4 begin with stride 2.":
-        _with(strides=(2, 2, 2, 2)),
+        {"strides": (2, 2, 2, 2)},
     "You rounded down. With the padding of this network an odd resolution is rounded up: 33 becomes 17.":
-        _with(after=lambda n, k, s, p: n // s),
-    "You left out the padding: 2p belongs into the formula.":
-        _with(after=lambda n, k, s, p: max(0, (n - k) // s + 1)),
-    "You left out the + 1 at the end of the formula.": _with(after=lambda n, k, s, p: (n + 2 * p - k) // s),
-    "You forgot that stages 2, 3 and 4 halve the resolution.": _with(strides=(1, 1, 1, 1)),
+        {"after": lambda n, k, s, p: n // s},
+    "You left out the padding: 2p belongs in the formula.": {"after": lambda n, k, s, p: max(0, (n - k) // s + 1)},
+    "You left out the + 1 at the end of the formula.": {"after": lambda n, k, s, p: (n + 2 * p - k) // s},
+    "You forgot that stages 2, 3 and 4 halve the resolution.": {"strides": (1, 1, 1, 1)},
 }  # fmt: skip
 _RESOLUTIONS = {
-    "imagenet": _other("cifar") | _OF_BOTH | {
-        "The max-pool is missing: after the 7 x 7 convolution it halves once more.": _with(pool=False),
-    },
-    "cifar": _other("imagenet") | _OF_BOTH | {
-        "The cifar stem has no max-pool.": _with(pool=True),
+    "imagenet": {
+        "That is the cifar stem. Does your function look at its second argument?": {"stem": "cifar"},
+        "The max-pool is missing: after the 7 x 7 convolution it halves once more.": {"pool": False},
+    } | _OF_BOTH,
+    "cifar": {
+        "That is the imagenet stem. Does your function look at its second argument?": {"stem": "imagenet"},
+        "The cifar stem has no max-pool.": {"pool": True},
         "You padded by 2. A 3 x 3 kernel reaches one pixel to each side, so padding 1 keeps the size.":
-            _with(conv=(3, 1, 2)),
-    },
+            {"conv": (3, 1, 2)},
+    } | _OF_BOTH,
 }  # fmt: skip
 
 
@@ -98,45 +81,36 @@ def build_projector(function: Callable[[int, int], nn.Module]) -> None:
     """Check a function (inputs, dim) -> the projector of the published code, (N, inputs) -> (N, dim)."""
     for inputs, dim in ((12, 20), (9, 6)):
         head = attempt(function, inputs, dim)
-        told = f"Return a module, such as nn.Sequential(...), not a {type(head).__name__}."
-        tell({told: not isinstance(head, nn.Module)})
+        module = f"Return a module, such as nn.Sequential(...), not a {type(head).__name__}."
+        tell({module: not isinstance(head, nn.Module)})
         linears = [m for m in head.modules() if isinstance(m, nn.Linear)]
         norms = [m for m in head.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        _check_linears(linears, inputs, dim)
-        _check_norms(head, norms, len(linears))
-        for k, norm in enumerate(
-            norms[:2]
-        ):  # scales and shifts of their own, so that the order shows
+        _check_layers(head, linears, norms, inputs, dim)
+        for k, norm in enumerate(norms[:2]):
+            # scales and shifts of their own, so that the order of batch norm and ReLU shows
             norm.weight.data, norm.bias.data = normal(2, dim, seed=k).float().abs() + 0.2
         x = 2 * normal(64, inputs, seed=13).float() + 1
         right = functools.partial(_head, linears=linears, norms=norms)
-        mistakes = {told: functools.partial(right, **how) for told, how in _HEADS.items()}
         with batch_statistics(head), torch.no_grad():
-            judge(head, [(x,)], right, mistakes, "what your projector computes", 1e-3)
+            judge(head, [(x,)], right, _HEADS, "what your projector computes", 1e-3)
 
 
-def _check_linears(linears: list[nn.Linear], inputs: int, dim: int) -> None:
+def _check_layers(head: nn.Module, linears: list, norms: list, inputs: int, dim: int) -> None:
     shapes = [(m.in_features, m.out_features) for m in linears]
     yours = ", ".join(f"{i} → {o}" for i, o in shapes)
+    bare = [m.weight is None for m in norms]
     tell({
         f"The projector has three linear layers; yours has {len(linears)}.": len(linears) != 3,
         f"With inputs={inputs} and dim={dim} the layers should map {inputs} → {dim} → {dim} → {dim}; "
         f"yours are {yours}.": shapes != [(inputs, dim), (dim, dim), (dim, dim)],
         "A linear layer has a bias. The batch norm behind it subtracts the mean and the bias with it, "
         "so it would do nothing: bias=False.": any(m.bias is not None for m in linears),
-    })  # fmt: skip
-
-
-def _check_norms(head: nn.Module, norms: list[nn.Module], layers: int) -> None:
-    bare = [m.weight is None for m in norms]
-    tell({
         "You took layer norm, which treats each image by itself. Batch norm compares the images of a batch.":
             any(isinstance(m, nn.LayerNorm) for m in head.modules()),
         "There is no batch norm: one belongs behind each linear layer.": not norms,
         "The last linear layer is bare, as in the paper's text. The published code puts a batch norm "
-        "behind it, without weight and bias: affine=False.": len(norms) == layers - 1 and not any(bare),
-        f"One batch norm belongs behind each of the three linear layers; yours has {len(norms)}.":
-            len(norms) != layers,
+        "behind it, without weight and bias: affine=False.": len(norms) == 2 and not any(bare),
+        f"One batch norm belongs behind each of the three linear layers; yours has {len(norms)}.": len(norms) != 3,
         "The last batch norm has a weight and a bias. The loss standardises each dimension, so they "
         "would do nothing: affine=False.": not all(bare[-1:]),
         "A batch norm between the layers has no weight and no bias. Only the last one has affine=False.":
@@ -144,14 +118,7 @@ def _check_norms(head: nn.Module, norms: list[nn.Module], layers: int) -> None:
     })  # fmt: skip
 
 
-def _head(
-    x: Tensor,
-    linears: list[nn.Module],
-    norms: list[nn.Module],
-    *,
-    relus: tuple[int, ...] = (0, 1),
-    first: str = "norm",
-) -> Tensor:
+def _head(x: Tensor, linears, norms, relus: Sequence[int] = (0, 1), first: str = "norm") -> Tensor:
     """The projector of these layers, with the batch's statistics; ``relus``: the layers that end in one."""
     for i, (linear, norm) in enumerate(zip(linears, norms, strict=True)):
         x = linear(x)
@@ -167,8 +134,8 @@ _HEADS = {
     "There is a ReLU behind the last layer: no entry of z can be below 0, and half of what the layer "
     "could say is cut off. ReLU stands between the layers only.": {"relus": (0, 1, 2)},
     "There is no ReLU, so three linear layers do no more than one. Put one between each two.": {"relus": ()},
-    "A ReLU is missing: one belongs between each two layers, so there are two.": {"relus": (0,)},
-    "A ReLU is missing: one belongs between each two layers, so there are two. ": {"relus": (1,)},
+    "A ReLU is missing behind the first layer: one belongs between each two layers.": {"relus": (1,)},
+    "A ReLU is missing behind the second layer: one belongs between each two layers.": {"relus": (0,)},
     "ReLU comes before the batch norm. The order is linear, batch norm, ReLU.": {"first": "relu"},
 }  # fmt: skip
 
@@ -182,14 +149,14 @@ def own_projector(function: Callable[[Tensor, Tensor, int], Callable]) -> None:
     mix = torch.linalg.qr(normal(24, 24, seed=90)).Q[:16]
     known, new = (_feature_twins(mix, seed) for seed in (91, 93))
     embedding = attempt(function, *known, 8)
-    told = f"Return the embedding itself, a function or a module, not {type(embedding).__name__}."
-    tell({told: not callable(embedding)})
+    itself = f"Return the embedding itself, a function or a module, not {type(embedding).__name__}."
+    tell({itself: not callable(embedding)})
     with torch.no_grad():
         z = [torch.as_tensor(attempt(embedding, h)).double() for h in new]
-    told = f"(1000, 24) features become {tuple(z[0].shape)}. With dim=8 the embedding is (1000, 8)."
-    tell({told: any(x.shape != (1000, 8) for x in z)})
-    told = "A dimension of your embedding is the same for all images, or not a number."
-    tell({told: not all(x.std(0).min() > 1e-6 for x in z)})
+    shape = f"(1000, 24) features become {tuple(z[0].shape)}. With dim=8 it should be (1000, 8)."
+    tell({shape: any(x.shape != (1000, 8) for x in z)})
+    varies = all(x.std(0).min() > 1e-6 for x in z)
+    tell({"A dimension of your embedding is the same for all images, or not a number.": not varies})
     seen = distance_to_identity(correlation(*z), 1000)
     tell({
         f"On new twins the mean of C's diagonal is {seen.diagonal:.2f}, and 0.7 is wanted: your embedding "

@@ -1,8 +1,5 @@
 """Checkers of notebook 06: a step of training written by the learner, and features that are to beat a number."""
 
-from __future__ import annotations
-
-import functools
 from collections.abc import Callable
 
 import torch
@@ -11,33 +8,33 @@ from torch import Tensor, nn
 from barlow_edu.data import load_images
 from barlow_edu.evaluation.probes import knn_accuracy
 from barlow_edu.loss import plain_loss
-from barlow_edu.teaching.checks.base import NotRight, checker, features, judge
+from barlow_edu.teaching.checks.base import attempt, checker, features, judge, tell
 from barlow_edu.teaching.checks.worlds import normal
 
 
 @checker
 def train_step(function: Callable) -> None:
     """Check a function (network, view, x, optimizer, lambd) -> loss that makes one step of Barlow Twins."""
-    variants = {
-        message: functools.partial(_trained, functools.partial(_step, **slip))
-        for message, slip in _SLIPS.items()
-    }
-    right = functools.partial(_trained, _step)
-    learner = functools.partial(_trained, function)
-    judge(learner, [(60, 0.3), (61, 0.05)], right, variants, "Loss and weights after two steps")
+
+    def learner(seed: int, lambd: float) -> Tensor:
+        return _trained(seed, lambd, function)
+
+    worlds = [(60, 0.3), (61, 0.05)]
+    judge(learner, worlds, _trained, _SLIPS, "Loss and weights after two steps")
 
 
-def _trained(step: Callable, seed: int, lambd: float) -> Tensor:
-    """Losses of two steps and the weights (4, 5) after them, as one list; what is no number is passed on."""
+def _trained(seed: int, lambd: float, step: Callable | None = None, **slip: bool | int) -> Tensor:
+    """Losses of two steps and the weights (4, 5) after them, as one list."""
     torch.manual_seed(seed)
     network = nn.Linear(5, 4).double()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    x = normal(12, 5, seed=seed)
-    losses = [
-        step(network, lambda x: x + 0.5 * torch.randn_like(x), x, optimizer, lambd) for _ in "ab"
-    ]
-    if any(loss is None or loss is ... for loss in losses):
-        return losses[0]
+    x, noise = normal(12, 5, seed=seed), torch.Generator().manual_seed(seed)
+
+    def view(x: Tensor) -> Tensor:
+        # a generator of its own: an attempt sets the page's back, and the second step is to differ from the first
+        return x + 0.5 * torch.randn(x.shape, generator=noise, dtype=x.dtype)
+
+    losses = [attempt(step or _step, network, view, x, optimizer, lambd, **slip) for _ in "ab"]
     losses = [torch.as_tensor(loss).detach().double().reshape(1) for loss in losses]
     return torch.cat([*losses, network.weight.detach().flatten()])
 
@@ -67,19 +64,11 @@ _SLIPS = {
 @checker
 def better_features(function: Callable[[Tensor], Tensor], to_beat: float = 0.45) -> None:
     """Check features, uint8 images (N, 3, 32, 32) -> (N, k): are 20 neighbours right more often than ``to_beat``?"""
-    known, asked = (
-        load_images("garments", limit=3000),
-        load_images("garments", split="test", limit=1000),
-    )
-    representations = [features(function, x.images, "images") for x in (known, asked)]
-    accuracy = knn_accuracy(
-        representations[0], known.labels, representations[1], asked.labels, k=20
-    )
-    if accuracy < 0.15:
-        raise NotRight(
-            f"kNN {accuracy:.1%}: that is hardly above chance, 10 %. Is the encoder in eval() mode?"
-        )
-    if accuracy <= to_beat:
-        raise NotRight(
-            f"kNN {accuracy:.1%}, to beat: {to_beat:.1%}. Change one thing, and train again."
-        )
+    known = load_images("garments", limit=3000)
+    asked = load_images("garments", split="test", limit=1000)
+    bank, queries = (features(function, x.images, "images") for x in (known, asked))
+    accuracy = knn_accuracy(bank, known.labels, queries, asked.labels, k=20)
+    tell({
+        f"kNN {accuracy:.1%}: that is hardly above chance, 10 %. Is the encoder in eval() mode?": accuracy < 0.15,
+        f"kNN {accuracy:.1%}, to beat: {to_beat:.1%}. Change one thing, and train again.": accuracy <= to_beat,
+    })  # fmt: skip

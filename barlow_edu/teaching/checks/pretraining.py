@@ -1,9 +1,6 @@
 """Checkers for notebook 10, pretraining."""
 
-from __future__ import annotations
-
 import copy
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,32 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from barlow_edu.numerics.optim import warmup_cosine
-from barlow_edu.teaching.checks.base import (
-    NotRight,
-    attempt,
-    checker,
-    compare,
-    judge_parts,
-    numbers,
-    tell,
-)
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers, tell
 
 
 @checker
 def run_length(function: Callable[[int, int, int, float], tuple[int, float]]) -> None:
     """Check a function (images, batch_size, epochs, images_per_second) -> (steps, minutes)."""
     worlds = [(1000, 128, 6, 50.0), (50_000, 256, 40, 700.0)]
-    parts = {"the number of steps": _STEPS, "the time in minutes": _MINUTES}
     names = "two numbers: the steps of the run and its minutes"
-    judge_parts(function, worlds, lambda *run: (_steps(*run), _minutes(*run)), parts, names)
+    parts = (_steps, _STEPS, "the number of steps"), (_minutes, _MINUTES, "the time in minutes")
+    for k, part in enumerate(parts):
+        judge(function, worlds, *part, look=lambda answer, *_, k=k: numbers(answer, names, 2)[k])
 
 
 def _steps(images: int, n: int, epochs: int, rate: float) -> int:
     return images // n * epochs
 
 
-def _minutes(images: int, n: int, epochs: int, rate: float) -> float:
-    return _steps(images, n, epochs, rate) * n / rate / 60
+def _minutes(images: int, n: int, epochs: int, rate: float, unit: float = 60) -> float:
+    return images // n * epochs * n / rate / unit
 
 
 _STEPS = {
@@ -50,11 +40,11 @@ _STEPS = {
     "That is the number of epochs. Multiply it by the steps of an epoch.": lambda i, n, e, r: e,
 }  # fmt: skip
 _MINUTES = {
-    "These are seconds. The question was for minutes.": lambda *run: 60 * _minutes(*run),
-    "These are hours.": lambda *run: _minutes(*run) / 60,
-    "You counted every image twice, once a view. The rate counts images, not views.": lambda *run: 2 * _minutes(*run),
+    "These are seconds. Minutes are asked for.": {"unit": 1},
+    "These are hours. Minutes are asked for.": {"unit": 3600},
+    "You counted every image twice, once a view. The rate counts images, not views.": {"unit": 30},
     "The images that are dropped cost no time: count steps × batch size.": lambda i, n, e, r: i * e / r / 60,
-    "This is the time of one epoch.": lambda i, n, e, r: _minutes(i, n, 1, r),
+    "This is the time of one epoch.": {"epochs": 1},
     "The rate is in images a second, not in steps a second.": lambda i, n, e, r: _minutes(i, n, e, r) / n,
     "You multiplied by the rate. Divide by it: faster means shorter.": lambda i, n, e, r: _minutes(i, n, e, r) * r**2,
 }  # fmt: skip
@@ -63,57 +53,51 @@ _MINUTES = {
 @checker
 def warmup_factor(function: Callable[[int, int, int, float], float]) -> None:
     """Check a function (step, total, warmup, final) -> factor on the learning rate, steps counted from 0."""
-    for total, *rest in [(20, 5, 0.1), (13, 0, 0.01)]:
-        runs = [(step, total, *rest) for step in range(total)]
-        factors = [attempt(function, *run) for run in runs]
-        answer = numbers(factors, "one number, the factor at that step", total)
-        mistakes = {told: functools.partial(_list, f, runs) for told, f in _SCHEDULES.items()}
-        compare(answer, _list(warmup_cosine, runs), mistakes, "the list of factors", tolerance=1e-6)
+
+    def every_step(total: int, *rest: float) -> list[float]:
+        return [attempt(function, step, total, *rest) for step in range(total)]
+
+    def listed(factors: list, total: int, *_) -> Tensor:
+        return numbers(factors, "one number, the factor at that step", total)
+
+    worlds = [(20, 5, 0.1), (13, 0, 0.01)]
+    judge(every_step, worlds, _factors, _SCHEDULES, "the list of factors", 1e-6, look=listed)
 
 
-def _list(f: Callable[..., float], runs: list[tuple]) -> list[float]:
-    return [f(*run) for run in runs]
-
-
-def _half_cosine(x: float) -> float:
+def _half(x: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * x))
 
 
 def _cool(x: float, f: float) -> float:
-    return f + (1 - f) * _half_cosine(x)
+    return f + (1 - f) * _half(x)
 
 
-def _schedule(
-    cool: Callable = _cool, progress: Callable | None = None, early: int = 1
-) -> Callable[..., float]:
-    """A schedule of its parts: (step + early) / warmup, then cool(progress, final), progress(step, total, warmup)."""
-    progress = progress or (lambda s, t, w: (s - w) / (t - w))
-    return lambda s, t, w, f: (s + early) / w if s < w else cool(progress(s, t, w), f)
+def _factors(total, warmup, final, early=1, x=lambda s, t, w: (s - w) / (t - w), cool=_cool):
+    """(step + early) / warmup, then cool(x, final), at each step; x: the progress after the warm-up, 0 to 1."""
+    warm = [(step + early) / warmup for step in range(warmup)]
+    return warm + [cool(x(step, total, warmup), final) for step in range(warmup, total)]
 
 
 _SCHEDULES = {
-    "There is no warm-up: the factor starts at 1.": lambda s, t, w, f: _cool(s / t, f),
-    "The first step has the factor 0 and is lost. Steps count from 0, so take (step + 1) / warmup.":
-        _schedule(early=0),
+    "There is no warm-up: the factor starts at 1.": {"warmup": 0},
+    "The first step has the factor 0 and is lost. Steps count from 0, so take (step + 1) / warmup.": {"early": 0},
     "Your cosine starts at step 0, so the factor jumps where the warm-up ends. Start it there: progress = "
-    "(step − warmup) / (total − warmup).": _schedule(progress=lambda s, t, w: s / t),
+    "(step − warmup) / (total − warmup).": {"x": lambda s, t, w: s / t},
     "Your progress is (step − warmup) / total: it never gets to 1, so the rate ends too high.":
-        _schedule(progress=lambda s, t, w: (s - w) / t),
+        {"x": lambda s, t, w: (s - w) / t},
     "You reach the final factor one step early. Divide by total − warmup, not by one less.":
-        _schedule(progress=lambda s, t, w: (s - w) / (t - w - 1)),
-    "The factor falls to 0. It should end at final: final + (1 − final) · half cosine.":
-        _schedule(lambda x, f: _half_cosine(x)),
+        {"x": lambda s, t, w: (s - w) / (t - w - 1)},
+    "The factor falls to 0. It should end at final: final + (1 − final) · half cosine.": {"final": 0},
     "You added final on top, so the factor starts above 1. Shrink the rest: (1 − final) · half cosine.":
-        _schedule(lambda x, f: f + _half_cosine(x)),
-    "Your cosine goes down and comes up again: half a period is π, not 2π.": _schedule(lambda x, f: _cool(2 * x, f)),
-    "The factor starts near 2 after the warm-up. Half of 1 + cos, so that it runs from 1 to 0.":
-        _schedule(lambda x, f: f + (1 - f) * 2 * _half_cosine(x)),
+        {"cool": lambda x, f: f + _half(x)},
+    "Your cosine goes down and comes up again: half a period is π, not 2π.": {"cool": lambda x, f: _cool(2 * x, f)},
+    "The factor starts near 2 after the warm-up. Take half of 1 + cos, which runs from 1 to 0.":
+        {"cool": lambda x, f: f + (1 - f) * 2 * _half(x)},
     "Without the 1 the cosine goes below 0, and the rate with it: (1 + cos) / 2.":
-        _schedule(lambda x, f: f + (1 - f) * math.cos(math.pi * x)),
-    "It falls on a straight line. Wanted is half a cosine: slow, fast, slow.":
-        _schedule(lambda x, f: f + (1 - f) * (1 - x)),
-    "It rises again after the warm-up: your cosine stands upside down.":
-        _schedule(lambda x, f: f + (1 - f) * (1 - _half_cosine(x))),
+        {"cool": lambda x, f: f + (1 - f) * math.cos(math.pi * x)},
+    "It falls on a straight line. Half a cosine is wanted: slow, fast, slow.":
+        {"cool": lambda x, f: f + (1 - f) * (1 - x)},
+    "It rises again after the warm-up: your cosine stands upside down.": {"cool": lambda x, f: _cool(1 - x, f)},
 }  # fmt: skip
 
 
@@ -168,12 +152,14 @@ def _take_up(function: Callable[..., Mapping[str, Any]], steps: int) -> None:
     tell(
         {f"Your checkpoint has no {key!r}: {lost}": key not in state for key, lost in _LOST.items()}
     )
-    _explain_objects(state)
     run.train(until=steps + 3)
-    _explain_contents(state, truth, run)
+    _explain(state, truth, run)
     again = _Tiny()
     try:
-        again.restore(state)
+        again.model.load_state_dict(state["model"])
+        again.optimizer.load_state_dict(state["optimizer"])
+        again.generator.set_state(state["generator"])
+        again.step = int(state["step"])
     except Exception as error:
         raise NotRight(f"A fresh run could not take it up: {error}") from error
     again.train(until=steps + 3)
@@ -214,46 +200,31 @@ class _Tiny:
             self.optimizer.step()
             self.step += 1
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.step = int(state["step"])
 
-
-def _explain_objects(state: Mapping[str, Any]) -> None:
-    """Things themselves where their state should be."""
+def _explain(state: Mapping[str, Any], then: _Tiny, now: _Tiny) -> None:
+    """What was kept against the truth at that step, ``then``, and after more training, ``now``."""
     for key in ("model", "optimizer"):
+        held, right = state[key], getattr(then, key).state_dict()
+        # tensors that were not copied have gone on with the training; those of who left some out have not
+        copied = key == "model" and not _equal(held, getattr(now, key).state_dict())
         tell({
             f"You kept the {key} itself. It goes on changing, and a file of it needs this very code "
             f"to be opened: keep a copy of {key}.state_dict().":
-                isinstance(state[key], (nn.Module, torch.optim.Optimizer)),
-            f"{key!r} should hold {key}.state_dict(), got {type(state[key]).__name__}.":
-                not isinstance(state[key], Mapping),
+                isinstance(held, (nn.Module, torch.optim.Optimizer)),
+            f"{key!r} should hold {key}.state_dict(), got {type(held).__name__}.": not isinstance(held, Mapping),
+            "Something of the model is missing or changed. state_dict() holds the running averages of "
+            "batch norm too, parameters() does not.": copied and not _equal(held, right),
+            f"state_dict() of the {key} holds the tensors themselves, not copies. Training went on and changed "
+            "what you had kept. Use copy.deepcopy, or write it to a file at once.": not _equal(held, right),
         })  # fmt: skip
+    generator, step = state["generator"], state["step"]
     tell({
         "You kept the generator itself. It goes on drawing: keep its get_state().":
-            isinstance(state["generator"], torch.Generator),
-        "'generator' should hold generator.get_state(), a tensor of bytes.":
-            not isinstance(state["generator"], Tensor),
-    })  # fmt: skip
-
-
-def _explain_contents(state: Mapping[str, Any], then: _Tiny, now: _Tiny) -> None:
-    """What was kept against the truth at that step, ``then``, and after more training, ``now``."""
-    for key in ("model", "optimizer"):
-        found, right = state[key], getattr(then, key).state_dict()
-        copied = not _equal(found, getattr(now, key).state_dict()) and key == "model"
-        tell({
-            "Something of the model is missing or changed. state_dict() holds the running averages of "
-            "batch norm too, parameters() does not.": copied and not _equal(found, right),
-            f"state_dict() of the {key} holds the tensors themselves, not copies. Training went on and changed "
-            "what you had kept. Use copy.deepcopy, or write it to a file at once.": not _equal(found, right),
-        })  # fmt: skip
-    tell({
+            isinstance(generator, torch.Generator),
+        "'generator' should hold generator.get_state(), a tensor of bytes.": not isinstance(generator, Tensor),
         "This is not the state that the generator is in. initial_seed() and a fresh generator know where it "
-        "began, get_state() knows where it is.": not torch.equal(state["generator"], then.generator.get_state()),
-        f"step should be {then.step}, the steps already made, got {state['step']!r}.": state["step"] != then.step,
+        "began, get_state() knows where it is.": not _equal(generator, then.generator.get_state()),
+        f"step should be {then.step}, the steps already made, got {step!r}.": step != then.step,
     })  # fmt: skip
 
 

@@ -1,7 +1,5 @@
 """Checkers for notebook 13, the relatives of Barlow Twins."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -9,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from barlow_edu.methods.relatives import negative_cosine, simclr_loss
+from barlow_edu.methods.relatives import negative_cosine
 from barlow_edu.teaching.checks.base import NotRight, attempt, checker, follow, judge, tell
-from barlow_edu.teaching.checks.worlds import redundancy, views
+from barlow_edu.teaching.checks.worlds import cosines, redundancy, views
 from barlow_edu.teaching.live import LiveProblem
 
 
@@ -19,58 +17,42 @@ from barlow_edu.teaching.live import LiveProblem
 def contrastive_loss(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """Check a function (z_a, z_b, temperature) -> SimCLR's loss, which autograd can follow."""
     worlds = [(*views(7, 5, seed=110), 0.5), (*views(10, 4, seed=111), 1.5)]
-    judge(function, worlds, simclr_loss, _CONTRASTIVE, "The loss", 1e-6)
-    follow(function, worlds[0], simclr_loss)
+    judge(function, worlds, _contrast, _CONTRASTIVE, "The loss", 1e-6)
+    follow(function, worlds[0], _contrast)
 
 
-def _similarities(
-    a: Tensor, b: Tensor, t: float, unit: int | None = 1, itself: float = -math.inf
-) -> Tensor:
-    """Cosines of all 2 N with all 2 N over the temperature, ``itself`` on the diagonal."""
-    z = torch.cat((a, b))
-    z = F.normalize(z, dim=unit) if unit is not None else z
-    return (z @ z.T / t).masked_fill(torch.eye(len(z), dtype=torch.bool), itself)
-
-
-def _choose(similarity: Tensor, rows: int | None = None) -> Tensor:
-    """Cross-entropy of the twin among all others, for the first ``rows`` of 2 N."""
-    twin = torch.arange(len(similarity)).roll(len(similarity) // 2)
-    return F.cross_entropy(similarity[:rows], twin[:rows])
+def _contrast(a, b, t, unit=1, itself=-math.inf, rows=None, without_twin=False) -> Tensor:
+    """−log p of the twin among all others, the mean over the first ``rows`` of 2 N; ``itself``: on the diagonal."""
+    z = torch.cat((a, b)) if unit is None else F.normalize(torch.cat((a, b)), dim=unit)
+    similarity = (z @ z.T / t).masked_fill(torch.eye(len(z), dtype=torch.bool), itself)[:rows]
+    twin = F.one_hot(torch.arange(len(z)).roll(len(a)))[:rows].bool()
+    below = similarity.masked_fill(twin, -math.inf) if without_twin else similarity
+    return (below.logsumexp(1) - similarity[twin]).mean()
 
 
 def _across(a: Tensor, b: Tensor, t: float) -> Tensor:
-    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / t
-    return F.cross_entropy(similarity, torch.arange(len(a)))
-
-
-def _without_twin(a: Tensor, b: Tensor, t: float) -> Tensor:
-    similarity = _similarities(a, b, t)
-    n = len(similarity)
-    twin = F.one_hot(torch.arange(n).roll(n // 2)).bool()
-    return (similarity.masked_fill(twin, -math.inf).logsumexp(1) - similarity[twin]).mean()
+    return F.cross_entropy(cosines(a, b) / t, torch.arange(len(a)))
 
 
 _CONTRASTIVE = {
-    "An embedding may choose itself: take the 2 N cosines with itself out (−inf before the softmax).":
-        lambda a, b, t: _choose(_similarities(a, b, t, itself=1 / t)),
-    "You masked the cosines with itself by 0. exp(0) is 1, so each may still choose itself: mask with −inf.":
-        lambda a, b, t: _choose(_similarities(a, b, t, itself=0.0)),
+    "An embedding may choose itself: take its cosine with itself out (−inf before the softmax).":
+        lambda a, b, t: _contrast(a, b, t, itself=1 / t),
+    "You masked an embedding's cosine with itself by 0. exp(0) is 1, so it may still choose itself: mask with −inf.":
+        {"itself": 0.0},
     "Only the other view's images are candidates. Those of its own view are negatives too.":
         lambda a, b, t: (_across(a, b, t) + _across(b, a, t)) / 2,
     "Only view A looks for its twins, among the images of B. All 2 N embeddings look, among all others.": _across,
     "Only view A looks for its twins. The mean runs over all 2 N embeddings.":
-        lambda a, b, t: _choose(_similarities(a, b, t), len(a)),
-    "Scale every embedding to length 1 first: cosines, not products.":
-        lambda a, b, t: _choose(_similarities(a, b, t, None)),
-    "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.":
-        lambda a, b, t: _choose(_similarities(a, b, t, 0)),
-    "The temperature is missing.": lambda a, b, t: simclr_loss(a, b, 1.0),
+        lambda a, b, t: _contrast(a, b, t, rows=len(a)),
+    "Scale every embedding to length 1 first: cosines, not products.": {"unit": None},
+    "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.": {"unit": 0},
+    "The temperature is missing.": {"t": 1.0},
     "You multiplied by the temperature. Divide: a low temperature makes the softmax sharp.":
-        lambda a, b, t: simclr_loss(a, b, 1 / t),
-    "This is the sum over all 2 N. Take the mean.": lambda a, b, t: simclr_loss(a, b, t) * 2 * len(a),
-    "You divided by N. There are 2 N embeddings that look for their twin.": lambda a, b, t: simclr_loss(a, b, t) * 2,
-    "The sign is turned round: the loss is −log p.": lambda a, b, t: -simclr_loss(a, b, t),
-    "The twin itself is missing among the candidates: it belongs below the fraction bar too.": _without_twin,
+        lambda a, b, t: _contrast(a, b, 1 / t),
+    "This is the sum over all 2 N. Take the mean.": lambda a, b, t: _contrast(a, b, t) * 2 * len(a),
+    "You divided by N. There are 2 N embeddings that look for their twin.": lambda a, b, t: _contrast(a, b, t) * 2,
+    "The sign is turned round: the loss is −log p.": lambda a, b, t: -_contrast(a, b, t),
+    "The twin itself is missing among the candidates: it belongs below the fraction bar too.": {"without_twin": True},
     "Only the numerator is there: the cosine of the twins. What pushes the others away?":
         lambda a, b, t: -F.cosine_similarity(a, b).mean() / t,
 }  # fmt: skip

@@ -1,15 +1,13 @@
 """Checkers for notebook 14: the gradient that DDP leaves, one step of LARS, a plan for given GPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from barlow_edu.config import load_config
-from barlow_edu.numerics.optim import LARS
 from barlow_edu.scale.planner import plan
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.base import attempt, checker, judge, tell
 from barlow_edu.teaching.checks.worlds import normal
 
 
@@ -22,15 +20,16 @@ def after_ddp(function: Callable[[list[Tensor], bool], Tensor]) -> None:
     """
     worlds = [list(normal(3, 4, 2, seed=120)), list(normal(5, 3, seed=121))]
     for seen, case, mistakes in ((False, "Unseen", _BLIND), (True, "Seen", _SEEN)):
-        told = {f"{case} by autograd: {diagnosis}": wrong for diagnosis, wrong in mistakes.items()}
+        mistakes = {f"{case} by autograd: {what}": wrong for what, wrong in mistakes.items()}
         what = f"{case} by autograd: the gradient"
-        judge(function, [(own, seen) for own in worlds], _averaged, told, what, look=_one_tensor)
+        judge(function, [(x, seen) for x in worlds], _averaged, mistakes, what, look=_one_tensor)
 
 
 def _one_tensor(answer, own: list[Tensor], seen: bool):
-    several = isinstance(answer, (list, tuple)) and len(answer) == len(own)
-    one = "After the averaging all processes hold the same gradient: return one tensor."
-    tell({f"You returned a list. {one}": several})
+    tell({
+        "You returned a list. After the averaging all processes hold the same gradient: return one tensor.":
+            isinstance(answer, (list, tuple)) and len(answer) == len(own)
+    })  # fmt: skip
     return answer
 
 
@@ -67,58 +66,42 @@ def lars_step(function: Callable[[Tensor, Tensor, float, float, float], Tensor])
         (*normal(2, 5, 3, seed=121), 0.5, 0.2, 0.1),
         (*normal(2, 4, 6, seed=122), 1.7, 0.03, 0.02),
     ]
-    judge(function, worlds, _by_optimizer, _WEIGHT, "The weight", 1e-6)
+    judge(function, worlds, _lars, _WEIGHT, "The weight", 1e-6)
     biases = [(w[:, 0].clone(), grad[:, 0].clone(), *rest) for w, grad, *rest in worlds]
-    judge(function, biases, lambda w, g, lr, *_: _plain(w, g, lr), _BIAS, "The bias", 1e-6)
+    judge(function, biases, lambda w, g, lr, *_: w - lr * g, _BIAS, "The bias", 1e-6)
 
 
-def _plain(w: Tensor, step: Tensor, lr: float, trust: Tensor | float = 1.0) -> Tensor:
-    return w - lr * trust * step
-
-
-def _by_optimizer(w: Tensor, grad: Tensor, lr, decay, eta, adapt: bool = True) -> Tensor:
-    moved = w.clone().requires_grad_()
-    moved.grad = grad.clone()
-    LARS([moved], lr=lr, weight_decay=decay, momentum=0.0, eta=eta, adapt=adapt).step()
-    return moved.detach()
-
-
-def _with_ratio(ratio: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A step with another trust ratio, made of the weight, the gradient and their decayed sum."""
-    return lambda w, g, lr, wd, eta: _plain(w, g + wd * w, lr, eta * ratio(w, g, g + wd * w))
-
-
-def _of_rows(x: Tensor) -> Tensor:
-    return x.norm(dim=-1, keepdim=True)
+def _lars(
+    w, g, lr, decay, eta, ratio=lambda w, g, step: w.norm() / step.norm(), out=torch.sub
+) -> Tensor:
+    """What comes ``out`` of the weight w and a step by the gradient g; ``ratio``: the trust in it."""
+    step = g + decay * w
+    return out(w, lr * eta * ratio(w, g, step) * step)
 
 
 _WEIGHT = {
     "Nothing has moved. Return the new weight.": lambda w, *_: w,
-    "This went uphill: subtract the step.": lambda w, g, lr, wd, eta: 2 * w - _by_optimizer(w, g, lr, wd, eta),
-    "A plain step: the trust ratio is missing.": lambda w, g, lr, wd, eta: _plain(w, g + wd * w, lr),
-    "The weight decay is missing. It is added to the gradient before the norms are taken.":
-        lambda w, g, lr, wd, eta: _by_optimizer(w, g, lr, 0, eta),
+    "This went uphill: subtract the step.": {"out": torch.add},
+    "A plain step: the trust ratio is missing.": {"ratio": lambda *_: 1, "eta": 1},
+    "The weight decay is missing. It is added to the gradient before the norms are taken.": {"decay": 0},
     "The ratio was taken with the norm of the gradient alone. LARS adds the decay first, and takes the "
-    "norm of the sum.": _with_ratio(lambda w, g, step: w.norm() / g.norm()),
+    "norm of the sum.": {"ratio": lambda w, g, step: w.norm() / g.norm()},
     "The decay was added after the adaptation, so that it is not scaled with the rest.":
-        lambda w, g, lr, wd, eta: w - lr * (eta * w.norm() / g.norm() * g + wd * w),
+        lambda w, g, lr, decay, eta: _lars(w, g, lr, 0, eta) - lr * decay * w,
     "The ratio is upside down: a small gradient is to be made longer, so |g| stands below.":
-        _with_ratio(lambda w, g, step: step.norm() / w.norm()),
-    "eta is missing: the step is as long as the weight itself, times lr.":
-        lambda w, g, lr, wd, eta: _by_optimizer(w, g, lr, wd, 1),
-    "The learning rate is missing.": lambda w, g, lr, wd, eta: _by_optimizer(w, g, 1, wd, eta),
-    "You returned the step. The new weight is w minus the step.":
-        lambda w, g, lr, wd, eta: w - _by_optimizer(w, g, lr, wd, eta),
+        {"ratio": lambda w, g, step: step.norm() / w.norm()},
+    "eta is missing: the step is as long as the weight itself, times lr.": {"eta": 1},
+    "The learning rate is missing.": {"lr": 1},
+    "You returned the step. The new weight is w minus the step.": {"out": lambda w, step: step},
     "The norms were taken row by row. One ratio for the whole tensor.":
-        _with_ratio(lambda w, g, step: _of_rows(w) / _of_rows(step)),
+        {"ratio": lambda w, g, step: w.norm(dim=-1, keepdim=True) / step.norm(dim=-1, keepdim=True)},
 }  # fmt: skip
 _BIAS = {
     "The matrix is right. But the bias was adapted too; the paper leaves biases and batch norm out. Look "
-    "at w.ndim.": lambda w, g, lr, wd, eta: _by_optimizer(w, g, lr, 0, eta),
-    "The matrix is right. But the bias was treated like a weight, decayed and adapted. Look at w.ndim.":
-        _by_optimizer,
+    "at w.ndim.": lambda w, g, lr, _, eta: _lars(w, g, lr, 0, eta),
+    "The matrix is right. But the bias was treated like a weight, decayed and adapted. Look at w.ndim.": _lars,
     "The matrix is right. But the bias was decayed: no weight decay for a tensor with one axis.":
-        lambda w, g, lr, wd, eta: _plain(w, g + wd * w, lr),
+        lambda w, g, lr, decay, _: w - lr * (g + decay * w),
     "The matrix is right. But the bias did not move: it is left out of the adaptation, not of the step.":
         lambda w, *_: w,
 }  # fmt: skip
@@ -132,8 +115,8 @@ def run_plan(function: Callable[[], dict], hours: float = 48, **machine: float) 
     """
     machine = {"gpus": 8, "gpu_memory": 16, "tflops": 30, **machine}
     settings = attempt(function)
-    if not isinstance(settings, dict) or not settings or not all(map(_is_name, settings)):
-        raise NotRight('Return a dict of settings, such as {"epochs": 400}.')
+    names = isinstance(settings, dict) and settings and all(isinstance(k, str) for k in settings)
+    tell({'Return a dict of settings, such as {"epochs": 400}.': not names})
     given = sorted(set(settings) & {*machine, "images", "images_per_second", "root", "limit"})
     tell({f"The machine and the images are given: leave out {', '.join(given)}.": bool(given)})
     config = load_config("imagenet_resnet50", **settings)
@@ -148,7 +131,3 @@ def run_plan(function: Callable[[], dict], hours: float = 48, **machine: float) 
         "free. Most of it is activations.": not p["fits"],
         f"It takes {p['hours']:.0f} hours; there are {hours:g}.": p["hours"] > hours,
     })  # fmt: skip
-
-
-def _is_name(key) -> bool:
-    return isinstance(key, str)

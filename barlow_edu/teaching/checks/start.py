@@ -1,19 +1,10 @@
 """Checkers of notebook 00."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from barlow_edu.teaching.checks.base import checker, judge
-from barlow_edu.teaching.checks.worlds import (
-    cosines,
-    drawn,
-    matrix,
-    normal,
-    off_diagonal,
-    redundancy,
-)
+from barlow_edu.teaching.checks.worlds import cosines, drawn, matrix, normal, off_diagonal
 
 
 @checker
@@ -23,24 +14,25 @@ def off_diagonal_rms(learner) -> None:
     judge(learner, worlds, _rms, _RMS, "the off-diagonal size")
 
 
-def _rms(c: Tensor) -> Tensor:
-    return off_diagonal(c).square().mean().sqrt()
+def _rms(c: Tensor, entries=off_diagonal, mean=torch.mean, root=torch.sqrt) -> Tensor:
+    return root(mean(entries(c).square()))
 
 
 _RMS = {
-    "That is the root mean square of all of C. Leave the diagonal out.": lambda c: c.square().mean().sqrt(),
+    "That is the root mean square of all of C. Leave the diagonal out.": {"entries": lambda c: c},
     "You divided by D², but the diagonal is left out: D (D − 1) entries remain.":
-        lambda c: redundancy(c).sqrt() / len(c),
-    "That is the mean square. Take its root.": lambda c: _rms(c) ** 2,
-    "That is the sum of squares. Divide by how many entries there are, then take the root.": redundancy,
+        {"entries": lambda c: c - c.diagonal().diag()},
+    "That is the mean square. Take its root.": {"root": lambda x: x},
+    "That is the sum of squares. Divide by how many entries there are, then take the root.":
+        {"mean": torch.sum, "root": lambda x: x},
     "That is the root of the sum of squares. Divide by how many entries there are before you take the root.":
-        lambda c: redundancy(c).sqrt(),
+        {"mean": torch.sum},
     "That is the plain mean: positive and negative entries cancel. Square them first.":
         lambda c: off_diagonal(c).mean(),
     "That is the mean absolute value. Square, take the mean, take the root.": lambda c: off_diagonal(c).abs().mean(),
     "That is the standard deviation: it takes the mean away first. Square the entries as they are.":
         lambda c: off_diagonal(c).std(),
-    "That is the diagonal. Look at everything else.": lambda c: c.diagonal().square().mean().sqrt(),
+    "That is the diagonal. Look at everything else.": {"entries": torch.diagonal},
 }  # fmt: skip
 
 

@@ -1,18 +1,14 @@
 """Checkers for notebook 03, making twins."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from barlow_edu.data import load_images
 from barlow_edu.teaching.cards import measure
-from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
-from barlow_edu.teaching.checks.mistakes import BRIGHT, SOLARISED
-from barlow_edu.teaching.checks.worlds import correlation, normal
+from barlow_edu.teaching.checks.base import Shaped, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.worlds import BRIGHT, SOLARISED, correlation, normal, solarised
 from barlow_edu.views import TwinViews
 
 
@@ -20,25 +16,19 @@ from barlow_edu.views import TwinViews
 def solarise_any(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function that solarises images, floats in [0, 1] or bytes, and keeps their type."""
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    judge(function, [(levels / 255,)], _solarised, _FLOATS, "The solarised float image", 1e-6)
+    judge(function, [(levels / 255,)], solarised, _FLOATS, "The solarised float image", 1e-6)
     between = torch.linspace(127.6, 127.9, 256).view(1, 1, 16, 16) / 255  # above 0.5, below 128/255
     answer = attempt(function, between)
     tell({
         "Your threshold is 0.5. Byte 128 is 128/255 = 0.50196: take that, or floats between the two turn over.":
             torch.is_tensor(answer) and torch.allclose(answer.double(), 1 - between.double(), atol=1e-6)
     })  # fmt: skip
-    dark = levels % 2  # bytes 0 and 1, which look like floats to who asks for the largest value
-    judge(function, [(levels,), (dark,)], _solarised, _BYTES, "The solarised byte image", 1e-6)
-    kind = getattr(attempt(function, levels), "dtype", None)
-    told = (
-        "The values of the byte image are right, but its type is not uint8 any more. Keep the type."
-    )
-    tell({told: kind != torch.uint8})
-
-
-def _solarised(x: Tensor) -> Tensor:
-    top, threshold = (255, 128) if x.dtype == torch.uint8 else (1, BRIGHT)
-    return torch.where(x >= threshold, top - x, x)
+    dark = levels % 2  # bytes 0 and 1: their largest value is that of floats
+    judge(function, [(levels,), (dark,)], solarised, _BYTES, "The solarised byte image", 1e-6)
+    tell({
+        "The values of the byte image are right, but its type is not uint8 any more. Keep the type.":
+            getattr(attempt(function, levels), "dtype", None) != torch.uint8
+    })  # fmt: skip
 
 
 _FLOATS = {
@@ -59,7 +49,7 @@ _BYTES = {
     "Floats are right, bytes are not: both mistakes at once. Threshold 128, inverse 255 − x.":
         lambda x: torch.where(x > 0, 1 - x, x),
     "You gave floats in [0, 1] back for bytes. What comes in as bytes goes out as bytes.":
-        lambda x: _solarised(x) / 255,
+        lambda x: solarised(x) / 255,
 }  # fmt: skip
 
 
@@ -70,32 +60,29 @@ def my_pair(function: Callable[[], tuple[Callable, Callable]]) -> None:
     Each is tried 200 times on simple pictures; the recipe's probabilities must be seen in what comes out.
     """
     pair = attempt(function)
-    if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(callable, pair))):
-        raise NotRight("Return two transforms, view_1 and view_2.")
-    seen = [_what_it_does(transform, f"View {k}") for k, transform in enumerate(pair, 1)]
-    for k, view in enumerate(seen, 1):
-        for what, (low, high) in _SHARES.items():
-            if not low <= view[what] <= high:
-                raise NotRight(
-                    f"View {k}: {view[what]:.0%} of the pictures are {what}, not about {_RECIPE[what]}."
-                )
-    if seen[0]["solarised"] > 0.02 or not 0.1 <= seen[1]["solarised"] <= 0.32:
-        shares = " and ".join(f"{view['solarised']:.0%}" for view in seen)
-        raise NotRight(
-            f"{shares} of views 1 and 2 are solarised, not 0 and 20 %. It comes after the jitter."
-        )
-    if not seen[0]["sharpness"] < 0.8 * seen[1]["sharpness"]:
-        raise NotRight(
-            "View 2 is no sharper than view 1. Blur has probability 1.0 in view 1 and 0.1 in view 2."
-        )
+    two = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(callable, pair))
+    tell({"Return two transforms, view_1 and view_2.": not two})
+    first, second = (_what_it_does(view, f"View {k}") for k, view in enumerate(pair, 1))
+    for k, view in enumerate((first, second), 1):
+        tell({
+            f"View {k}: {view[what]:.0%} of the pictures are {what}, not about {share}.":
+                not low <= view[what] <= high
+            for what, (share, low, high) in _SHARES.items()
+        })  # fmt: skip
+    a, b = first["solarised"], second["solarised"]
+    tell({
+        f"{a:.0%} and {b:.0%} of views 1 and 2 are solarised, not 0 and 20 %. It comes after the jitter.":
+            a > 0.02 or not 0.1 <= b <= 0.32,
+        "View 2 is no sharper than view 1. Blur has probability 1.0 in view 1 and 0.1 in view 2.":
+            not first["sharpness"] < 0.8 * second["sharpness"],
+    })  # fmt: skip
 
 
-_SHARES = {"grey": (0.1, 0.32), "flipped": (0.38, 0.62), "left in their colours": (0.0, 0.4)}
-_RECIPE = {"grey": "20 %", "flipped": "50 %", "left in their colours": "16 %"}
-
-
-def _many(transform: Callable, picture: Tensor) -> list[Tensor]:
-    return [torch.as_tensor(transform(picture)) for _ in range(200)]
+_SHARES = {  # what -> the recipe's share, and what 200 views may show of it by chance
+    "grey": ("20 %", 0.1, 0.32),
+    "flipped": ("50 %", 0.38, 0.62),
+    "left in their colours": ("16 %", 0.0, 0.4),
+}
 
 
 def _what_it_does(transform: Callable, name: str) -> dict[str, float]:
@@ -104,28 +91,24 @@ def _what_it_does(transform: Callable, name: str) -> dict[str, float]:
     def draw(picture: Tensor) -> Tensor:
         """200 views of a picture, (200, 3, 32, 32)."""
         torch.manual_seed(0)
-        views = attempt(partial(_many, transform), picture)  # an attempt restores the generators
-        if any(view.shape != (3, 32, 32) or not view.is_floating_point() for view in views):
-            raise NotRight(
-                f"{name} returns {tuple(views[0].shape)}, {views[0].dtype}, not floats (3, 32, 32)."
-            )
+        # one attempt for all, because each sets the generators back
+        views = attempt(lambda x: [torch.as_tensor(transform(x)) for _ in range(200)], picture)
+        fits = all(view.shape == (3, 32, 32) and view.is_floating_point() for view in views)
+        kind = f"{tuple(views[0].shape)}, {views[0].dtype}"
+        tell({f"{name} returns {kind}, not floats (3, 32, 32).": not fits})
         return torch.stack(views)
 
     flat = torch.ones(3, 64, 64)
     red = draw((flat * torch.tensor([230, 60, 90])[:, None, None]).byte()).mean((2, 3))
-    if red.max() > 1.01 or red.min() < -0.01:
-        raise NotRight(
-            f"{name} gives values from {red.min():.1f} to {red.max():.1f}, not in [0, 1]."
-        )
+    values = f"{name} gives values from {red.min():.1f} to {red.max():.1f}, not in [0, 1]."
+    tell({values: red.max() > 1.01 or red.min() < -0.01})
     bright = draw((flat * 247).byte()).mean((1, 2, 3))
     half = draw(torch.cat([flat[..., :32] * 20, flat[..., :32] * 110], 2).byte())
     side = half[..., 16:].mean((1, 2, 3)) - half[..., :16].mean((1, 2, 3))
     columns = half.mean((1, 2))
     low, high = columns.amin(1), columns.amax(1)
-    if (
-        (columns.mean(1) - low) / (high - low + 1e-3)
-    ).std() < 0.05:  # the edge is always in the middle
-        raise NotRight(f"{name} shows the same part each time. Where is the random crop?")
+    edge = (columns.mean(1) - low) / (high - low + 1e-3)  # where dark meets bright, 0 to 1
+    tell({f"{name} shows the same part each time. Where is the random crop?": edge.std() < 0.05})
     noise = draw((normal(3, 64, 64, seed=3).clamp(-2, 2) * 30 + 110).byte())
     kept = (red - torch.tensor([230, 60, 90]) / 255).abs().amax(1) < 0.01
     return {
@@ -141,18 +124,14 @@ def _what_it_does(transform: Callable, name: str) -> dict[str, float]:
 def my_recipe(function: Callable[[], TwinViews]) -> None:
     """Check views for sorting cards by colour, by what twins of 600 garments share under them."""
     views = attempt(function)
-    if not isinstance(views, TwinViews):
-        raise NotRight("Return be.TwinViews(...), with a preset and the settings that you change.")
+    wanted = "Return be.TwinViews(...), with a preset and the settings that you change."
+    tell({wanted: not isinstance(views, TwinViews)})
     images = load_images("garments", limit=600).images
     pair = views(images, torch.Generator().manual_seed(0))
     shared = correlation(*(measure(views.denormalize(view)) for view in pair)).diagonal()
     colour, form = shared[[1, 2, 4, 5]].min().item(), shared[[6, 8, 9]].abs().max().item()
-    if not colour > 0.8:
-        raise NotRight(
-            f"A colour has a correlation of {colour:.2f} between the twins, not 0.8: what changes it?"
-        )
-    if not form < 0.6:
-        raise NotRight(
-            f"Twins still agree by {form:.2f} on height, size or shape; an encoder could sort by these. "
-            "0.6 is allowed: which operation moves and resizes things?"
-        )
+    tell({
+        f"A colour has a correlation of {colour:.2f} between the twins, not 0.8: what changes it?": not colour > 0.8,
+        f"Twins still agree by {form:.2f} on height, size or shape; an encoder could sort by these. 0.6 is allowed: "
+        "which operation moves and resizes things?": not form < 0.6,
+    })  # fmt: skip

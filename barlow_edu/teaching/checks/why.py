@@ -1,14 +1,12 @@
 """Checkers for notebook 15, why it works."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import NotRight, Shaped, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.base import Shaped, attempt, checker, judge, tell
 from barlow_edu.teaching.checks.worlds import centred, correlation, normal, standard
 
 
@@ -26,33 +24,26 @@ def _related(d: int, seed: int) -> Tensor:
     return 0.6 * r + 0.4 * torch.eye(d, dtype=r.dtype)
 
 
-def _alternating(k: int) -> float:
-    return (-1) ** (k + 1) / k
-
-
-def _series(
-    r: Tensor, order: int, weight: Callable = _alternating, power=torch.linalg.matrix_power
-) -> Tensor:
-    """Σ_k weight(k) tr(E^k), for k from 1 to ``order``."""
+def _series(r, n, w=lambda k: (-1) ** (k + 1) / k, power=torch.linalg.matrix_power) -> Tensor:
+    """Σ_k w(k) tr(E^k), for k from 1 to n."""
     e = r - torch.eye(len(r), dtype=r.dtype)
-    zero = torch.zeros((), dtype=r.dtype)
-    return sum((weight(k) * power(e, k).trace() for k in range(1, order + 1)), zero)
+    return sum(w(k) * power(e, k).trace() for k in range(1, n + 1))
 
 
 _SERIES = {
     "This is still a matrix. The logarithm of a determinant is a number: trace.": lambda r, n: Shaped(r.shape),
     "E**k takes the power of each entry. The series needs the matrix product E @ E ... (on the "
-    "diagonal of E stands 0, so your traces are all 0).": lambda r, n: _series(r, n, power=torch.pow),
+    "diagonal of E stands 0, so your traces are all 0).": {"power": torch.pow},
     "These are sums of entries to the power k. Take the trace of the matrix power.":
-        lambda r, n: _series(r, n, power=lambda e, k: (e**k).sum(0).diag()),
-    "The sign does not alternate: + E, − E²/2, + E³/3, ...": lambda r, n: _series(r, n, lambda k: 1 / k),
+        {"power": lambda e, k: (e**k).sum(0).diag()},
+    "The sign does not alternate: + E, − E²/2, + E³/3, ...": {"w": lambda k: 1 / k},
     "The sign is turned: the logarithm of 1 + x begins with +x, and the second term is −x²/2.":
         lambda r, n: -_series(r, n),
-    "The term of power k is divided by k. Yours are not.": lambda r, n: _series(r, n, lambda k: (-1) ** (k + 1)),
+    "The term of power k is divided by k. Yours are not.": {"w": lambda k: (-1) ** (k + 1)},
     "You divided by k!, as in the series of exp. The logarithm's has k: x − x²/2 + x³/3 ...":
-        lambda r, n: _series(r, n, lambda k: (-1) ** (k + 1) / math.factorial(k)),
+        {"w": lambda k: (-1) ** (k + 1) / math.factorial(k)},
     "This is the series of exp, with 1/k! and no change of sign. The logarithm's is x − x²/2 + x³/3 ...":
-        lambda r, n: _series(r, n, lambda k: 1 / math.factorial(k)),
+        {"w": lambda k: 1 / math.factorial(k)},
     "You took powers of R. The series is in E = R − I, what is left of R beside the identity.":
         lambda r, n: _series(r + torch.eye(len(r), dtype=r.dtype), n),
     "One term is missing at the end: range(1, order) stops before order.": lambda r, n: _series(r, n - 1),
@@ -76,41 +67,36 @@ def _squares(x: Tensor) -> Tensor:
     return (x[:, None] - x).square()
 
 
-def _gauss(x: Tensor) -> Tensor:
-    return torch.exp(-_squares(x) / 2)
-
-
 def _both(k: Tensor) -> Tensor:
     """Centred in rows and columns."""
     return centred(centred(k), 1)
 
 
-def _hsic(x: Tensor, y: Tensor, kernel: Callable = _gauss, centre: Callable = _both) -> Tensor:
+def _hsic(x, y, kernel=lambda z: torch.exp(-_squares(z) / 2), centre=_both) -> Tensor:
     return (centre(kernel(x)) * centre(kernel(y))).mean()
 
 
 _HSIC = {
     "This is still a matrix, one number a pair. Take the mean of all of them.": lambda x, y: Shaped([len(x)] * 2),
     "The kernels are not centred: without that, two unrelated x and y would not give about 0.":
-        lambda x, y: _hsic(x, y, centre=lambda k: k),
+        {"centre": lambda k: k},
     "You took the sum over all pairs. Take the mean: divide by N².": lambda x, y: _hsic(x, y) * len(x) ** 2,
     "You divided by (N − 1)², as a common estimator does. Here it is the mean, N².":
         lambda x, y: _hsic(x, y) * len(x) ** 2 / (len(x) - 1) ** 2,
     "You divided by N, once. There are N² pairs.": lambda x, y: _hsic(x, y) * len(x),
     "This is the trace of the product of the kernels, with one sum too few: multiply entry by entry.":
-        lambda x, y: _hsic(x, y, centre=lambda k: _both(k).diagonal()),
-    "You centred the columns but not the rows: subtract both means, and add the mean of all.":
-        lambda x, y: _hsic(x, y, centre=centred),
+        {"centre": lambda k: _both(k).diagonal()},
+    "You centred the columns but not the rows: subtract both means, and add the mean of all.": {"centre": centred},
     "After subtracting both means the mean of all is subtracted twice: add it once.":
-        lambda x, y: _hsic(x, y, centre=lambda k: _both(k) - k.mean()),
+        {"centre": lambda k: _both(k) - k.mean()},
     "The distance is not squared: exp(−d²/2), not exp(−d/2).":
-        lambda x, y: _hsic(x, y, lambda z: torch.exp(-_squares(z).sqrt() / 2)),
-    "The 2 is missing: exp(−d²/2), not exp(−d²).": lambda x, y: _hsic(x, y, lambda z: torch.exp(-_squares(z))),
+        {"kernel": lambda z: torch.exp(-_squares(z).sqrt() / 2)},
+    "The 2 is missing: exp(−d²/2), not exp(−d²).": {"kernel": lambda z: torch.exp(-_squares(z))},
     "With the straight kernel x xᵀ this is the squared covariance. It sees what C sees, no more.":
-        lambda x, y: _hsic(x, y, lambda z: torch.outer(z, z)),
+        {"kernel": lambda z: torch.outer(z, z)},
     "These are distances. (Centred, they give distance covariance, a relative of HSIC.) Put them "
-    "through exp(−d²/2) first.": lambda x, y: _hsic(x, y, lambda z: _squares(z).sqrt()),
-    "These are squared distances, not yet put through exp(−d²/2).": lambda x, y: _hsic(x, y, _squares),
+    "through exp(−d²/2) first.": {"kernel": lambda z: _squares(z).sqrt()},
+    "These are squared distances, not yet put through exp(−d²/2).": {"kernel": _squares},
 }  # fmt: skip
 
 
@@ -121,14 +107,12 @@ def fools_c(function: Callable[[Tensor], Tensor], dims: int = 3) -> None:
         x = normal(20_000, seed=seed).sort().values
         z = _embedding(attempt(function, x), len(x), dims)
         off = correlation(z, z) - torch.eye(z.shape[1], dtype=z.dtype)
-        if off.abs().max() > 0.1:
-            i, j = divmod(int(off.abs().argmax()), z.shape[1])
-            raise NotRight(
-                f"C sees it: dimensions {i} and {j} correlate by {off[i, j]:.2f}. Less than 0.1 is wanted."
-            )
+        i, j = divmod(int(off.abs().argmax()), z.shape[1])
         again = _embedding(attempt(function, x.flip(0)), len(x), dims).flip(0)
         rough = z.diff(dim=0).square().mean(0) / 2  # 1 for noise, about 0 for a curve
         tell({
+            f"C sees it: dimensions {i} and {j} correlate by {off[i, j]:.2f}. Less than 0.1 is wanted.":
+                off[i, j].abs() > 0.1,
             "The same x does not always get the same numbers. What is random is not told by x.":
                 bool(((z * again).mean(0).abs() < 0.999).any()),  # turned to its negative, it says the same
             f"Dimension {int(rough.argmax())} is no smooth curve over x: 20,000 points cannot tell it from noise.":
@@ -138,9 +122,9 @@ def fools_c(function: Callable[[Tensor], Tensor], dims: int = 3) -> None:
 
 def _embedding(answer, rows: int, dims: int) -> Tensor:
     """What the learner returned, standardised. Raises NotRight where it is no embedding."""
-    shape = torch.is_tensor(answer) and answer.is_floating_point() and answer.ndim == 2
-    if not shape or len(answer) != rows:
-        raise NotRight("Return one row of numbers for each x: a tensor (N, D).")
+    table = torch.is_tensor(answer) and answer.is_floating_point() and answer.ndim == 2
+    shape = "Return one row of numbers for each x: a tensor (N, D)."
+    tell({shape: not table or len(answer) != rows})
     z = answer.detach().double()
     tell({
         f"{z.shape[1]} dimensions are too few: {dims} or more are wanted.": z.shape[1] < dims,

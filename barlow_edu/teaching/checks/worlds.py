@@ -1,18 +1,13 @@
-"""The hidden inputs of the checkers, and the few formulas that several of them share.
+"""What several checkers share: hidden inputs, formulas, and the mistakes that are made in more than one exercise.
 
 Every draw has a seed of its own, so that a checker says the same on every run and leaves the page's generators alone.
 """
-
-from __future__ import annotations
-
-from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Added to every seed while answers are graded: those who read the checkers know the inputs of 0 alone.
-GRADING: ContextVar[int] = ContextVar("GRADING", default=0)
+from barlow_edu.teaching.checks.base import GRADING, Shaped
 
 
 def drawn(seed: int) -> torch.Generator:
@@ -32,29 +27,24 @@ def views(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
     return z_a * scale + shift, (z_a + 0.7 * noise) / scale - 2 * shift
 
 
+def matrix(d: int, seed: int) -> Tensor:
+    """A C (d, d), not symmetric."""
+    return correlation(*views(4 * d, d, seed))
+
+
 def centred(z: Tensor, dim: int = 0) -> Tensor:
     """Without the mean along ``dim``."""
     return z - z.mean(dim, keepdim=True)
 
 
-def standard(z: Tensor, dim: int = 0, correction: int = 0) -> Tensor:
+def standard(z: Tensor, dim: int = 0) -> Tensor:
     """Mean 0 and variance 1 along ``dim``."""
-    return centred(z, dim) / z.std(dim, keepdim=True, correction=correction)
+    return centred(z, dim) / z.std(dim, keepdim=True, correction=0)
 
 
-def scaled(z: Tensor) -> Tensor:
-    """Divided by the standard deviations, but not centred."""
-    return z / z.std(0, correction=0)
-
-
-def correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
-    """C (D, D) of two views (N, D)."""
-    return standard(z_a).T @ standard(z_b) / len(z_a)
-
-
-def matrix(d: int, seed: int) -> Tensor:
-    """A C (d, d), not symmetric."""
-    return correlation(*views(4 * d, d, seed))
+def correlation(z_a: Tensor, z_b: Tensor, scale=standard, n: int | None = None) -> Tensor:
+    """C (D, D) of two views (N, D); a mistake with another ``scale`` or ``n``."""
+    return scale(z_a).T @ scale(z_b) / (n or len(z_a))
 
 
 def off_diagonal(c: Tensor) -> Tensor:
@@ -62,19 +52,9 @@ def off_diagonal(c: Tensor) -> Tensor:
     return c[~torch.eye(len(c), dtype=torch.bool)]
 
 
-def invariance(c: Tensor) -> Tensor:
-    """Σ_i (1 − C_ii)²."""
-    return (1 - c.diagonal()).square().sum()
-
-
 def redundancy(c: Tensor) -> Tensor:
     """Σ_{i≠j} C_ij²."""
     return off_diagonal(c).square().sum()
-
-
-def loss(c: Tensor, lambd: float) -> Tensor:
-    """The Barlow Twins loss of C (D, D)."""
-    return invariance(c) + lambd * redundancy(c)
 
 
 def cosines(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
@@ -82,7 +62,51 @@ def cosines(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
     return F.normalize(a, dim=dim) @ F.normalize(b, dim=dim).T
 
 
-def perplexity(values: Tensor) -> Tensor:
-    """exp(entropy) of non-negative values, divided by their sum."""
-    share = values / values.sum()
-    return torch.exp(-torch.xlogy(share, share).sum())
+BRIGHT = 128 / 255  # the first byte that is solarised
+
+
+def solarised(x: Tensor) -> Tensor:
+    """Images, floats in [0, 1] or bytes, with their bright pixels inverted."""
+    top, threshold = (255, 128) if x.dtype == torch.uint8 else (1, BRIGHT)
+    return torch.where(x >= threshold, top - x, x)
+
+
+ALONG_FEATURES = (
+    "You standardised along the features (dim 1). Take mean and std over the batch: dim 0."
+)
+# of ``correlation``
+CORRELATION = {
+    "This compares images with images, (N, N). C is (D, D): transpose the first table, a.T @ b.":
+        lambda a, b: Shaped([len(a)] * 2),
+    "This is the covariance, which changes with the scale of z: divide by the standard deviations too.":
+        {"scale": centred},
+    "This is the covariance with N − 1: divide by the standard deviations too.":
+        lambda a, b: correlation(a, b, centred, len(a) - 1),
+    "This is the cosine: you scaled, but did not subtract the mean of each dimension.":
+        lambda a, b: cosines(a.T, b.T),
+    "You did not subtract the means before you divided by the standard deviations.":
+        {"scale": lambda z: z / z.std(0, correction=0)},
+    "The sum over the batch is right. Divide it by N, the number of images.": {"n": 1},
+    "You divided by D. C is an average over the images: divide by N, len(z_a).":
+        lambda a, b: correlation(a, b, n=a.shape[1]),
+    ALONG_FEATURES: {"scale": lambda z: standard(z, 1)},
+    "This is the transpose of C: row i belongs to view A, column j to view B.": lambda a, b: correlation(b, a),
+    "You made C symmetric, but C is symmetric only when the views are equal: C_ij and C_ji compare "
+    "different columns.": lambda a, b: (correlation(a, b) + correlation(b, a)) / 2,
+    "This correlates view A with itself. The second table must be view B.": lambda a, b: correlation(a, a),
+    "This correlates view B with itself. The first table must be view A.": lambda a, b: correlation(b, b),
+    "You divided by the variances. Divide by the standard deviations, their roots.":
+        {"scale": lambda z: centred(z) / z.var(0, correction=0)},
+}  # fmt: skip
+
+# of ``solarised``, for floats
+SOLARISED = {
+    "Nothing has changed, not one pixel. Floats in [0, 1] never reach 128: there the threshold is 128/255.":
+        lambda x: x,
+    "You inverted every pixel. Only those at or above the threshold turn over.": lambda x: 1 - x,
+    "Upside down: you inverted the dark pixels and left the bright ones.": lambda x: 1 - solarised(x),
+    "255 − x is for bytes, and takes floats far out of [0, 1]. There the inverse of x is 1 − x.":
+        lambda x: torch.where(x >= BRIGHT, 255 - x, x),
+    "You cut the bright pixels off at black. They are to turn over: 0.9 becomes 0.1.":
+        lambda x: torch.where(x >= BRIGHT, 0, x),
+}  # fmt: skip

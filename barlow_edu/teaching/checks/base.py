@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 STILL_OPEN = "{}: still open. Replace the three dots, then run this cell again."
-LOST = "The value is right, but autograd lost the way: leave out .item(), float(), .detach() and numpy."
+LOST = "The value is right, but autograd lost its way: leave out .item(), float(), .detach() and numpy."
 PARTLY_LOST = (
     "The value is right, but its gradient is not: a part of it is a plain number for autograd. Leave out "
     ".item(), float(), .detach() and numpy in every term."

@@ -10,13 +10,6 @@ from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, n
 from barlow_edu.teaching.checks.worlds import normal
 
 
-@checker
-def free_step(function: Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]) -> None:
-    """Check a function (z_a, z_b, lambd, lr) -> the two embeddings (N, D) after one gradient step."""
-    worlds = [(*normal(2, 9, 5, seed=11), 0.3, 0.7), (*normal(2, 12, 4, seed=12), 0.08, 1.9)]
-    judge(function, worlds, _step, _STEP, "What you returned", 1e-6, look=_two_tables)
-
-
 def _two_tables(answer, z_a: Tensor, z_b: Tensor, *_) -> Tensor:
     one = "This is a single number, the loss. Return the two moved embeddings."
     tell({one: getattr(answer, "ndim", 1) == 0})
@@ -44,34 +37,38 @@ def _step(z_a: Tensor, z_b: Tensor, lambd: float, lr: float, moves: Sequence[int
     return torch.stack([z_a, z_b]) - lr * (moves * _gradients(z_a, z_b, lambd))
 
 
-def _one_after_the_other(a: Tensor, b: Tensor, w: float, lr: float) -> Tensor:
-    moved = _step(a, b, w, lr)[0]
-    return torch.stack([moved, _step(moved, b, w, lr)[1]])
+@checker
+def free_step(function: Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]) -> None:
+    """Check a function (z_a, z_b, lambd, lr) -> the two embeddings (N, D) after one gradient step."""
+    worlds = [(*normal(2, 9, 5, seed=11), 0.3, 0.7), (*normal(2, 12, 4, seed=12), 0.08, 1.9)]
+    judge(function, worlds, _step, {
+        "This went uphill: the gradient points where the loss grows. Subtract it.": {"moves": (-1, -1)},
+        "The learning rate is missing: subtract lr * gradient.": {"lr": 1},
+        "View B stands still. Both tables are free: move both.": {"moves": (1, 0)},
+        "View A stands still. Both tables are free: move both.": {"moves": (0, 1)},
+        "A and B have changed places in what you return.": lambda *given: _step(*given).flip(0),
+        "These are the gradients. Return the embeddings after the step, z - lr * gradient.":
+            lambda a, b, w, lr: _gradients(a, b, w),
+        "This is the step alone. Return where it leads to, z - lr * gradient.":
+            lambda a, b, w, lr: lr * _gradients(a, b, w),
+        "Your loss does not use the lambd that it was given.": {"lambd": 0.005},
+        "Only the invariance was differentiated. Use the whole loss.": {"lambd": 0.0},
+        "λ weighs both terms in your loss. It belongs to the redundancy only.":
+            lambda a, b, w, lr: _step(a, b, 1.0, w * lr),
+        "λ is missing in your loss: it weighs the redundancy.": {"lambd": 1.0},
+        "λ was squared with the entries: it stands before the square, not inside it.":
+            lambda a, b, w, lr: _step(a, b, w**2, lr),
+        "You followed the loss divided by N. It is a sum, with no mean over the batch.":
+            lambda a, b, w, lr: _step(a, b, w, lr / len(a)),
+        "You followed the loss divided by D. It is a sum over dimensions, not their mean.":
+            lambda a, b, w, lr: _step(a, b, w, lr / a.shape[1]),
+        "B was moved by a gradient taken after A had moved. Take both gradients at the same place.":
+            lambda a, b, w, lr: torch.stack([moved := _step(a, b, w, lr)[0], _step(moved, b, w, lr)[1]]),
+    }, "What you returned", 1e-6, look=_two_tables)  # fmt: skip
 
 
-_STEP = {
-    "This went uphill: the gradient points where the loss grows. Subtract it.": {"moves": (-1, -1)},
-    "The learning rate is missing: subtract lr * gradient.": {"lr": 1},
-    "View B stands still. Both tables are free: move both.": {"moves": (1, 0)},
-    "View A stands still. Both tables are free: move both.": {"moves": (0, 1)},
-    "A and B have changed places in what you return.": lambda *given: _step(*given).flip(0),
-    "These are the gradients. Return the embeddings after the step, z - lr * gradient.":
-        lambda a, b, w, lr: _gradients(a, b, w),
-    "This is the step alone. Return where it leads to, z - lr * gradient.":
-        lambda a, b, w, lr: lr * _gradients(a, b, w),
-    "Your loss does not use the lambd that it was given.": {"lambd": 0.005},
-    "Only the invariance was differentiated. Use the whole loss.": {"lambd": 0.0},
-    "λ weighs both terms in your loss. It belongs to the redundancy only.":
-        lambda a, b, w, lr: _step(a, b, 1.0, w * lr),
-    "λ is missing in your loss: it weighs the redundancy.": {"lambd": 1.0},
-    "λ was squared with the entries: it stands before the square, not inside it.":
-        lambda a, b, w, lr: _step(a, b, w**2, lr),
-    "You followed the loss divided by N. It is a sum, with no mean over the batch.":
-        lambda a, b, w, lr: _step(a, b, w, lr / len(a)),
-    "You followed the loss divided by D. It is a sum over dimensions, not their mean.":
-        lambda a, b, w, lr: _step(a, b, w, lr / a.shape[1]),
-    "B was moved by a gradient taken after A had moved. Take both gradients at the same place.": _one_after_the_other,
-}  # fmt: skip
+def _half_learned(gamma: Tensor, s0: Tensor) -> Tensor:
+    return torch.log(1 / (s0**2 * gamma) - 1) / (8 * gamma)
 
 
 @checker
@@ -80,27 +77,20 @@ def learning_time(function: Callable[[Tensor, Tensor], float]) -> None:
     # numbers as 0-d tensors: math, numpy and torch can all take their logarithm
     worlds = torch.tensor([[0.25, 1e-3], [1.0, 1e-4], [0.04, 1e-2]], dtype=torch.float64)
     what = "The time for γ = {0:.2f}, s0 = {1:.4f}"
-    judge(function, [tuple(x) for x in worlds], _half_learned, _TIMES, what, 1e-3)
-
-
-def _half_learned(gamma: Tensor, s0: Tensor) -> Tensor:
-    return torch.log(1 / (s0**2 * gamma) - 1) / (8 * gamma)
-
-
-# A start is so small that the − 1 in the logarithm does not matter, with or without a mistake.
-_TIMES = {
-    "The time is negative. The logarithm of a small number is below 0: turn the sign.":
-        lambda g, s: (s**2 * g).log() / (8 * g),
-    "You divided by 4 γ. That is how fast s grows. Its square, c = γ s², grows at twice that rate.":
-        lambda g, s: -(s**2 * g).log() / (4 * g),
-    "You took s0 where the formula has s0². The strength at the start is c(0) = γ s0².":
-        lambda g, s: -(s * g).log() / (8 * g),
-    "γ is missing inside the logarithm. The strength at the start is c(0) = γ s0².":
-        lambda g, s: -(s**2).log() / (8 * g),
-    "γ is missing in the denominator: a mode that the twins share more is learned sooner.":
-        lambda g, s: -(s**2 * g).log() / 8,
-    "This is the decimal logarithm. The natural one is math.log.": lambda g, s: -(s**2 * g).log10() / (8 * g),
-}  # fmt: skip
+    # without the − 1: a start is so small that it does not show
+    judge(function, [tuple(x) for x in worlds], _half_learned, {
+        "The time is negative. The logarithm of a small number is below 0: turn the sign.":
+            lambda g, s: (s**2 * g).log() / (8 * g),
+        "You divided by 4 γ. That is how fast s grows. Its square, c = γ s², grows at twice that rate.":
+            lambda g, s: -(s**2 * g).log() / (4 * g),
+        "You took s0 where the formula has s0². The strength at the start is c(0) = γ s0².":
+            lambda g, s: -(s * g).log() / (8 * g),
+        "γ is missing inside the logarithm. The strength at the start is c(0) = γ s0².":
+            lambda g, s: -(s**2).log() / (8 * g),
+        "γ is missing in the denominator: a mode that the twins share more is learned sooner.":
+            lambda g, s: -(s**2 * g).log() / 8,
+        "This is the decimal logarithm. The natural one is math.log.": lambda g, s: -(s**2 * g).log10() / (8 * g),
+    }, what, 1e-3)  # fmt: skip
 
 
 @checker

@@ -31,21 +31,34 @@ from barlow_edu.teaching.checks.worlds import (
 def unit_diagonal(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N, D), (N, D) -> (D, D): C, whose diagonal is 1 for equal views."""
     worlds = [tuple(2 * normal(2, 9, 4, seed=140) + 1), tuple(3 * normal(2, 13, 5, seed=146) - 1)]
-    judge(function, worlds, correlation, _DIAGONAL, "C")
+    judge(function, worlds, correlation, {
+        "Nothing has changed: two equal views still have (N − 1)/N on the diagonal. Which N does "
+        "z.std(0) divide by, and which N does the last line divide by?": {"scale": lambda z: centred(z) / z.std(0)},
+        "Now it is too large: equal views give N/(N − 1) on the diagonal. You changed both places; "
+        "change one of them.": lambda a, b: correlation(a, b, n=len(a) - 1),
+        "You mended one view only: equal views still do not give 1.":
+            lambda a, b: correlation(a, b) * ((len(a) - 1) / len(a)) ** 0.5,
+        "You divided by the diagonal of C, so it is 1 for any two views, even for strangers. It is "
+        "to be 1 for *equal* views.": lambda a, b: correlation(a, b) / correlation(a, b).diagonal(),
+        "You wrote ones on the diagonal. Look for the place where the wrong number comes from.":
+            lambda a, b: correlation(a, b).fill_diagonal_(1),
+    } | CORRELATION, "C")  # fmt: skip
 
 
-_DIAGONAL = {
-    "Nothing has changed: two equal views still have (N − 1)/N on the diagonal. Which N does "
-    "z.std(0) divide by, and which N does the last line divide by?": {"scale": lambda z: centred(z) / z.std(0)},
-    "Now it is too large: equal views give N/(N − 1) on the diagonal. You changed both places; "
-    "change one of them.": lambda a, b: correlation(a, b, n=len(a) - 1),
-    "You mended one view only: equal views still do not give 1.":
-        lambda a, b: correlation(a, b) * ((len(a) - 1) / len(a)) ** 0.5,
-    "You divided by the diagonal of C, so it is 1 for any two views, even for strangers. It is "
-    "to be 1 for *equal* views.": lambda a, b: correlation(a, b) / correlation(a, b).diagonal(),
-    "You wrote ones on the diagonal. Look for the place where the wrong number comes from.":
-        lambda a, b: correlation(a, b).fill_diagonal_(1),
-} | CORRELATION  # fmt: skip
+def _batches(z_a, z_b, n, scale=standard, size=None) -> Tensor:
+    """C of each full batch of n."""
+    pairs = zip(z_a.split(n), z_b.split(n), strict=True)
+    return torch.stack([correlation(a, b, scale, size) for a, b in pairs if len(a) == n])
+
+
+def _first_two(answer, z_a: Tensor, z_b: Tensor, n: int) -> Tensor:
+    answer = numbers(answer, "a list of matrices")
+    tell({
+        f"{2 * n} samples in batches of {n} are two full batches; you returned {len(answer)} matrices. Only the "
+        "scrap may be dropped.": len(z_a) == 2 * n and len(answer) != 2,
+        f"{len(z_a)} samples in batches of {n} gave {len(answer)} matrices, not 2 or 3.": len(answer) not in (2, 3),
+    })  # fmt: skip
+    return answer[:2]
 
 
 @checker
@@ -55,53 +68,36 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
     A left-over batch may be left out, or have its own correct C. One of a single sample has none.
     """
     for n, seed in ((8, 141), (5, 147)):
-        _left_over(function, n, *normal(2, 3 * n - 2, 3, seed=seed))
+        z_a, z_b = normal(2, 3 * n - 2, 3, seed=seed)
+        judge(function, [(z_a[: 2 * n], z_b[: 2 * n], n), (z_a, z_b, n)], _batches, {
+            "You divided by the size of the whole set. A batch speaks for itself.":
+                lambda a, b, n: _batches(a, b, n, size=len(a)),
+            "You standardised the whole set at once. Each batch has its own mean and deviation.":
+                lambda a, b, n: _batches(standard(a), standard(b), n, lambda z: z),
+            ALONG_FEATURES: {"scale": lambda z: standard(z, 1)},
+        }, "C of the full batches", look=_first_two)  # fmt: skip
+        for c in list(attempt(function, z_a, z_b, n))[2:]:
+            right = correlation(z_a[2 * n :], z_b[2 * n :])
+            mistakes = {
+                f"The left-over batch holds {n - 2} samples, and its sum is still divided by {n}: equal views can "
+                f"only reach {n - 2}/{n}.": right * (n - 2) / n,
+                "The left-over batch was standardised together with another one.":
+                    standard(z_a[n:])[n:].T @ standard(z_b[n:])[n:] / (n - 2),
+            }  # fmt: skip
+            compare(c, right, mistakes, "C of the left-over batch")
+        _check_single(function, n, z_a[: 2 * n + 1], z_b[: 2 * n + 1])
 
 
-def _left_over(function: Callable, n: int, z_a: Tensor, z_b: Tensor) -> None:
-    """Check batches of n: two full ones, then n - 2 samples more, then a single one more."""
-
-    def batches(size: int) -> Tensor:
-        return numbers(attempt(function, z_a[:size], z_b[:size], n), "a list of matrices")
-
-    answer = batches(2 * n)
-    number = f"{2 * n} samples in batches of {n} are two full batches; you gave back {len(answer)} matrices."
-    tell({f"{number} Only the scrap may be dropped.": len(answer) != 2})
-    _full_batches(answer, n, z_a[: 2 * n], z_b[: 2 * n])
-    answer = batches(len(z_a))
-    number = f"{len(z_a)} samples in batches of {n} gave {len(answer)} matrices, not 2 or 3."
-    tell({number: len(answer) not in (2, 3)})
-    _full_batches(answer[:2], n, z_a, z_b)
-    for c in answer[2:]:
-        right = correlation(z_a[2 * n :], z_b[2 * n :])
-        mistakes = {
-            f"The left-over batch holds {n - 2} samples, and its sum is still divided by {n}: equal views can "
-            f"only reach {n - 2}/{n}.": right * (n - 2) / n,
-            "The left-over batch was standardised together with another one.":
-                standard(z_a[n:])[n:].T @ standard(z_b[n:])[n:] / (n - 2),
-        }  # fmt: skip
-        compare(c, right, mistakes, "C of the left-over batch")
-    almost = f"Almost. With {2 * n + 1} samples in batches of {n} a single one is left over"
+def _check_single(function: Callable, n: int, z_a: Tensor, z_b: Tensor) -> None:
+    """Two full batches of n, and a single sample, whose C may neither be returned nor raise an error."""
+    almost = f"Almost. With {len(z_a)} samples in batches of {n} a single one is left over"
     try:
-        answer = batches(2 * n + 1)
+        answer = list(attempt(function, z_a, z_b, n))
     except NotRight as error:
         alone = f"{almost}, and one sample has no correlation. Leave it out. ({error})"
         raise NotRight(alone) from error
     alone = f"{almost}. One sample has no deviation, and no correlation: leave it out."
     tell({alone: len(answer) > 2})
-
-
-def _full_batches(answer: Tensor, n: int, z_a: Tensor, z_b: Tensor) -> None:
-    for k, c in enumerate(answer):
-        rows = slice(n * k, n * k + n)
-        right = correlation(z_a[rows], z_b[rows])
-        mistakes = {
-            "You divided by the size of the whole set. A batch speaks for itself.": right * n / len(z_a),
-            "You standardised the whole set at once. Each batch has its own mean and deviation.":
-                standard(z_a)[rows].T @ standard(z_b)[rows] / n,
-            ALONG_FEATURES: standard(z_a[rows], 1).T @ standard(z_b[rows], 1) / n,
-        }  # fmt: skip
-        compare(c, right, mistakes, f"C of full batch {k + 1}")
 
 
 @checker
@@ -111,21 +107,18 @@ def bright_pixels(function: Callable[[Tensor], Tensor]) -> None:
     for seed in (142, 148):  # all levels, and no edge case
         levels = torch.randperm(256, generator=drawn(seed))
         worlds.append((levels[levels != 128].repeat(4)[:972].reshape(3, 3, 9, 12) / 255,))
-    judge(function, worlds, solarised, _PIXELS, "the picture", 2e-3)
-
-
-_PIXELS = {
-    "You gave back uint8. Floats came in, floats in [0, 1] have to leave.": lambda x: torch.uint8,
-    "The right picture on the wrong scale: it came in [0, 1], so it has to leave in [0, 1].":
-        lambda x: 255 * solarised(x),
-} | SOLARISED  # fmt: skip
+    judge(function, worlds, solarised, {
+        "You returned uint8. Floats came in, so floats in [0, 1] have to leave.": lambda x: torch.uint8,
+        "The right picture on the wrong scale: it came in [0, 1], so it has to leave in [0, 1].":
+            lambda x: 255 * solarised(x),
+    } | SOLARISED, "the picture", 2e-3)  # fmt: skip
 
 
 @checker
 def first_steps(recipe_class: type) -> None:
     """Check a class of recipes: its hook ``optimizer_step(step, optimizer)`` warms up, then steps.
 
-    Allowed are (step + 1) / warmup, and step / warmup, which spends the first step at rate 0.
+    A share of (step + 1) / warmup is right, and so is step / warmup, which spends the first step at rate 0.
     """
     if not isinstance(recipe_class, type):
         raise NotRight("Give the class itself, not an object: check(MyRecipe).")
@@ -177,17 +170,6 @@ def _run_recipe(recipe: object, total: int) -> tuple[Tensor, bool]:
     return rates, stepped and weight.item() != 0
 
 
-@checker
-def all_reduce_backward(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
-    """Check the backward rule of an all-reduce sum.
-
-    It takes ∂L_k/∂total for each rank k, and returns for each rank the gradient of Σ_k L_k with respect to
-    what that rank put in.
-    """
-    worlds = [(list(normal(3, 2, 4, seed=143)),), (list(normal(5, 3, 2, seed=149)),)]
-    judge(function, worlds, _every_rank, _BACKWARD, "The list of gradients", look=_one_a_rank)
-
-
 def _one_a_rank(answer, grads: list[Tensor]) -> Tensor:
     answer = numbers(answer, "a list of gradients, one a rank")
     tell({
@@ -201,40 +183,25 @@ def _every_rank(grads: list[Tensor], factor: float = 1.0) -> Tensor:
     return torch.stack([factor * sum(grads)] * len(grads))
 
 
-_BACKWARD = {
-    "Each rank still hands on its own gradient alone, as if the others had never used its part.": torch.stack,
-    "This is the mean over ranks. What rank k put in is in the loss of *every* rank, and effects on "
-    "several losses add up. (DDP will take its mean later.)": lambda g: _every_rank(g, 1 / len(g)),
-    "Right as long as all ranks compute the same loss. In general their gradients differ, and W "
-    "times a rank's own is not the sum.": lambda g: torch.stack(g) * len(g),
-    "This is W times too much: the sum over ranks holds the W already.": lambda g: _every_rank(g, len(g)),
-    "Only rank 0 got it. Nobody is special in an all-reduce.":
-        lambda g: torch.stack([sum(g)] + [0 * x for x in g[1:]]),
-    "You left out the rank's own loss. Its part is in that one too.": lambda g: _every_rank(g) - torch.stack(g),
-}  # fmt: skip
-
-
 @checker
-def shards_as_one(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
-    """Check a function: shards (n_k, D), one a rank -> the same, standardised by the whole batch."""
-    for sizes, seed in (((3, 5, 7), 144), ((6, 2, 4, 8), 150)):
-        z = normal(sum(sizes), 3, seed=seed) * torch.tensor([1.0, 3.0, 0.5])
-        z = z + torch.tensor([0.0, 5.0, -2.0]) + torch.linspace(-2, 2, len(z)).double()[:, None]
-        world = (list(z.split(sizes)),)
-        judge(function, [world], _by_parts, _SHARDS, "The standardised batch", look=_explain_shards)
-        shards = list(z.requires_grad_().split(sizes))
-        answer = _whole(attempt(function, shards), shards)
-        cut = "The values are right, but no gradient flows back to z: do not detach."
-        tell({cut: not answer.requires_grad})
-        weights = normal(*z.shape, seed=145)
-        gradient, right = (
-            torch.autograd.grad((weights * x).sum(), z)[0] for x in (answer, standard(z))
-        )
-        tell({
-            "The values are right, the gradient is not. Is a mean or a deviation detached, or computed "
-            "under no_grad? z moves them, too, and the gradient has to know.":
-                not torch.allclose(gradient.double(), right, rtol=1e-4)
-        })  # fmt: skip
+def all_reduce_backward(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
+    """Check the backward rule of an all-reduce sum.
+
+    It takes ∂L_k/∂total for each rank k, and returns for each rank the gradient of Σ_k L_k with respect to
+    what that rank put in.
+    """
+    worlds = [(list(normal(3, 2, 4, seed=143)),), (list(normal(5, 3, 2, seed=149)),)]
+    judge(function, worlds, _every_rank, {
+        "Each rank still hands on its own gradient alone, as if the others had never used its part.": torch.stack,
+        "This is the mean over ranks. What rank k put in is in the loss of *every* rank, and effects on "
+        "several losses add up. (DDP will take its mean later.)": lambda g: _every_rank(g, 1 / len(g)),
+        "Right as long as all ranks compute the same loss. In general their gradients differ, and W "
+        "times a rank's own is not the sum.": lambda g: torch.stack(g) * len(g),
+        "This is W times too much: the sum over ranks holds the W already.": lambda g: _every_rank(g, len(g)),
+        "Only rank 0 got it. Nobody is special in an all-reduce.":
+            lambda g: torch.stack([sum(g)] + [0 * x for x in g[1:]]),
+        "You left out the rank's own loss. Its part is in that one too.": lambda g: _every_rank(g) - torch.stack(g),
+    }, "The list of gradients", look=_one_a_rank)  # fmt: skip
 
 
 def _whole(answer: object, shards: list[Tensor]) -> Tensor:
@@ -281,13 +248,35 @@ def _by_parts(
     return torch.cat([(s - mean(z, s)) / scale(z, s) for s in shards])
 
 
-_SHARDS = {
-    "Each rank still uses its own mean and its own deviation.": lambda shards: torch.cat([*map(standard, shards)]),
-    "The mean is the global one, but each rank divides by its own deviation.":
-        {"scale": lambda z, s: s.std(0, correction=0)},
-    "The deviation is the global one, but each rank subtracts its own mean.": {"mean": lambda z, s: s.mean(0)},
-    "The mean of the ranks' variances is too small: it leaves out how far their means lie apart.":
-        lambda shards: _by_parts(shards, scale=lambda z, s: _within(shards)),
-    "This is the square root of N − 1 again, the bug of case 1.": {"scale": lambda z, s: z.std(0)},
-    "You divided by the variance. Take its root.": {"scale": lambda z, s: z.var(0, correction=0)},
-}  # fmt: skip
+@checker
+def shards_as_one(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
+    """Check a function: shards (n_k, D), one a rank -> the same, standardised by the whole batch."""
+    for sizes, seed in (((3, 5, 7), 144), ((6, 2, 4, 8), 150)):
+        z = normal(sum(sizes), 3, seed=seed) * torch.tensor([1.0, 3.0, 0.5])
+        z = z + torch.tensor([0.0, 5.0, -2.0]) + torch.linspace(-2, 2, len(z)).double()[:, None]
+        world = (list(z.split(sizes)),)
+        judge(function, [world], _by_parts, {
+            "Each rank still uses its own mean and its own deviation.":
+                lambda shards: torch.cat([*map(standard, shards)]),
+            "The mean is the global one, but each rank divides by its own deviation.":
+                {"scale": lambda z, s: s.std(0, correction=0)},
+            "The deviation is the global one, but each rank subtracts its own mean.":
+                {"mean": lambda z, s: s.mean(0)},
+            "The mean of the ranks' variances is too small: it leaves out how far their means lie apart.":
+                lambda shards: _by_parts(shards, scale=lambda z, s: _within(shards)),
+            "This is the square root of N − 1 again, the bug of case 1.": {"scale": lambda z, s: z.std(0)},
+            "You divided by the variance. Take its root.": {"scale": lambda z, s: z.var(0, correction=0)},
+        }, "The standardised batch", look=_explain_shards)  # fmt: skip
+        shards = list(z.requires_grad_().split(sizes))
+        answer = _whole(attempt(function, shards), shards)
+        cut = "The values are right, but no gradient flows back to z: do not detach."
+        tell({cut: not answer.requires_grad})
+        weights = normal(*z.shape, seed=145)
+        gradient, right = (
+            torch.autograd.grad((weights * x).sum(), z)[0] for x in (answer, standard(z))
+        )
+        tell({
+            "The values are right, the gradient is not. Is a mean or a deviation detached, or computed "
+            "under no_grad? z moves them, too, and the gradient has to know.":
+                not torch.allclose(gradient.double(), right, rtol=1e-4)
+        })  # fmt: skip

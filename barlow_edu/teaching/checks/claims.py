@@ -7,32 +7,30 @@ from torch import Tensor
 from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers, tell
 
 
-@checker
-def paired_interval(learner) -> None:
-    """f(a, b, t) -> (low, high) of mean ± t sd / √n, of the differences a − b seed by seed."""
-    a = torch.tensor([0.412, 0.371, 0.455, 0.430], dtype=torch.float64)
-    b = torch.tensor([0.395, 0.360, 0.421, 0.418], dtype=torch.float64)
-    worlds = [(a, b, 3.182), (b.repeat(2)[:6], a.square().repeat(2)[:6], 2.571)]
-    pair = "two numbers: low, high"
-    judge(learner, worlds, _ends, _INTERVALS, "the interval", look=lambda x, *_: numbers(x, pair))
-
-
 def _ends(a: Tensor, b: Tensor, t: float, sd=lambda a, b: (a - b).std(), power=0.5) -> Tensor:
     half = t * sd(a, b) / len(a) ** power
     return (a - b).mean() + torch.stack((-half, half))
 
 
-_INTERVALS = {
-    "That is b − a. We ask how much a is above b.": lambda a, b, t: _ends(b, a, t),
-    "You took the deviations of a and of b apart. Subtract first, seed by seed: what a seed does to both "
-    "then cancels.": {"sd": lambda a, b: (a.var() + b.var()).sqrt()},
-    "Your deviation is divided by n. With few seeds take n − 1, as torch's std does.":
-        {"sd": lambda a, b: (a - b).std(correction=0)},
-    "√n is missing: the mean of n seeds wavers less than one seed.": {"power": 0},
-    "You divided by n. The mean wavers like 1 / √n.": {"power": 1},
-    "t is missing: that is the standard error. With few seeds it is much too narrow.": {"t": 1.0},
-    "Low comes first, then high.": lambda a, b, t: _ends(a, b, -t),
-}  # fmt: skip
+@checker
+def paired_interval(learner) -> None:
+    """f(a, b, t) -> (low, high) of mean ± t sd / √n, of the differences a − b seed by seed."""
+    a = torch.tensor([0.412, 0.371, 0.455, 0.430], dtype=torch.float64)
+    b = torch.tensor([0.395, 0.360, 0.421, 0.418], dtype=torch.float64)
+    # t of four and of six seeds; in the second world a and b have other deviations
+    worlds = [(a, b, 3.182), (b.repeat(2)[:6], a.square().repeat(2)[:6], 2.571)]
+    pair = "two numbers: low, high"
+    judge(learner, worlds, _ends, {
+        "That is b − a. The question is how far a lies above b.": lambda a, b, t: _ends(b, a, t),
+        "You took the deviations of a and of b apart. Subtract first, seed by seed: what a seed does to both "
+        "then cancels.": {"sd": lambda a, b: (a.var() + b.var()).sqrt()},
+        "Your deviation is divided by n. With few seeds take n − 1, as torch's std does.":
+            {"sd": lambda a, b: (a - b).std(correction=0)},
+        "√n is missing: the mean of n seeds wavers less than one seed.": {"power": 0},
+        "You divided by n. The mean wavers like 1 / √n.": {"power": 1},
+        "t is missing: that is the standard error. With few seeds it is much too narrow.": {"t": 1.0},
+        "Low comes first, then high.": lambda a, b, t: _ends(a, b, -t),
+    }, "the interval", look=lambda x, *_: numbers(x, pair))  # fmt: skip
 
 
 @checker

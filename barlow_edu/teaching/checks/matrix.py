@@ -21,37 +21,31 @@ from barlow_edu.teaching.checks.worlds import (
 def cross_correlation(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N, D), (N, D) -> (D, D) that computes C from raw embeddings."""
     worlds = [views(7, 4, seed=30), views(12, 5, seed=31)]
-    judge(function, worlds, correlation, _CORRELATION, "C")
-
-
-_CORRELATION = {
-    "You mixed N − 1 and N: std() divides by N − 1 unless you say correction=0.":
-        {"scale": lambda z: centred(z) / z.std(0)},
-    "You mixed N and N − 1: the deviations divide by N, so the product must too.":
-        lambda a, b: correlation(a, b, n=len(a) - 1),
-} | CORRELATION  # fmt: skip
+    judge(function, worlds, correlation, {
+        "You mixed N − 1 and N: std() divides by N − 1 unless you say correction=0.":
+            {"scale": lambda z: centred(z) / z.std(0)},
+        "You mixed N and N − 1: the deviations divide by N, so the product must too.":
+            lambda a, b: correlation(a, b, n=len(a) - 1),
+    } | CORRELATION, "C")  # fmt: skip
 
 
 @checker
 def expected_redundancy(function: Callable[[int, int], float]) -> None:
     """Check a function (batch size, D) -> mean of Σ_{i≠j} C_ij² over unrelated dimensions."""
-    worlds = [(11, 5), (257, 64), (2048, 8192)]
+    worlds = [(11, 5), (257, 64), (2048, 8192)]  # the last is too large to be tried out
     what = "At N = {0}, D = {1}, it"
-    judge(function, worlds, lambda n, d: d * (d - 1) / (n - 1), _EXPECTED, what)
-
-
-_EXPECTED = {
-    "You divided by N. The mean of one square is 1 / (N − 1).": lambda n, d: d * (d - 1) / n,
-    "You counted all D² entries. The D on the diagonal do not belong to the sum.": lambda n, d: d * d / (n - 1),
-    "You counted half of the entries. C is not symmetric: (i, j) and (j, i) both count.":
-        lambda n, d: d * (d - 1) / 2 / (n - 1),
-    "You counted each dimension once. There are D (D − 1) places off the diagonal.": lambda n, d: d / (n - 1),
-    "This is the mean of a single square. Multiply by the number of places off the diagonal.":
-        lambda n, d: 1 / (n - 1),
-    "You added magnitudes, 1 / √(N − 1) each. The sum is over squares, 1 / (N − 1) each.":
-        lambda n, d: d * (d - 1) / (n - 1) ** 0.5,
-    "N and D have changed places: N is the batch size, the first argument.": lambda n, d: n * (n - 1) / (d - 1),
-}  # fmt: skip
+    judge(function, worlds, lambda n, d: d * (d - 1) / (n - 1), {
+        "You divided by N. The mean of one square is 1 / (N − 1).": lambda n, d: d * (d - 1) / n,
+        "You counted all D² entries. The D on the diagonal do not belong to the sum.": lambda n, d: d * d / (n - 1),
+        "You counted half of the entries. C is not symmetric: (i, j) and (j, i) both count.":
+            lambda n, d: d * (d - 1) / 2 / (n - 1),
+        "You counted each dimension once. There are D (D − 1) places off the diagonal.": lambda n, d: d / (n - 1),
+        "This is the mean of a single square. Multiply by the number of places off the diagonal.":
+            lambda n, d: 1 / (n - 1),
+        "You added magnitudes, 1 / √(N − 1) each. The sum is over squares, 1 / (N − 1) each.":
+            lambda n, d: d * (d - 1) / (n - 1) ** 0.5,
+        "N and D have changed places: N is the batch size, the first argument.": lambda n, d: n * (n - 1) / (d - 1),
+    }, what)  # fmt: skip
 
 
 @checker

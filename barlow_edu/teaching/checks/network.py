@@ -1,6 +1,7 @@
 """Checkers of notebook 09: the resolution that a stem leaves, the projector, and one of one's own."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,19 +13,7 @@ from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.teaching.checks.base import attempt, checker, judge, numbers, tell
 from barlow_edu.teaching.checks.worlds import correlation, normal
 
-STEM = {
-    "imagenet": (7, 2, 3),
-    "cifar": (3, 1, 1),
-}  # kernel, stride, padding of the first convolution
-
-
-@checker
-def stem_resolutions(function: Callable[[int, str], Sequence[int]]) -> None:
-    """Check a function (size, stem) -> the resolution after the stem and after each of the four stages."""
-    for size in (32, 224, 33, 97):
-        for stem, mistakes in _RESOLUTIONS.items():
-            what = f"resolutions({size}, {stem!r})"
-            judge(function, [(size, stem)], _resolutions, mistakes, what, 1e-9, look=_whole_numbers)
+STEM = {"imagenet": (7, 2, 3), "cifar": (3, 1, 1)}  # kernel, stride, padding of its convolution
 
 
 def _whole_numbers(answer: Sequence[int], *_) -> Tensor:
@@ -53,27 +42,26 @@ def _resolutions(size, stem, pool=None, strides=(1, 2, 2, 2), conv=None, after=_
     return torch.tensor(sizes)
 
 
-_OF_BOTH = {
-    "The first stage does not halve: its blocks have stride 1. Stages 2, 3 and 4 begin with stride 2.":
-        {"strides": (2, 2, 2, 2)},
-    "You rounded down. With the padding of this network an odd resolution is rounded up: 33 becomes 17.":
-        {"after": lambda n, k, s, p: n // s},
-    "You left out the padding: 2p belongs in the formula.": {"after": lambda n, k, s, p: max(0, (n - k) // s + 1)},
-    "You left out the + 1 at the end of the formula.": {"after": lambda n, k, s, p: (n + 2 * p - k) // s},
-    "You forgot that stages 2, 3 and 4 halve the resolution.": {"strides": (1, 1, 1, 1)},
-}  # fmt: skip
-_RESOLUTIONS = {
-    "imagenet": {
+@checker
+def stem_resolutions(function: Callable[[int, str], Sequence[int]]) -> None:
+    """Check a function (size, stem) -> the resolution after the stem and after each of the four stages."""
+    worlds = itertools.product((32, 224, 33, 97), STEM)  # the odd sizes tell how one rounds
+    judge(function, worlds, _resolutions, {
         "That is the cifar stem. Does your function look at its second argument?": {"stem": "cifar"},
-        "The max-pool is missing: after the 7 x 7 convolution it halves once more.": {"pool": False},
-    } | _OF_BOTH,
-    "cifar": {
         "That is the imagenet stem. Does your function look at its second argument?": {"stem": "imagenet"},
+        "The max-pool is missing: after the 7 x 7 convolution it halves once more.": {"pool": False},
         "The cifar stem has no max-pool.": {"pool": True},
+        "The first stage does not halve: its blocks have stride 1. Stages 2, 3 and 4 begin with stride 2.":
+            {"strides": (2, 2, 2, 2)},
+        "You rounded down. With the padding of this network an odd resolution is rounded up: 33 becomes 17.":
+            {"after": lambda n, k, s, p: n // s},
+        "You left out the padding: 2p belongs in the formula.":
+            {"after": lambda n, k, s, p: max(0, (n - k) // s + 1)},
+        "You left out the + 1 at the end of the formula.": {"after": lambda n, k, s, p: (n + 2 * p - k) // s},
+        "You forgot that stages 2, 3 and 4 halve the resolution.": {"strides": (1, 1, 1, 1)},
         "You padded by 2. A 3 x 3 kernel reaches one pixel to each side, so padding 1 keeps the size.":
             {"conv": (3, 1, 2)},
-    } | _OF_BOTH,
-}  # fmt: skip
+    }, "resolutions({0}, {1!r})", 1e-9, look=_whole_numbers)  # fmt: skip
 
 
 @checker
@@ -103,14 +91,14 @@ def _check_layers(head: nn.Module, linears: list, norms: list, inputs: int, dim:
         f"The projector has three linear layers; yours has {len(linears)}.": len(linears) != 3,
         f"With inputs={inputs} and dim={dim} the layers should map {inputs} → {dim} → {dim} → {dim}; "
         f"yours are {yours}.": shapes != [(inputs, dim), (dim, dim), (dim, dim)],
-        "A linear layer has a bias. The batch norm behind it subtracts the mean and the bias with it, "
+        "A linear layer has a bias. The batch norm after it subtracts the mean and the bias with it, "
         "so it would do nothing: bias=False.": any(m.bias is not None for m in linears),
         "You took layer norm, which treats each image by itself. Batch norm compares the images of a batch.":
             any(isinstance(m, nn.LayerNorm) for m in head.modules()),
-        "There is no batch norm: one belongs behind each linear layer.": not norms,
+        "There is no batch norm: one belongs after each linear layer.": not norms,
         "The last linear layer is bare, as in the paper's text. The published code puts a batch norm "
-        "behind it, without weight and bias: affine=False.": len(norms) == 2 and not any(bare),
-        f"One batch norm belongs behind each of the three linear layers; yours has {len(norms)}.": len(norms) != 3,
+        "after it, without weight and bias: affine=False.": len(norms) == 2 and not any(bare),
+        f"One batch norm belongs after each of the three linear layers; yours has {len(norms)}.": len(norms) != 3,
         "The last batch norm has a weight and a bias. The loss standardises each dimension, so they "
         "would do nothing: affine=False.": not all(bare[-1:]),
         "A batch norm between the layers has no weight and no bias. Only the last one has affine=False.":
@@ -131,11 +119,11 @@ def _head(x: Tensor, linears, norms, relus: Sequence[int] = (0, 1), first: str =
 
 
 _HEADS = {
-    "There is a ReLU behind the last layer: no entry of z can be below 0, and half of what the layer "
+    "There is a ReLU after the last layer: no entry of z can be below 0, and half of what the layer "
     "could say is cut off. ReLU stands between the layers only.": {"relus": (0, 1, 2)},
     "There is no ReLU, so three linear layers do no more than one. Put one between each two.": {"relus": ()},
-    "A ReLU is missing behind the first layer: one belongs between each two layers.": {"relus": (1,)},
-    "A ReLU is missing behind the second layer: one belongs between each two layers.": {"relus": (0,)},
+    "A ReLU is missing after the first layer: one belongs between each two layers.": {"relus": (1,)},
+    "A ReLU is missing after the second layer: one belongs between each two layers.": {"relus": (0,)},
     "ReLU comes before the batch norm. The order is linear, batch norm, ReLU.": {"first": "relu"},
 }  # fmt: skip
 

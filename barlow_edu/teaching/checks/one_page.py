@@ -12,17 +12,6 @@ from barlow_edu.teaching.checks.base import attempt, checker, features, judge, t
 from barlow_edu.teaching.checks.worlds import normal
 
 
-@checker
-def train_step(function: Callable) -> None:
-    """Check a function (network, view, x, optimizer, lambd) -> loss that makes one step of Barlow Twins."""
-
-    def learner(seed: int, lambd: float) -> Tensor:
-        return _trained(seed, lambd, function)
-
-    worlds = [(60, 0.3), (61, 0.05)]
-    judge(learner, worlds, _trained, _SLIPS, "Loss and weights after two steps")
-
-
 def _trained(seed: int, lambd: float, step: Callable | None = None, **slip: bool | int) -> Tensor:
     """Losses of two steps and the weights (4, 5) after them, as one list."""
     torch.manual_seed(seed)
@@ -52,13 +41,21 @@ def _step(network, view, x, optimizer, lambd, twins=True, zero=True, move=True, 
     return loss
 
 
-_SLIPS = {
-    "Both views are the same picture: call view(x) twice, so that each has its own distortion.": {"twins": False},
-    "The gradients of the step before were added on top: call optimizer.zero_grad() first.": {"zero": False},
-    "The weights have not moved: optimizer.step() is missing.": {"move": False},
-    "The loss went up: backward() belongs to the loss, not to minus the loss.": {"sign": -1},
-    "Only view A moves the network: leave out detach() and no_grad() for view B.": {"stop": True},
-}  # fmt: skip
+@checker
+def train_step(function: Callable) -> None:
+    """Check a function (network, view, x, optimizer, lambd) -> loss that makes one step of Barlow Twins."""
+
+    def learner(seed: int, lambd: float) -> Tensor:
+        return _trained(seed, lambd, function)
+
+    worlds = [(60, 0.3), (61, 0.05)]
+    judge(learner, worlds, _trained, {
+        "Both views are the same picture: call view(x) twice, so that each has its own distortion.": {"twins": False},
+        "The gradients of the step before were added on top: call optimizer.zero_grad() first.": {"zero": False},
+        "The weights have not moved: optimizer.step() is missing.": {"move": False},
+        "The loss went up: backward() belongs to the loss, not to minus the loss.": {"sign": -1},
+        "Only view A moves the network: leave out detach() and no_grad() for view B.": {"stop": True},
+    }, "Loss and weights after two steps")  # fmt: skip
 
 
 @checker

@@ -12,56 +12,38 @@ from barlow_edu.numerics.optim import warmup_cosine
 from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers, tell
 
 
-@checker
-def run_length(function: Callable[[int, int, int, float], tuple[int, float]]) -> None:
-    """Check a function (images, batch_size, epochs, images_per_second) -> (steps, minutes)."""
-    worlds = [(1000, 128, 6, 50.0), (50_000, 256, 40, 700.0)]
-    names = "two numbers: the steps of the run and its minutes"
-    parts = (_steps, _STEPS, "the number of steps"), (_minutes, _MINUTES, "the time in minutes")
-    for k, part in enumerate(parts):
-        judge(function, worlds, *part, look=lambda answer, *_, k=k: numbers(answer, names, 2)[k])
-
-
-def _steps(images: int, n: int, epochs: int, rate: float) -> int:
-    return images // n * epochs
-
-
 def _minutes(images: int, n: int, epochs: int, rate: float, unit: float = 60) -> float:
     return images // n * epochs * n / rate / unit
 
 
-_STEPS = {
-    "You counted the scrap at the end of each epoch as a step. It is dropped: round down.":
-        lambda i, n, e, r: math.ceil(i / n) * e,
-    "These are the steps of one epoch. The run has several.": lambda i, n, e, r: i // n,
-    "A step is a whole batch: round down, each epoch on its own.": lambda i, n, e, r: i / n * e,
-    "You joined the epochs before dividing. Each epoch drops its own scrap.": lambda i, n, e, r: i * e // n,
-    "That is the number of images of an epoch. A step takes a whole batch.": lambda i, n, e, r: i,
-    "That is the number of epochs. Multiply it by the steps of an epoch.": lambda i, n, e, r: e,
-}  # fmt: skip
-_MINUTES = {
-    "These are seconds. Minutes are asked for.": {"unit": 1},
-    "These are hours. Minutes are asked for.": {"unit": 3600},
-    "You counted every image twice, once a view. The rate counts images, not views.": {"unit": 30},
-    "The images that are dropped cost no time: count steps × batch size.": lambda i, n, e, r: i * e / r / 60,
-    "This is the time of one epoch.": {"epochs": 1},
-    "The rate is in images a second, not in steps a second.": lambda i, n, e, r: _minutes(i, n, e, r) / n,
-    "You multiplied by the rate. Divide by it: faster means shorter.": lambda i, n, e, r: _minutes(i, n, e, r) * r**2,
-}  # fmt: skip
-
-
 @checker
-def warmup_factor(function: Callable[[int, int, int, float], float]) -> None:
-    """Check a function (step, total, warmup, final) -> factor on the learning rate, steps counted from 0."""
+def run_length(function: Callable[[int, int, int, float], tuple[int, float]]) -> None:
+    """Check a function (images, batch_size, epochs, images_per_second) -> (steps, minutes)."""
+    worlds = [(1000, 128, 6, 50.0), (50_000, 256, 40, 700.0)]  # neither is full batches alone
 
-    def every_step(total: int, *rest: float) -> list[float]:
-        return [attempt(function, step, total, *rest) for step in range(total)]
+    def part(k: int) -> Callable:
+        names = "two numbers: the steps of the run and its minutes"
+        return lambda answer, *_: numbers(answer, names, 2)[k]
 
-    def listed(factors: list, total: int, *_) -> Tensor:
-        return numbers(factors, "one number, the factor at that step", total)
-
-    worlds = [(20, 5, 0.1), (13, 0, 0.01)]
-    judge(every_step, worlds, _factors, _SCHEDULES, "the list of factors", 1e-6, look=listed)
+    judge(function, worlds, lambda i, n, e, r: i // n * e, {
+        "You counted the scrap at the end of each epoch as a step. It is dropped: round down.":
+            lambda i, n, e, r: math.ceil(i / n) * e,
+        "These are the steps of one epoch. The run has several.": lambda i, n, e, r: i // n,
+        "A step is a whole batch: round down, each epoch on its own.": lambda i, n, e, r: i / n * e,
+        "You joined the epochs before dividing. Each epoch drops its own scrap.": lambda i, n, e, r: i * e // n,
+        "That is the number of images of an epoch. A step takes a whole batch.": lambda i, n, e, r: i,
+        "That is the number of epochs. Multiply it by the steps of an epoch.": lambda i, n, e, r: e,
+    }, "the number of steps", look=part(0))  # fmt: skip
+    judge(function, worlds, _minutes, {
+        "These are seconds. Minutes are asked for.": {"unit": 1},
+        "These are hours. Minutes are asked for.": {"unit": 3600},
+        "You counted every image twice, once a view. The rate counts images, not views.": {"unit": 30},
+        "The images that are dropped cost no time: count steps × batch size.": lambda i, n, e, r: i * e / r / 60,
+        "This is the time of one epoch.": {"epochs": 1},
+        "The rate is in images a second, not in steps a second.": lambda i, n, e, r: _minutes(i, n, e, r) / n,
+        "You multiplied by the rate. Divide by it: faster means shorter.":
+            lambda i, n, e, r: _minutes(i, n, e, r) * r**2,
+    }, "the time in minutes", look=part(1))  # fmt: skip
 
 
 def _half(x: float) -> float:
@@ -78,27 +60,39 @@ def _factors(total, warmup, final, early=1, x=lambda s, t, w: (s - w) / (t - w),
     return warm + [cool(x(step, total, warmup), final) for step in range(warmup, total)]
 
 
-_SCHEDULES = {
-    "There is no warm-up: the factor starts at 1.": {"warmup": 0},
-    "The first step has the factor 0 and is lost. Steps count from 0, so take (step + 1) / warmup.": {"early": 0},
-    "Your cosine starts at step 0, so the factor jumps where the warm-up ends. Start it there: progress = "
-    "(step − warmup) / (total − warmup).": {"x": lambda s, t, w: s / t},
-    "Your progress is (step − warmup) / total: it never gets to 1, so the rate ends too high.":
-        {"x": lambda s, t, w: (s - w) / t},
-    "You reach the final factor one step early. Divide by total − warmup, not by one less.":
-        {"x": lambda s, t, w: (s - w) / (t - w - 1)},
-    "The factor falls to 0. It should end at final: final + (1 − final) · half cosine.": {"final": 0},
-    "You added final on top, so the factor starts above 1. Shrink the rest: (1 − final) · half cosine.":
-        {"cool": lambda x, f: f + _half(x)},
-    "Your cosine goes down and comes up again: half a period is π, not 2π.": {"cool": lambda x, f: _cool(2 * x, f)},
-    "The factor starts near 2 after the warm-up. Take half of 1 + cos, which runs from 1 to 0.":
-        {"cool": lambda x, f: f + (1 - f) * 2 * _half(x)},
-    "Without the 1 the cosine goes below 0, and the rate with it: (1 + cos) / 2.":
-        {"cool": lambda x, f: f + (1 - f) * math.cos(math.pi * x)},
-    "It falls on a straight line. Half a cosine is wanted: slow, fast, slow.":
-        {"cool": lambda x, f: f + (1 - f) * (1 - x)},
-    "It rises again after the warm-up: your cosine stands upside down.": {"cool": lambda x, f: _cool(1 - x, f)},
-}  # fmt: skip
+@checker
+def warmup_factor(function: Callable[[int, int, int, float], float]) -> None:
+    """Check a function (step, total, warmup, final) -> factor on the learning rate, steps counted from 0."""
+
+    def every_step(total: int, *rest: float) -> list[float]:
+        return [attempt(function, step, total, *rest) for step in range(total)]
+
+    def listed(factors: list, total: int, *_) -> Tensor:
+        return numbers(factors, "one number, the factor at that step", total)
+
+    worlds = [(20, 5, 0.1), (13, 0, 0.01)]  # and no warm-up, by which one cannot divide
+    judge(every_step, worlds, _factors, {
+        "There is no warm-up: the factor starts at 1.": {"warmup": 0},
+        "The first step has the factor 0 and is lost. Steps count from 0, so take (step + 1) / warmup.": {"early": 0},
+        "Your cosine starts at step 0, so the factor jumps where the warm-up ends. Start it there: progress = "
+        "(step − warmup) / (total − warmup).": {"x": lambda s, t, w: s / t},
+        "Your progress is (step − warmup) / total: it never gets to 1, so the rate ends too high.":
+            {"x": lambda s, t, w: (s - w) / t},
+        "You reach the final factor one step early. Divide by total − warmup, not by one less.":
+            {"x": lambda s, t, w: (s - w) / (t - w - 1)},
+        "The factor falls to 0. It should end at final: final + (1 − final) · half cosine.": {"final": 0},
+        "You added final on top, so the factor starts above 1. Shrink the rest: (1 − final) · half cosine.":
+            {"cool": lambda x, f: f + _half(x)},
+        "Your cosine goes down and comes up again: half a period is π, not 2π.":
+            {"cool": lambda x, f: _cool(2 * x, f)},
+        "The factor starts near 2 after the warm-up. Take half of 1 + cos, which runs from 1 to 0.":
+            {"cool": lambda x, f: f + (1 - f) * 2 * _half(x)},
+        "Without the 1 the cosine goes below 0, and the rate with it: (1 + cos) / 2.":
+            {"cool": lambda x, f: f + (1 - f) * math.cos(math.pi * x)},
+        "It falls on a straight line. Half a cosine is wanted: slow, fast, slow.":
+            {"cool": lambda x, f: f + (1 - f) * (1 - x)},
+        "It rises again after the warm-up: your cosine stands upside down.": {"cool": lambda x, f: _cool(1 - x, f)},
+    }, "the list of factors", 1e-6, look=listed)  # fmt: skip
 
 
 @checker
@@ -140,31 +134,25 @@ def checkpoint(function: Callable[..., Mapping[str, Any]]) -> None:
     process takes up what was kept, and must arrive at the same weights.
     """
     for steps in (3, 5):
-        _take_up(function, steps)
-
-
-def _take_up(function: Callable[..., Mapping[str, Any]], steps: int) -> None:
-    run = _Tiny()
-    run.train(until=steps)
-    truth = copy.deepcopy(run)  # what an honest checkpoint would hold
-    state = attempt(function, run.model, run.optimizer, run.generator, run.step)
-    tell({f"Return a dictionary, not {type(state).__name__}.": not isinstance(state, Mapping)})
-    tell(
-        {f"Your checkpoint has no {key!r}: {lost}": key not in state for key, lost in _LOST.items()}
-    )
-    run.train(until=steps + 3)
-    _explain(state, truth, run)
-    again = _Tiny()
-    try:
-        again.model.load_state_dict(state["model"])
-        again.optimizer.load_state_dict(state["optimizer"])
-        again.generator.set_state(state["generator"])
-        again.step = int(state["step"])
-    except Exception as error:
-        raise NotRight(f"A fresh run could not take it up: {error}") from error
-    again.train(until=steps + 3)
-    other = not _equal(again.model.state_dict(), run.model.state_dict())
-    tell({"The run can be taken up, but it arrives at other weights.": other})
+        run = _Tiny()
+        run.train(until=steps)
+        truth = copy.deepcopy(run)  # what an honest checkpoint would hold
+        state = attempt(function, run.model, run.optimizer, run.generator, run.step)
+        tell({f"Return a dictionary, not {type(state).__name__}.": not isinstance(state, Mapping)})
+        tell({f"Your checkpoint has no {k!r}: {why}": k not in state for k, why in _LOST.items()})
+        run.train(until=steps + 3)
+        _explain(state, truth, run)
+        again = _Tiny()
+        try:
+            again.model.load_state_dict(state["model"])
+            again.optimizer.load_state_dict(state["optimizer"])
+            again.generator.set_state(state["generator"])
+            again.step = int(state["step"])
+        except Exception as error:
+            raise NotRight(f"A fresh run could not take it up: {error}") from error
+        again.train(until=steps + 3)
+        other = not _equal(again.model.state_dict(), run.model.state_dict())
+        tell({"The run can be taken up, but it arrives at other weights.": other})
 
 
 _LOST = {
@@ -230,10 +218,8 @@ def _explain(state: Mapping[str, Any], then: _Tiny, now: _Tiny) -> None:
 
 def _equal(a: Any, b: Any) -> bool:
     """Bit for bit, through nested mappings and lists."""
-    if isinstance(b, Tensor):
-        return isinstance(a, Tensor) and a.shape == b.shape and torch.equal(a, b)
-    if isinstance(b, Mapping):
-        return isinstance(a, Mapping) and set(a) == set(b) and all(_equal(a[k], b[k]) for k in b)
-    if isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return a == b
+    try:
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    except (AssertionError, TypeError, ValueError):
+        return False
+    return True

@@ -13,12 +13,6 @@ from barlow_edu.teaching.live import LiveProblem
 KINDS = ("constant", "dimensional", "none")
 
 
-@checker
-def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
-    """Check a function: covariance Σ (D, D) -> Σ^(-1/2), the symmetric whitening matrix (D, D)."""
-    judge(function, _covariances(), _root, _ZCA, "W", look=_explain_whitening)
-
-
 def _covariances() -> list[tuple[Tensor]]:
     """Two covariances of channels that are correlated, none nearly singular."""
     worlds = []
@@ -33,17 +27,20 @@ def _root(covariance: Tensor, power: float = -0.5) -> Tensor:
     return _spectral(covariance, lambda values: values**power)
 
 
-_ZCA = {
-    "This is Σ to the power −1: the eigenvalues want the root too, λ^(−1/2).": {"power": -1},
-    "This is Σ^(+1/2): it would make the pixels more redundant. Divide by the roots.": {"power": 0.5},
-    "This only divides every pixel by its own deviation. The correlations stay as they are.":
-        lambda c: c.diagonal().rsqrt().diag(),
-    "You gave back the eigenvectors U alone: they turn the pixels, and nothing gets variance 1.":
-        lambda c: torch.linalg.eigh(c)[1],
-    "You turned with Uᵀ but did not scale: λ^(−1/2) is missing.": lambda c: torch.linalg.eigh(c)[1].T,
-    "These are the scales λ^(−1/2) alone. Turn before with Uᵀ, and back after with U.":
-        lambda c: torch.linalg.eigvalsh(c).rsqrt().diag(),
-}  # fmt: skip
+@checker
+def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
+    """Check a function: covariance Σ (D, D) -> Σ^(-1/2), the symmetric whitening matrix (D, D)."""
+    judge(function, _covariances(), _root, {
+        "This is Σ to the power −1: the eigenvalues want the root too, λ^(−1/2).": {"power": -1},
+        "This is Σ^(+1/2): it would make the pixels more redundant. Divide by the roots.": {"power": 0.5},
+        "This only divides every pixel by its own deviation. The correlations stay as they are.":
+            lambda c: c.diagonal().rsqrt().diag(),
+        "You returned the eigenvectors U alone: they turn the pixels, and nothing gets variance 1.":
+            lambda c: torch.linalg.eigh(c)[1],
+        "You turned with Uᵀ but did not scale: λ^(−1/2) is missing.": lambda c: torch.linalg.eigh(c)[1].T,
+        "These are the scales λ^(−1/2) alone. Turn before with Uᵀ, and back after with U.":
+            lambda c: torch.linalg.eigvalsh(c).rsqrt().diag(),
+    }, "W", look=_explain_whitening)  # fmt: skip
 
 
 def _explain_whitening(answer: object, covariance: Tensor) -> object:
@@ -120,24 +117,23 @@ def _patients() -> list[tuple]:
 def agreement(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function: two embeddings (N, D) -> the mean squared difference, a scalar."""
     worlds = [views(20, 4, seed=15), views(9, 3, seed=16)]
-    judge(function, worlds, lambda a, b: (a - b).square().mean(), _AGREEMENT, "the disagreement")
-
-
-_AGREEMENT = {
-    "That is the sum. Take the mean over images and dimensions.": lambda a, b: (a - b).square().sum(),
-    "Positive and negative differences cancel: square them before you take the mean.": lambda a, b: (a - b).mean(),
-    "That is the mean absolute difference. Square in place of abs.": lambda a, b: (a - b).abs().mean(),
-    "You took a root: the mean of the squares is all that is asked for.": lambda a, b: (a - b).square().mean().sqrt(),
-    "You summed over the dimensions: take the mean over them, too.": lambda a, b: (a - b).square().sum(1).mean(),
-    "Return one number: the mean over images and dimensions.": lambda a, b: Shaped([len(a)]),
-}  # fmt: skip
+    judge(function, worlds, lambda a, b: (a - b).square().mean(), {
+        "That is the sum. Take the mean over images and dimensions.": lambda a, b: (a - b).square().sum(),
+        "Positive and negative differences cancel: square them before you take the mean.":
+            lambda a, b: (a - b).mean(),
+        "That is the mean absolute difference. Square in place of abs.": lambda a, b: (a - b).abs().mean(),
+        "You took a root: the mean of the squares is all that is asked for.":
+            lambda a, b: (a - b).square().mean().sqrt(),
+        "You summed over the dimensions: take the mean over them, too.": lambda a, b: (a - b).square().sum(1).mean(),
+        "Return one number: the mean over images and dimensions.": lambda a, b: Shaped([len(a)]),
+    }, "the disagreement")  # fmt: skip
 
 
 @checker
 def my_cure(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a loss (N, D), (N, D) -> scalar by what it trains: six numbers of a small world with eight signals.
 
-    Asked is that they vary, agree across the views, and say at least four different things. How is not asked.
+    They are to vary, agree across the views, and say more than four different things. How is up to the loss.
     """
     problem = LiveProblem(dim=6, batch_size=128)
     for _ in range(400):
@@ -160,27 +156,25 @@ def my_cure(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     })  # fmt: skip
 
 
-@checker
-def dim_light_filter(function: Callable[[Tensor, float], Tensor]) -> None:
-    """Check a function: covariance Σ (D, D), noise σ -> U Λ^(−1/2) Λ / (Λ + σ²) Uᵀ, (D, D)."""
-    worlds = [(*c, sigma) for c, sigma in zip(_covariances(), (0.7, 1.3), strict=True)]
-    judge(function, worlds, _careful, _CAREFUL, "W")
-
-
 def _careful(covariance: Tensor, sigma: float, by=lambda v, s: v.sqrt() / (v + s**2)) -> Tensor:
     return _spectral(covariance, lambda values: by(values, sigma))
 
 
-_CAREFUL = {
-    "This is plain whitening: the fraction λ / (λ + σ²), which holds noise back, is missing.": lambda c, _: _root(c),
-    "This removes the noise and does not whiten: λ^(−1/2) is missing.": {"by": lambda v, s: v / (v + s**2)},
-    "σ is a standard deviation. The eigenvalues are variances: add σ² to them.":
-        {"by": lambda v, s: v.sqrt() / (v + s)},
-    "This whitens the noisy patches, (λ + σ²)^(−1/2). It does not hold back the directions in which noise rules.":
-        {"by": lambda v, s: (v + s**2).rsqrt()},
-    "The fraction is upside down: strong directions pass, λ / (λ + σ²).":
-        {"by": lambda v, s: v.rsqrt() * s**2 / (v + s**2)},
-}  # fmt: skip
+@checker
+def dim_light_filter(function: Callable[[Tensor, float], Tensor]) -> None:
+    """Check a function: covariance Σ (D, D), noise σ -> U Λ^(−1/2) Λ / (Λ + σ²) Uᵀ, (D, D)."""
+    worlds = [(*c, sigma) for c, sigma in zip(_covariances(), (0.7, 1.3), strict=True)]
+    judge(function, worlds, _careful, {
+        "This is plain whitening: the fraction λ / (λ + σ²), which holds noise back, is missing.":
+            lambda c, _: _root(c),
+        "This removes the noise and does not whiten: λ^(−1/2) is missing.": {"by": lambda v, s: v / (v + s**2)},
+        "σ is a standard deviation. The eigenvalues are variances: add σ² to them.":
+            {"by": lambda v, s: v.sqrt() / (v + s)},
+        "This whitens the noisy patches, (λ + σ²)^(−1/2). It does not hold back the directions in which noise rules.":
+            {"by": lambda v, s: (v + s**2).rsqrt()},
+        "The fraction is upside down: strong directions pass, λ / (λ + σ²).":
+            {"by": lambda v, s: v.rsqrt() * s**2 / (v + s**2)},
+    }, "W")  # fmt: skip
 
 
 @checker

@@ -13,14 +13,6 @@ from barlow_edu.teaching.checks.worlds import cosines, redundancy, views
 from barlow_edu.teaching.live import LiveProblem
 
 
-@checker
-def contrastive_loss(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
-    """Check a function (z_a, z_b, temperature) -> SimCLR's loss, which autograd can follow."""
-    worlds = [(*views(7, 5, seed=110), 0.5), (*views(10, 4, seed=111), 1.5)]
-    judge(function, worlds, _contrast, _CONTRASTIVE, "The loss", 1e-6)
-    follow(function, worlds[0], _contrast)
-
-
 def _contrast(a, b, t, unit=1, itself=-math.inf, rows=None, without_twin=False) -> Tensor:
     """−log p of the twin among all others, the mean over the first ``rows`` of 2 N; ``itself``: on the diagonal."""
     z = torch.cat((a, b)) if unit is None else F.normalize(torch.cat((a, b)), dim=unit)
@@ -34,28 +26,39 @@ def _across(a: Tensor, b: Tensor, t: float) -> Tensor:
     return F.cross_entropy(cosines(a, b) / t, torch.arange(len(a)))
 
 
-_CONTRASTIVE = {
-    "An embedding may choose itself: take its cosine with itself out (−inf before the softmax).":
-        lambda a, b, t: _contrast(a, b, t, itself=1 / t),
-    "You masked an embedding's cosine with itself by 0. exp(0) is 1, so it may still choose itself: mask with −inf.":
-        {"itself": 0.0},
-    "Only the other view's images are candidates. Those of its own view are negatives too.":
-        lambda a, b, t: (_across(a, b, t) + _across(b, a, t)) / 2,
-    "Only view A looks for its twins, among the images of B. All 2 N embeddings look, among all others.": _across,
-    "Only view A looks for its twins. The mean runs over all 2 N embeddings.":
-        lambda a, b, t: _contrast(a, b, t, rows=len(a)),
-    "Scale every embedding to length 1 first: cosines, not products.": {"unit": None},
-    "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.": {"unit": 0},
-    "The temperature is missing.": {"t": 1.0},
-    "You multiplied by the temperature. Divide: a low temperature makes the softmax sharp.":
-        lambda a, b, t: _contrast(a, b, 1 / t),
-    "This is the sum over all 2 N. Take the mean.": lambda a, b, t: _contrast(a, b, t) * 2 * len(a),
-    "You divided by N. There are 2 N embeddings that look for their twin.": lambda a, b, t: _contrast(a, b, t) * 2,
-    "The sign is turned round: the loss is −log p.": lambda a, b, t: -_contrast(a, b, t),
-    "The twin itself is missing among the candidates: it belongs below the fraction bar too.": {"without_twin": True},
-    "Only the numerator is there: the cosine of the twins. What pushes the others away?":
-        lambda a, b, t: -F.cosine_similarity(a, b).mean() / t,
-}  # fmt: skip
+@checker
+def contrastive_loss(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """Check a function (z_a, z_b, temperature) -> SimCLR's loss, which autograd can follow."""
+    worlds = [(*views(7, 5, seed=110), 0.5), (*views(10, 4, seed=111), 1.5)]
+    judge(function, worlds, _contrast, {
+        "An embedding may choose itself: take its cosine with itself out (−inf before the softmax).":
+            lambda a, b, t: _contrast(a, b, t, itself=1 / t),
+        "You masked the cosine with itself by 0. exp(0) is 1, so each may still choose itself: mask with −inf.":
+            {"itself": 0.0},
+        "Only the other view's images are candidates. Those of its own view are negatives too.":
+            lambda a, b, t: (_across(a, b, t) + _across(b, a, t)) / 2,
+        "Only view A looks for its twins, among the images of B. All 2 N embeddings look, among all others.": _across,
+        "Only view A looks for its twins. The mean runs over all 2 N embeddings.":
+            lambda a, b, t: _contrast(a, b, t, rows=len(a)),
+        "Scale every embedding to length 1 first: cosines, not products.": {"unit": None},
+        "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.": {"unit": 0},
+        "The temperature is missing.": {"t": 1.0},
+        "You multiplied by the temperature. Divide: a low temperature makes the softmax sharp.":
+            lambda a, b, t: _contrast(a, b, 1 / t),
+        "This is the sum over all 2 N. Take the mean.": lambda a, b, t: _contrast(a, b, t) * 2 * len(a),
+        "You divided by N. There are 2 N embeddings that look for their twin.":
+            lambda a, b, t: _contrast(a, b, t) * 2,
+        "The sign is turned round: the loss is −log p.": lambda a, b, t: -_contrast(a, b, t),
+        "The twin itself is missing among the candidates: it belongs below the fraction bar too.":
+            {"without_twin": True},
+        "Only the numerator is there: the cosine of the twins. What pushes the others away?":
+            lambda a, b, t: -F.cosine_similarity(a, b).mean() / t,
+    }, "The loss", 1e-6)  # fmt: skip
+    follow(function, worlds[0], _contrast)
+
+
+def _dual(contrast: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return contrast + rows.square().sum() - columns.square().sum()
 
 
 @checker
@@ -68,30 +71,24 @@ def redundancy_from_contrast(function: Callable[[Tensor, Tensor, Tensor], Tensor
     for n, d in ((4, 6), (7, 3)):
         z = views(n, d, seed=110)[0]
         worlds.append((redundancy(z @ z.T), z.square().sum(1), z.square().sum(0)))
-    judge(function, worlds, _dual, _DUALITY, "The redundancy", 1e-9)
-
-
-def _dual(contrast: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return contrast + rows.square().sum() - columns.square().sum()
-
-
-_DUALITY = {
-    "This is ‖ZᵀZ‖², diagonal and all. Take away Σ_j (squared length of column j)².":
-        lambda c, r, k: c + r.square().sum(),
-    "The diagonal of ZZᵀ is missing: add Σ_s (squared length of row s)² to get ‖ZZᵀ‖².":
-        lambda c, r, k: c - k.square().sum(),
-    "Rows and columns have changed places.": lambda c, r, k: _dual(c, k, r),
-    "This is the contrast itself. Correct it by both diagonals. (If you did: square each length first, then add. "
-    "The plain sums of rows and columns are equal and cancel.)": lambda c, r, k: c,
-    "Both diagonals were added. One of them is taken away.": lambda c, r, k: c + r.square().sum() + k.square().sum(),
-}  # fmt: skip
+    judge(function, worlds, _dual, {
+        "This is ‖ZᵀZ‖², diagonal and all. Take away Σ_j (squared length of column j)².":
+            lambda c, r, k: c + r.square().sum(),
+        "The diagonal of ZZᵀ is missing: add Σ_s (squared length of row s)² to get ‖ZZᵀ‖².":
+            lambda c, r, k: c - k.square().sum(),
+        "Rows and columns have changed places.": lambda c, r, k: _dual(c, k, r),
+        "This is the contrast itself. Correct it by both diagonals. (If you did: square each length first, then add. "
+        "The plain sums of rows and columns are equal and cancel.)": lambda c, r, k: c,
+        "Both diagonals were added. One of them is taken away.":
+            lambda c, r, k: c + r.square().sum() + k.square().sum(),
+    }, "The redundancy", 1e-9)  # fmt: skip
 
 
 @checker
 def my_target(function: Callable[[Tensor], Tensor]) -> None:
     """Check targets (N, D) -> (N, D) by what they train: SimSiam without a predictor, on a world of eight signals.
 
-    Asked is that eight numbers say more than four different things, and agree across the views. How is not asked.
+    Eight numbers are to say more than four different things, and agree across the views. How is up to the targets.
     """
     for seed in (0, 1):
         problem = LiveProblem(dim=8, batch_size=128, seed=seed)

@@ -11,20 +11,6 @@ from barlow_edu.teaching.checks.base import attempt, checker, judge, tell
 from barlow_edu.teaching.checks.worlds import normal
 
 
-@checker
-def after_ddp(function: Callable[[list[Tensor], bool], Tensor]) -> None:
-    """Check a function (own, seen) -> the gradient that every process holds after DDP's averaging.
-
-    own: one tensor a process, the gradient along the way through its own rows alone; they add up to the true
-    gradient. seen: whether autograd sees the all-reduce of C.
-    """
-    worlds = [list(normal(3, 4, 2, seed=120)), list(normal(5, 3, seed=121))]
-    for seen, case, mistakes in ((False, "Unseen", _BLIND), (True, "Seen", _SEEN)):
-        mistakes = {f"{case} by autograd: {what}": wrong for what, wrong in mistakes.items()}
-        what = f"{case} by autograd: the gradient"
-        judge(function, [(x, seen) for x in worlds], _averaged, mistakes, what, look=_one_tensor)
-
-
 def _one_tensor(answer, own: list[Tensor], seen: bool):
     tell({
         "You returned a list. After the averaging all processes hold the same gradient: return one tensor.":
@@ -33,27 +19,42 @@ def _one_tensor(answer, own: list[Tensor], seen: bool):
     return answer
 
 
-def _averaged(own: list[Tensor], seen: bool) -> Tensor:
-    return sum(own) / (1 if seen else len(own))
+@checker
+def after_ddp(function: Callable[[list[Tensor], bool], Tensor]) -> None:
+    """Check a function (own, seen) -> the gradient that every process holds after DDP's averaging.
+
+    own: one tensor a process, the gradient along the way through its own rows alone; they add up to the true
+    gradient. seen: whether autograd sees the all-reduce of C.
+    """
+    worlds = [list(normal(3, 4, 2, seed=120)), list(normal(5, 3, seed=121))]
+    judge(function, [(x, False) for x in worlds], lambda own, _: sum(own) / len(own), {
+        "Unseen by autograd: this is the true gradient. But each process knows its own part alone, and DDP takes the "
+        "mean of the parts. The mean is not their sum.": lambda own, _: sum(own),
+        "Unseen by autograd: this is one process's part, not yet averaged. DDP takes the mean over all of them.":
+            lambda own, _: own[0],
+        "Unseen by autograd: this is W times the true gradient. Nothing here multiplies.":
+            lambda own, _: sum(own) * len(own),
+        "Unseen by autograd: divided by W twice. The mean divides once.": lambda own, _: sum(own) / len(own) ** 2,
+        "Unseen by autograd: this divides by two. There are len(own) processes.": lambda own, _: sum(own) / 2,
+    }, "Unseen by autograd: the gradient", look=_one_tensor)  # fmt: skip
+    judge(function, [(x, True) for x in worlds], lambda own, _: sum(own), {
+        "Seen by autograd: nothing has changed against the blind case. The backward pass of the all-reduce adds up "
+        "what all W losses say, so that each process holds W times its own part; then comes the mean.":
+            lambda own, _: sum(own) / len(own),
+        "Seen by autograd: W times too much. Each process holds W times its own part, and DDP's mean divides the sum "
+        "by W.": lambda own, _: sum(own) * len(own),
+        "Seen by autograd: this is one process's part, times W. The mean over the processes is missing.":
+            lambda own, _: own[0] * len(own),
+        "Seen by autograd: this is one process's part alone.": lambda own, _: own[0],
+    }, "Seen by autograd: the gradient", look=_one_tensor)  # fmt: skip
 
 
-_BLIND = {
-    "this is the true gradient. But each process knows its own part alone, and DDP takes the mean of the "
-    "parts. The mean is not their sum.": lambda own, _: sum(own),
-    "this is one process's part, not yet averaged. DDP takes the mean over all of them.": lambda own, _: own[0],
-    "this is W times the true gradient. Nothing here multiplies.": lambda own, _: sum(own) * len(own),
-    "divided by W twice. The mean divides once.": lambda own, _: sum(own) / len(own) ** 2,
-    "this divides by two. There are len(own) processes.": lambda own, _: sum(own) / 2,
-}  # fmt: skip
-_SEEN = {
-    "nothing has changed against the blind case. The backward pass of the all-reduce adds up what all W "
-    "losses say, so that each process holds W times its own part; then comes the mean.":
-        lambda own, _: sum(own) / len(own),
-    "W times too much. Each process holds W times its own part, and DDP's mean divides the sum by W.":
-        lambda own, _: sum(own) * len(own),
-    "this is one process's part, times W. The mean over the processes is missing.": lambda own, _: own[0] * len(own),
-    "this is one process's part alone.": lambda own, _: own[0],
-}  # fmt: skip
+def _lars(
+    w, g, lr, decay, eta, ratio=lambda w, g, step: w.norm() / step.norm(), out=torch.sub
+) -> Tensor:
+    """What comes ``out`` of the weight w and a step by the gradient g; ``ratio``: the trust in it."""
+    step = g + decay * w
+    return out(w, lr * eta * ratio(w, g, step) * step)
 
 
 @checker
@@ -66,45 +67,33 @@ def lars_step(function: Callable[[Tensor, Tensor, float, float, float], Tensor])
         (*normal(2, 5, 3, seed=121), 0.5, 0.2, 0.1),
         (*normal(2, 4, 6, seed=122), 1.7, 0.03, 0.02),
     ]
-    judge(function, worlds, _lars, _WEIGHT, "The weight", 1e-6)
+    judge(function, worlds, _lars, {
+        "Nothing has moved. Return the new weight.": lambda w, *_: w,
+        "This went uphill: subtract the step.": {"out": torch.add},
+        "A plain step: the trust ratio is missing.": {"ratio": lambda *_: 1, "eta": 1},
+        "The weight decay is missing. It is added to the gradient before the norms are taken.": {"decay": 0},
+        "The ratio was taken with the norm of the gradient alone. LARS adds the decay first, and takes the "
+        "norm of the sum.": {"ratio": lambda w, g, step: w.norm() / g.norm()},
+        "The decay was added after the adaptation, so that it is not scaled with the rest.":
+            lambda w, g, lr, decay, eta: _lars(w, g, lr, 0, eta) - lr * decay * w,
+        "The ratio is upside down: a small gradient is to be made longer, so |g| stands below.":
+            {"ratio": lambda w, g, step: step.norm() / w.norm()},
+        "eta is missing: the step is as long as the weight itself, times lr.": {"eta": 1},
+        "The learning rate is missing.": {"lr": 1},
+        "You returned the step. The new weight is w minus the step.": {"out": lambda w, step: step},
+        "The norms were taken row by row. One ratio for the whole tensor.":
+            {"ratio": lambda w, g, step: w.norm(dim=-1, keepdim=True) / step.norm(dim=-1, keepdim=True)},
+    }, "The weight", 1e-6)  # fmt: skip
     biases = [(w[:, 0].clone(), grad[:, 0].clone(), *rest) for w, grad, *rest in worlds]
-    judge(function, biases, lambda w, g, lr, *_: w - lr * g, _BIAS, "The bias", 1e-6)
-
-
-def _lars(
-    w, g, lr, decay, eta, ratio=lambda w, g, step: w.norm() / step.norm(), out=torch.sub
-) -> Tensor:
-    """What comes ``out`` of the weight w and a step by the gradient g; ``ratio``: the trust in it."""
-    step = g + decay * w
-    return out(w, lr * eta * ratio(w, g, step) * step)
-
-
-_WEIGHT = {
-    "Nothing has moved. Return the new weight.": lambda w, *_: w,
-    "This went uphill: subtract the step.": {"out": torch.add},
-    "A plain step: the trust ratio is missing.": {"ratio": lambda *_: 1, "eta": 1},
-    "The weight decay is missing. It is added to the gradient before the norms are taken.": {"decay": 0},
-    "The ratio was taken with the norm of the gradient alone. LARS adds the decay first, and takes the "
-    "norm of the sum.": {"ratio": lambda w, g, step: w.norm() / g.norm()},
-    "The decay was added after the adaptation, so that it is not scaled with the rest.":
-        lambda w, g, lr, decay, eta: _lars(w, g, lr, 0, eta) - lr * decay * w,
-    "The ratio is upside down: a small gradient is to be made longer, so |g| stands below.":
-        {"ratio": lambda w, g, step: step.norm() / w.norm()},
-    "eta is missing: the step is as long as the weight itself, times lr.": {"eta": 1},
-    "The learning rate is missing.": {"lr": 1},
-    "You returned the step. The new weight is w minus the step.": {"out": lambda w, step: step},
-    "The norms were taken row by row. One ratio for the whole tensor.":
-        {"ratio": lambda w, g, step: w.norm(dim=-1, keepdim=True) / step.norm(dim=-1, keepdim=True)},
-}  # fmt: skip
-_BIAS = {
-    "The matrix is right. But the bias was adapted too; the paper leaves biases and batch norm out. Look "
-    "at w.ndim.": lambda w, g, lr, _, eta: _lars(w, g, lr, 0, eta),
-    "The matrix is right. But the bias was treated like a weight, decayed and adapted. Look at w.ndim.": _lars,
-    "The matrix is right. But the bias was decayed: no weight decay for a tensor with one axis.":
-        lambda w, g, lr, decay, _: w - lr * (g + decay * w),
-    "The matrix is right. But the bias did not move: it is left out of the adaptation, not of the step.":
-        lambda w, *_: w,
-}  # fmt: skip
+    judge(function, biases, lambda w, g, lr, *_: w - lr * g, {
+        "The matrix is right. But the bias was adapted too; the paper leaves biases and batch norm out. Look "
+        "at w.ndim.": lambda w, g, lr, _, eta: _lars(w, g, lr, 0, eta),
+        "The matrix is right. But the bias was treated like a weight, decayed and adapted. Look at w.ndim.": _lars,
+        "The matrix is right. But the bias was decayed: no weight decay for a tensor with one axis.":
+            lambda w, g, lr, decay, _: w - lr * (g + decay * w),
+        "The matrix is right. But the bias did not move: it is left out of the adaptation, not of the step.":
+            lambda w, *_: w,
+    }, "The bias", 1e-6)  # fmt: skip
 
 
 @checker

@@ -44,31 +44,28 @@ def corrupted(function: Callable[[Tensor, Tensor, float, torch.Generator], Tenso
         })  # fmt: skip
 
 
-@checker
-def mixed_target(function: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> None:
-    """Check a function (z_a, z_b, order, alpha) -> α AᵀA/N + (1−α) B[order]ᵀA/N, (D, D), of standardised A, B."""
-    orders = [torch.randperm(n, generator=torch.Generator().manual_seed(n)) for n in (30, 21)]
-    worlds = [(*views(30, 4, 173), orders[0], 0.3), (*views(21, 5, 175), orders[1], 0.8)]
-    judge(function, worlds, _mixed, _MIXED, "The target")
-
-
 def _mixed(z_a, z_b, order, alpha, scale=standard) -> Tensor:
     a, b = scale(z_a), scale(z_b)
     return (alpha * a + (1 - alpha) * b[order]).T @ a / len(a)
 
 
-_MIXED = {
-    "The embeddings are not standardised: be.standardize first.": {"scale": lambda z: z},
-    "α and 1 − α have changed places: α belongs to view A.": lambda a, b, o, x: _mixed(a, b, o, 1 - x),
-    "Row n is mixed with row order[n] of view B. Yours is mixed with its own twin: b[order].":
-        lambda a, b, o, x: _mixed(a, b, torch.arange(len(o)), x),
-    "order belongs to view B alone. You have put both views into the new order.":
-        lambda a, b, o, x: (x * standard(a) + (1 - x) * standard(b))[o].T @ standard(a) / len(o),
-    "This is not yet divided by N.": lambda *w: _mixed(*w) * len(w[0]),
-    "This is the transpose: the mixed rows come first, (…)ᵀ A.": lambda *w: _mixed(*w).T,
-    "The second part is missing: (1 − α) times C of the partners and view A.":
-        lambda a, b, o, x: x * standard(a).T @ standard(a) / len(o),
-}  # fmt: skip
+@checker
+def mixed_target(function: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> None:
+    """Check a function (z_a, z_b, order, alpha) -> α AᵀA/N + (1−α) B[order]ᵀA/N, (D, D), of standardised A, B."""
+    orders = [torch.randperm(n, generator=torch.Generator().manual_seed(n)) for n in (30, 21)]
+    worlds = [(*views(30, 4, 173), orders[0], 0.3), (*views(21, 5, 175), orders[1], 0.8)]
+    judge(function, worlds, _mixed, {
+        "The embeddings are not standardised: be.standardize first.": {"scale": lambda z: z},
+        "α and 1 − α have changed places: α belongs to view A.": lambda a, b, o, x: _mixed(a, b, o, 1 - x),
+        "Row n is mixed with row order[n] of view B. Yours is mixed with its own twin: b[order].":
+            lambda a, b, o, x: _mixed(a, b, torch.arange(len(o)), x),
+        "order belongs to view B alone. You have put both views into the new order.":
+            lambda a, b, o, x: (x * standard(a) + (1 - x) * standard(b))[o].T @ standard(a) / len(o),
+        "This is not yet divided by N.": lambda *w: _mixed(*w) * len(w[0]),
+        "This is the transpose: the mixed rows come first, (…)ᵀ A.": lambda *w: _mixed(*w).T,
+        "The second part is missing: (1 − α) times C of the partners and view A.":
+            lambda a, b, o, x: x * standard(a).T @ standard(a) / len(o),
+    }, "The target")  # fmt: skip
 
 
 @checker

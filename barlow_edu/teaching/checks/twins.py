@@ -16,7 +16,13 @@ from barlow_edu.views import TwinViews
 def solarise_any(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function that solarises images, floats in [0, 1] or bytes, and keeps their type."""
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    judge(function, [(levels / 255,)], solarised, _FLOATS, "The solarised float image", 1e-6)
+    judge(function, [(levels / 255,)], solarised, {
+        "You left out the threshold itself: byte 128 turns over too, so >= and not >.":
+            lambda x: torch.where(x > BRIGHT, 1 - x, x),
+        "You turned values below 0: bright ones become 1 − x, not −x.": lambda x: torch.where(x >= BRIGHT, -x, x),
+        "Your threshold is 127/255. Byte 128 is the first to turn over: 128/255.":
+            lambda x: torch.where(x >= 127 / 255, 1 - x, x),
+    } | SOLARISED, "The solarised float image", 1e-6)  # fmt: skip
     between = torch.linspace(127.6, 127.9, 256).view(1, 1, 16, 16) / 255  # above 0.5, below 128/255
     answer = attempt(function, between)
     tell({
@@ -24,33 +30,23 @@ def solarise_any(function: Callable[[Tensor], Tensor]) -> None:
             torch.is_tensor(answer) and torch.allclose(answer.double(), 1 - between.double(), atol=1e-6)
     })  # fmt: skip
     dark = levels % 2  # bytes 0 and 1: their largest value is that of floats
-    judge(function, [(levels,), (dark,)], solarised, _BYTES, "The solarised byte image", 1e-6)
+    judge(function, [(levels,), (dark,)], solarised, {
+        "A byte image of 0 and 1 was taken for floats. Ask for its type, x.dtype, not for its largest value.":
+            lambda x: torch.where(x > 0, 1 - x, x) if x.max() == 1 else Shaped([0]),
+        "Floats are right, but bytes did not change. 128 is the threshold for them.": lambda x: x,
+        "Floats are right, bytes are not: every byte but 0 is above 128/255. Their threshold is 128.":
+            lambda x: torch.where(x > 0, 255 - x, x),
+        "Floats are right, bytes are not: 1 − x wraps round below 0. Their inverse is 255 − x.":
+            lambda x: torch.where(x >= 128, 1 - x, x),
+        "Floats are right, bytes are not: both mistakes at once. Threshold 128, inverse 255 − x.":
+            lambda x: torch.where(x > 0, 1 - x, x),
+        "You gave floats in [0, 1] back for bytes. What comes in as bytes goes out as bytes.":
+            lambda x: solarised(x) / 255,
+    }, "The solarised byte image", 1e-6)  # fmt: skip
     tell({
         "The values of the byte image are right, but its type is not uint8 any more. Keep the type.":
             getattr(attempt(function, levels), "dtype", None) != torch.uint8
     })  # fmt: skip
-
-
-_FLOATS = {
-    "You left out the threshold itself: byte 128 turns over too, so >= and not >.":
-        lambda x: torch.where(x > BRIGHT, 1 - x, x),
-    "You turned values below 0: bright ones become 1 − x, not −x.": lambda x: torch.where(x >= BRIGHT, -x, x),
-    "Your threshold is 127/255. Byte 128 is the first to turn over: 128/255.":
-        lambda x: torch.where(x >= 127 / 255, 1 - x, x),
-} | SOLARISED  # fmt: skip
-_BYTES = {
-    "A byte image of 0 and 1 was taken for floats. Ask for its type, x.dtype, not for its largest value.":
-        lambda x: torch.where(x > 0, 1 - x, x) if x.max() == 1 else Shaped([0]),
-    "Floats are right, but bytes did not change. 128 is the threshold for them.": lambda x: x,
-    "Floats are right, bytes are not: every byte but 0 is above 128/255. Their threshold is 128.":
-        lambda x: torch.where(x > 0, 255 - x, x),
-    "Floats are right, bytes are not: 1 − x wraps round below 0. Their inverse is 255 − x.":
-        lambda x: torch.where(x >= 128, 1 - x, x),
-    "Floats are right, bytes are not: both mistakes at once. Threshold 128, inverse 255 − x.":
-        lambda x: torch.where(x > 0, 1 - x, x),
-    "You gave floats in [0, 1] back for bytes. What comes in as bytes goes out as bytes.":
-        lambda x: solarised(x) / 255,
-}  # fmt: skip
 
 
 @checker

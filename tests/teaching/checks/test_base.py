@@ -172,6 +172,35 @@ def test_an_exception_is_located_in_the_learners_own_lines():
     assert second == f"  in line {line}:  return tripled @ x.T @ x.new_zeros(7)"
 
 
+def test_an_attempt_within_another_is_heard_as_it_is(capsys):
+    """As where a checker calls the learner's function many times for one answer."""
+
+    def fails(x):
+        return x @ x.new_zeros(7)
+
+    def often(answer):
+        return lambda x: [attempt(answer, x) for _ in range(2)]
+
+    with pytest.raises(NotRight) as alone:
+        attempt(fails, X.clone())
+    with pytest.raises(NotRight) as within:
+        attempt(often(fails), X.clone())
+    assert str(alone.value) == str(within.value)
+
+    @checker
+    def twice(answer):
+        attempt(often(answer), X.clone())
+
+    twice(lambda x: ...)
+    assert "still open" in capsys.readouterr().out
+
+
+def test_no_line_of_a_checker_is_shown():
+    """``my_pair`` calls the learner's transform in a lambda of its own."""
+    with pytest.raises(NotRight, match=r"raised ZeroDivisionError: division by zero\Z"):
+        checks.my_pair(lambda: 2 * (lambda x: 1 / 0,))
+
+
 def test_a_forgotten_return_is_told():
     with pytest.raises(NotRight, match="returned nothing. Is the return statement missing"):
         attempt(lambda x: None, X)
@@ -298,12 +327,36 @@ def test_every_world_is_tried(answer, message):
         judged(answer)
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x, w: x**3, "not squared"),
+        (lambda x, w: x**2, "no λ"),
+        (lambda x, w: w + x**2, "added"),
+    ],
+)
+def test_a_mistake_can_be_options_of_what_is_right(answer, message):
+    """An option can also put a value in the place of an input."""
+
+    def right(x, w, power=2, take=torch.mul):
+        return take(torch.as_tensor(w), x**power)
+
+    mistakes = {
+        "not squared": {"power": 3, "w": 1},
+        "no λ": {"w": 1},
+        "added": {"take": torch.add},
+    }
+    judge(right, [(2.0, 0.1)], right, mistakes)
+    with pytest.raises(NotRight, match=f"^{message}$"):
+        judge(answer, [(2.0, 0.1)], right, mistakes)
+
+
 def test_an_answer_is_followed_through_all_of_its_terms():
     def right(x, w):
         return x.square().sum() + w * x.sum()
 
     follow(right, (X, 0.3), right)
-    with pytest.raises(NotRight, match="lost the way"):
+    with pytest.raises(NotRight, match="lost its way"):
         follow(lambda x, w: float(right(x, w)), (X, 0.3), right)
     with pytest.raises(NotRight, match="its gradient is not: a part of it is a plain number"):
         follow(lambda x, w: x.square().sum() + w * float(x.sum()), (X, 0.3), right)

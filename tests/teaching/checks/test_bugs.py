@@ -128,7 +128,7 @@ WRONG_PIXELS = {
     "Upside down": lambda x: torch.where(x < 0.5, 1 - x, x),
     "wrong scale": lambda x: 255 * torch.where(x < 0.5, x, 1 - x),
     "cut the bright": lambda x: torch.where(x < 0.5, x, torch.zeros(())),
-    "gave back uint8": lambda x: solarize((x * 255).round().to(torch.uint8), 128),
+    "returned uint8": lambda x: solarize((x * 255).round().to(torch.uint8), 128),
     "in place": lambda x: x.mul_(255),
     "values differ": lambda x: torch.where(x < 0.3, x, 1 - x),
 }

@@ -91,7 +91,7 @@ WRONG = {
         "t is missing": lambda a, b, t: ends((a - b).mean(), half(a, b, 1)),
         "Low comes first": lambda a, b, t: ends((a - b).mean(), -half(a, b, t)),
         "two numbers": lambda a, b, t: 0.5,
-        "shape": lambda a, b, t: (a - b).mean(),
+        "low, high": lambda a, b, t: (a - b).mean(),
         "in place": lambda a, b, t: a.sub_(b),
         "returned nothing": lambda a, b, t: None,
     },

@@ -57,7 +57,7 @@ WRONG_LOSS = {
     "right on other inputs": lambda c, w: on(c) + 0.07 * off(c),
     "in every term": lambda c, w: on(c) + w * float(off(c)),
     "its gradient is not": lambda c, w: float(on(c)) + w * off(c),
-    "autograd lost the way": lambda c, w: by_loops(c, w).item(),
+    "autograd lost its way": lambda c, w: by_loops(c, w).item(),
     "in place": spoils_its_input,
     "has shape": lambda c, w: (1 - c.diagonal()).square(),
 }
@@ -82,7 +82,7 @@ def diagonal_part(c):
 WRONG_GRADIENT = {
     "factor 2 is missing": lambda c, w: by_autograd(c, w) / 2,
     "sign is turned round": lambda c, w: -by_autograd(c, w),
-    "on it not": lambda c, w: 2 * w * off_diagonal(c) - 2 * diagonal_part(c),
+    "but not on it": lambda c, w: 2 * w * off_diagonal(c) - 2 * diagonal_part(c),
     "λ is missing": lambda c, w: 2 * (c - torch.eye(len(c))),
     "entries off the diagonal only": lambda c, w: 2 * w * (c - torch.eye(len(c))),
     "changed places": lambda c, w: 2 * off_diagonal(c) + 2 * w * diagonal_part(c),
@@ -150,7 +150,7 @@ WRONG_GRAM = {
     "D x D matrix was built": through_c,
     "Take away those on the diagonal": total,
     "Divide by N², and take": lambda a, b: total(a, b) * len(a) ** 2,
-    "Squared it is N²": lambda a, b: total(a, b) * len(a) - squares(a, b),
+    "Squared, it is N²": lambda a, b: total(a, b) * len(a) - squares(a, b),
     "divide the Gram part": lambda a, b: total(a, b) * len(a) ** 2 - squares(a, b),
     "You divided by D²": lambda a, b: grams(a, b)[0] / a.shape[1] ** 2 - squares(a, b),
     "was not squared": lambda a, b: total(a, b) - grams(a, b)[1].sum(),

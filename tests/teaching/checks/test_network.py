@@ -122,10 +122,10 @@ WRONG_PROJECTOR = {
     "12 → 12": lambda i, d: sequence(i, d, hidden=i),
     "three linear layers; yours has 2": edited(lambda layers: layers[3:6] + layers[6:]),
     "three linear layers; yours has 0": edited(lambda layers: [nn.Identity()]),
-    "ReLU behind the last": edited(lambda layers: layers.append(nn.ReLU())),
+    "ReLU after the last": edited(lambda layers: layers.append(nn.ReLU())),
     "no more than one": lambda i, d: sequence(i, d, relu=nn.Identity),
-    "A ReLU is missing": edited(lambda layers: layers.__delitem__(2)),
-    "A ReLU is missing: one belongs": edited(lambda layers: layers.__delitem__(5)),
+    "A ReLU is missing after the first": edited(lambda layers: layers.__delitem__(2)),
+    "A ReLU is missing after the second": edited(lambda layers: layers.__delitem__(5)),
     "ReLU comes before": edited(
         lambda layers: [layers[k] for k in (0, 2, 1, 3, 5, 4)] + layers[6:]
     ),

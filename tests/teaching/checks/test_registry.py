@@ -124,10 +124,10 @@ def is_told(told, inputs, right, mistakes, tolerance):
     """Whether this mistake, as an answer to these inputs, gets its own diagnosis."""
     if told not in mistakes:
         return False
-    wrong = mistakes[told](*inputs)
+    wrong = base.mistaken(right, mistakes[told], inputs)
     if isinstance(wrong, (base.Shaped, torch.dtype)):
         return True
-    lazily = {t: functools.partial(f, *inputs) for t, f in mistakes.items()}
+    lazily = {t: functools.partial(base.mistaken, right, m, inputs) for t, m in mistakes.items()}
     try:
         base.compare(wrong, right(*inputs), lazily, tolerance=tolerance)
     except NotRight as diagnosis:

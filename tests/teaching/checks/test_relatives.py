@@ -89,7 +89,7 @@ WRONG_CONTRASTIVE = {
     "sign is turned round": lambda a, b, t: -right(a, b, t),
     "twin itself is missing": without_the_twin,
     "Only the numerator": lambda a, b, t: -F.cosine_similarity(a, b).mean() / t,
-    "autograd lost the way": lambda a, b, t: right(a, b, t).item(),
+    "autograd lost its way": lambda a, b, t: right(a, b, t).item(),
     "in place": spoils_its_input,
     "has shape": lambda a, b, t: F.cross_entropy(
         without_itself(cosines(a, b, t)), twins(a), reduction="none"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from barlow_edu.numerics import correlation
 from barlow_edu.numerics.batchnorm import warn_unsynchronized
-from barlow_edu.numerics.distributed import Group, active_group, world_size
+from barlow_edu.numerics.distributed import Group, active_group, all_reduce, world_size
 
 
 def plain_loss(z_a: Tensor, z_b: Tensor, lambd: float = 0.005) -> Tensor:
@@ -65,8 +65,8 @@ def standardize(z: Tensor, eps: float = 0.0, group: Group = None) -> Tensor:
     [[-1.0, 0.0], [1.0, 0.0]]
     """
     group = active_group(group)
-    correlation.check_embeddings(z, group=group)
-    return correlation.standardize(z, eps, group)
+    [z] = correlation.check_embeddings(z, group=group)
+    return correlation.Standardize.apply(z, eps, group)
 
 
 def cross_correlation(z_a: Tensor, z_b: Tensor, group: Group = None) -> Tensor:
@@ -83,8 +83,10 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, group: Group = None) -> Tensor:
     [[0.0, 1.0], [1.0, 0.0]]
     """
     group = active_group(group)
-    correlation.check_embeddings(z_a, z_b, group=group)
-    return correlation.correlate(z_a, z_b, group)
+    views = correlation.check_embeddings(z_a, z_b, group=group)
+    with correlation.full_precision(z_a):
+        a, b = (correlation.Standardize.apply(z, 0.0, group) for z in views)
+        return all_reduce(a.T @ b, group) / (world_size(group) * len(a))
 
 
 def barlow_twins_loss(
@@ -106,7 +108,7 @@ def barlow_twins_loss(
     [1.0, 0.0, 2.0]
     """
     group = active_group(group)
-    correlation.check_embeddings(z_a, z_b, group=group)
+    views = correlation.check_embeddings(z_a, z_b, group=group)
     if not lambd >= 0:
         raise ValueError(f"lambd must be 0 or more, got {lambd}. The paper uses 0.005.")
     if form not in FORMS:
@@ -115,7 +117,8 @@ def barlow_twins_loss(
         warn_unsynchronized(z_a)
     if form == "auto":
         form = cheaper_form(world_size(group) * len(z_a), z_a.shape[1], world_size(group))
-    return LossTerms(*correlation.terms(z_a, z_b, lambd, form, group, eps))
+    with correlation.full_precision(z_a):
+        return LossTerms(*correlation.Terms.apply(*views, lambd, form, group, eps))
 
 
 def cheaper_form(batch_size: int, dim: int, world_size: int = 1) -> str:

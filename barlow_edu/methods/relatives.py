@@ -307,5 +307,4 @@ def _watch(loss: Tensor, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float32 or better, rows of all ranks. Raises ValueError unless (N, D) both, N of 2 or more, floats."""
-    check_embeddings(a, b, group=active_group())
-    return tuple(all_gather(at_least_float32(z)) for z in (a, b))
+    return tuple(map(all_gather, check_embeddings(a, b, group=active_group())))

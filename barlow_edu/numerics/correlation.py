@@ -19,7 +19,6 @@ from torch.autograd.function import once_differentiable
 from barlow_edu.numerics.distributed import (
     Group,
     add_up,
-    all_reduce,
     check_equal_shapes,
     collect,
     own_rows,
@@ -29,32 +28,11 @@ from barlow_edu.numerics.distributed import (
 ROUNDINGS = 4  # a standard deviation of so many roundings of the mean, or fewer, is noise
 
 
-def standardize(z: Tensor, eps: float, group: Group) -> Tensor:
-    """Columns of mean 0 and biased variance 1 over the batch, (N, D) -> (N, D), seen by autograd."""
-    return _Standardize.apply(at_least_float32(z), eps, group)
+class Standardize(torch.autograd.Function):
+    """Columns of mean 0 and biased variance 1 over the batch, (N, D) -> (N, D), in float32 or better.
 
-
-def correlate(z_a: Tensor, z_b: Tensor, group: Group) -> Tensor:
-    """C of raw embeddings, (N, D), (N, D) -> (D, D), seen by autograd."""
-    with _full_precision(z_a):
-        c = standardize(z_a, 0.0, group).T @ standardize(z_b, 0.0, group)
-        return all_reduce(c, group) / _batch_size(z_a, group)
-
-
-def terms(
-    z_a: Tensor, z_b: Tensor, lambd: float, form: str, group: Group, eps: float = 0.0
-) -> tuple[Tensor, ...]:
-    """Loss, invariance, redundancy (scalars) and diagonal (D,) of raw embeddings (N, D), (N, D).
-
-    form: "matrix" or "gram". eps is added to the variances. The gradient is computed in closed form.
+    For the backward pass it keeps only its output and D scales.
     """
-    with _full_precision(z_a):
-        views = map(at_least_float32, (z_a, z_b))
-        return _Terms.apply(*views, lambd, form, group, eps)
-
-
-class _Standardize(torch.autograd.Function):
-    """Column-wise standardisation that keeps only its output and D scales for the backward pass."""
 
     @staticmethod
     def forward(ctx, z: Tensor, eps: float, group: Group) -> Tensor:
@@ -66,23 +44,24 @@ class _Standardize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
+        """The gradient of z, (N, D); the other arguments have none."""
         group = ctx.group
-        with _full_precision(grad):
+        with full_precision(grad):
             mean = add_up(grad.mean(0), group)
             mean = mean if group is None else mean / group.size()
             return _standardize_backward(grad - mean, *ctx.saved_tensors, group), None, None
 
 
-class _Terms(torch.autograd.Function):
-    """Loss, invariance, redundancy and diagonal, with the gradient in closed form.
+class Terms(torch.autograd.Function):
+    """Loss, invariance, redundancy (scalars) and diagonal (D,) of embeddings (N, D), (N, D), float32 or better.
 
-    With G = ∂L/∂C, column i of the gradient of view A is (1 / σ_i) [Σ_j G_ij b_j − a_i Σ_j G_ij C_ij]; view B
-    has Gᵀ. So the way back through the standardisation costs one matrix product and one correction a view.
+    form: "matrix" or "gram". eps is added to the variances. The gradient is in closed form: with G = ∂L/∂C, column i
+    of the gradient of view A is (1 / σ_i) [Σ_j G_ij b_j − a_i Σ_j G_ij C_ij]; view B has Gᵀ. So the way back through
+    the standardisation costs one matrix product and one correction a view.
     """
 
     @staticmethod
     def forward(ctx, z_a, z_b, lambd, form: str, group: Group, eps: float) -> tuple[Tensor, ...]:
-        """(N, D) twice -> loss, invariance, redundancy, and the diagonal of C (D,)."""
         n, own, views = _batch_size(z_a, group), own_rows(len(z_a), group), (z_a, z_b)
         if form == "gram":
             if group is not None:  # from here on every rank holds all N rows
@@ -107,7 +86,7 @@ class _Terms(torch.autograd.Function):
         if ctx.group is not None:  # the loss of every rank depends on these rows
             off, on = add_up(torch.cat([off.view(1), on]), ctx.group).split([1, len(on)])
         common = off, on, a, b, scale_a, scale_b, diagonal
-        with _full_precision(a):
+        with full_precision(a):
             if ctx.form == "gram":
                 grads = _gram_backward(*common, *products, ctx.own, ctx.group)
             else:
@@ -195,7 +174,7 @@ def _batch_size(z: Tensor, group: Group) -> int:
     return len(z) if group is None else len(z) * group.size()
 
 
-def _full_precision(z: Tensor):
+def full_precision(z: Tensor):
     """Autocast off, where it is on: entering it costs as much as a small matrix product."""
     if torch.is_autocast_enabled(z.device.type):
         return torch.autocast(z.device.type, enabled=False)
@@ -207,10 +186,11 @@ def at_least_float32(z: Tensor) -> Tensor:
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
-def check_embeddings(*views: Tensor, group: Group = None) -> None:
-    """Raises ValueError unless all are float tensors of one shape (N, D), with N of 2 or more over all ranks.
+def check_embeddings(*views: Tensor, group: Group = None) -> list[Tensor]:
+    """The views in float32 or better.
 
-    Precisions may differ, but not between float64 and others.
+    Raises ValueError unless all are float tensors of one shape (N, D), with N of 2 or more over all ranks. Precisions
+    may differ, but not between float64 and others.
     """
     for z in views:
         if not isinstance(z, Tensor):
@@ -236,6 +216,7 @@ def check_embeddings(*views: Tensor, group: Group = None) -> None:
         check_equal_shapes(views[0], group)
     if _batch_size(views[0], group) < 2:
         raise ValueError(f"Correlation needs at least two samples, got shape {shapes[0]}.")
+    return [at_least_float32(z) for z in views]
 
 
 def to_bytes(c: np.ndarray | Tensor) -> np.ndarray:

@@ -63,11 +63,7 @@ class Run:
             content = read_settings(SETTINGS, path.read_text(encoding="utf-8"))
             for name in (SETTINGS.keys() & content) - {"encoder"}:  # a name of the user's, perhaps
                 SETTINGS[name].check(name, content[name])
-        except (
-            ValueError,
-            yaml.YAMLError,
-            RecursionError,
-        ) as error:  # UnicodeDecodeError is the first
+        except (ValueError, yaml.YAMLError, RecursionError) as error:  # or UnicodeDecodeError
             raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
         return DEFAULTS | _complete(path, content, ALWAYS)
 

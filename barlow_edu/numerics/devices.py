@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor
 
 from barlow_edu.numerics.distributed import local_rank
@@ -108,10 +109,8 @@ class Computer:
         """Seed torch's own generators, from which modules such as dropout draw."""
         # Not torch.manual_seed: it asks every kind of device, and queues up for those not yet in use.
         torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        if self.device.type == "mps":
-            torch.mps.manual_seed(seed)
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).manual_seed(seed)
 
     @contextlib.contextmanager
     def repeatable(self, threads: int) -> Iterator[None]:
@@ -147,8 +146,6 @@ def _fast_bfloat16(device: torch.device) -> bool:
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Hardware and versions, for environment.json."""
-    import torchvision
-
     return {
         "date": datetime.date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

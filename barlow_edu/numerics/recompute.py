@@ -62,9 +62,8 @@ def _recomputed(module: nn.Module, forward: Callable[[Tensor], Tensor]):
     def run(x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return forward(x)
-        return checkpoint(forward, x, use_reentrant=False, context_fn=first_and_second)
-
-    def first_and_second():
-        return nullcontext(), untracked(module)
+        # Two contexts: of the first pass, and of the second, which must not count the batch again.
+        contexts = {"context_fn": lambda: (nullcontext(), untracked(module))}
+        return checkpoint(forward, x, use_reentrant=False, **contexts)
 
     return run

@@ -1,7 +1,5 @@
 """CIFAR-10 and -100: torchvision's files, from the authors' host or from a mirror."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import socket

@@ -1,7 +1,5 @@
 """Files on disk, safely: written whole or not at all, locked, read with an error that names them."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -1,7 +1,6 @@
 """The embedded image set: grey garment photographs (Fashion-MNIST), composed onto coloured cards."""
 
-from __future__ import annotations
-
+import copy
 from functools import lru_cache
 
 import numpy as np
@@ -21,10 +20,10 @@ def garments(train: bool, seed: int) -> tuple[Tensor, Tensor, list[str], str, di
 
     Raises FileNotFoundError if the file is missing.
     """
-    cards, labels, factors = _cards("train" if train else "test", seed)
-    # Copies: what is written into one set of images must not appear in the next.
+    # A copy: what is written into one set of images must not appear in the next.
+    cards, labels, factors = copy.deepcopy(_cards("train" if train else "test", seed))
     factors = {key: torch.from_numpy(values) for key, values in factors.items()}
-    cards, labels = torch.from_numpy(cards.copy()), torch.from_numpy(labels.astype(np.int64))
+    cards, labels = torch.from_numpy(cards), torch.from_numpy(labels.astype(np.int64))
     return cards, labels, list(GARMENT_CLASSES), "garments", factors
 
 
@@ -57,7 +56,7 @@ def compose(
     for start in range(0, len(photos), 256):  # a few at a time: fast in the cache, small in memory
         rows = slice(start, start + 256)
         colours = (factors[key][rows] for key in ("tint", "background", "corners"))
-        _paint(cards[rows], alpha[rows].astype(np.int32), *colours)
+        _paint(cards[rows], alpha[rows, None].astype(np.int32), *colours)
     del factors["corners"]
     return cards, factors
 
@@ -84,16 +83,13 @@ def place(
 
 
 def _paint(cards, alpha, tint, background, corners) -> None:
-    """Blend the tint over the shaded background; integers only. alpha: (n, 32, 32), cards: (n, 3, 32, 32)."""
+    """Blend the tint over the shaded background; integers only. alpha: (n, 1, 32, 32), cards: (n, 3, 32, 32)."""
     card = alpha.shape[-1]
     # Bilinear weights of the four corners, in integers that sum to (card - 1)².
     far = np.arange(card, dtype=np.int32)
     near = far[::-1]
     weights = np.stack([np.outer(a, b) for a in (near, far) for b in (near, far)])
-    shade = np.tensordot(corners.astype(np.int32), weights, 1)  # (n, 32, 32), per cent
-    clear = 255 - alpha
-    for channel in range(3):
-        bright = tint[:, channel, None, None].astype(np.int32)
-        dim = background[:, channel, None, None].astype(np.int32)
-        dim = dim * shade // (100 * (card - 1) ** 2)
-        cards[:, channel] = (dim * clear + bright * alpha + 127) // 255
+    shade = np.tensordot(corners.astype(np.int32), weights, 1)[:, None]  # (n, 1, 32, 32), per cent
+    bright, dim = (x[..., None, None].astype(np.int32) for x in (tint, background))
+    dim = dim * shade // (100 * (card - 1) ** 2)
+    cards[:] = (dim * (255 - alpha) + bright * alpha + 127) // 255

@@ -1,13 +1,12 @@
 """Ctrl-C, SIGTERM and SIGUSR1 while training: finish the step, save, and only then stop."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
 import subprocess
 import threading
 import time
+from typing import Self
 
 # What SLURM sends before a job's time is over. Windows has none.
 USR1 = getattr(signal, "SIGUSR1", None)
@@ -41,7 +40,7 @@ class StopRequest:
         self._since = 0.0
         self._before = {}
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 # None: set by a library in C, and Python could not put it back.
@@ -72,21 +71,18 @@ def leave_to_main_process(worker: int) -> None:
 
 
 def requeue() -> str | None:
-    """Put this SLURM job back into the queue, to be started again; its number, or None where that is not to be.
+    """Put this SLURM job back into the queue, to be started again. Returns its number, or None if it is not queued.
 
     A failure is a warning: the checkpoint is there all the same.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return None
+    command, options = ["scontrol", "requeue", job], {"capture_output": True, "text": True}
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("Job %s could not be requeued: %s", job, error)
-        return None
-    if done.returncode:
-        log.warning("Job %s could not be requeued: %s", job, done.stderr.strip())
+        subprocess.run(command, check=True, timeout=60, **options)
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or error  # what SLURM itself says, where it does
+        log.warning("Job %s could not be requeued: %s", job, str(reason).strip())
         return None
     return job

@@ -5,8 +5,6 @@ as ``hf/vit``, or a folder with the config.json of one. Another package adds nam
 group ``barlow_edu.encoders``, each a function (stem, image_size) -> (module, dim). Nothing is downloaded.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from importlib.metadata import entry_points

@@ -1,7 +1,5 @@
 """Where data, downloads and recorded runs are."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

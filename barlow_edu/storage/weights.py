@@ -1,7 +1,5 @@
 """Weights in safetensors files, and put into a module with an error that names the file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -281,12 +281,11 @@ def open_stream(config: Mapping[str, Any], split: str = "train", mode: str | Non
             "Only a class-folder tree is streamed: set data=folder and root=PATH, a folder with "
             f"train{os.sep}CLASS{os.sep}image files (got data={config['data']}, root={config['root']})."
         )
-    tree = scan(Path(config["root"]).expanduser(), split)
+    tree, size = scan(Path(config["root"]).expanduser(), split), config["image_size"]
     tree = tree.part(config["limit"] if split == "train" else None)
-    size = config["image_size"]
     transforms = reference_transforms(build_views(config).recipe, size)
     settings = (mode or config["pipeline"], config["canvas"], config["workers"], transforms)
-    return ImageStream(tree.files, tree.labels, tree.classes, size, *settings)
+    return ImageStream(*tree, size, *settings)
 
 
 def images_for(config: Mapping[str, Any], images: Any = None) -> ImageSet | ImageStream:
@@ -296,13 +295,17 @@ def images_for(config: Mapping[str, Any], images: Any = None) -> ImageSet | Imag
     on, and for a pipeline that only a stream has, if stream is False.
     """
     if images is not None:
-        if not hasattr(images, "check_trainable"):
+        if not isinstance(images, (ImageSet, ImageStream)):
             raise ValueError(
                 "data must be an ImageSet, an ImageStream or the name of an image set, got a "
                 f"{type(images).__name__}. Of a uint8 tensor (N, 3, H, W) make an ImageSet(images, labels, classes, "
                 "name)."
             )
-        images.check_trainable()
+        if getattr(images, "mode", None) == "centre":
+            raise ValueError(
+                "A stream of mode 'centre' holds the evaluation's crops. Train on one of mode 'decode_once' or "
+                "'per_image'."
+            )
         return images
     if config["pipeline"] == "per_image" and config["stream"] is False:
         raise ValueError(

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from barlow_edu.storage.decoding import decode_images
+from barlow_edu.storage.decoding import Batch, decode_images
+from barlow_edu.storage.downloads import cifar
 from barlow_edu.storage.garments import garments
 from barlow_edu.storage.places import download_dir
 from barlow_edu.storage.stream import ImageStream
@@ -33,8 +34,7 @@ class ImageSet:
     unreadable: files that could not be read. sizes: (N, 2), where they differ, the height and width of each image in
     the upper left corner of its H x W pixels. Raises ValueError for anything else.
 
-    Training asks an ImageSet for the same things as an ``ImageStream``: ``fingerprint``, ``on``, ``batches``,
-    ``load``, ``twins``, ``check_trainable``. A batch of it is a tensor of row numbers.
+    Training asks an ImageSet for what it asks an ``ImageStream``: ``fingerprint``, ``on``, ``batches``, ``load``.
 
     >>> ImageSet(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), ["cat", "dog"], "pets")
     ImageSet('pets', 2 images of 3 x 8 x 8, 2 classes)
@@ -97,32 +97,14 @@ class ImageSet:
         """The set with its images on a device."""
         return replace(self, images=self.images.to(device))
 
-    def batches(self, rows: Iterable[Tensor], keys: Any = None) -> Iterator[Tensor]:
-        """Each tensor of row numbers as it is. keys: only a stream needs them."""
-        return iter(rows)
+    def batches(self, rows: Iterable[Tensor], keys: Any = None) -> Iterator[Batch]:
+        """The images of each tensor of row numbers, in order. keys: only a stream needs them."""
+        return map(self.load, rows)
 
-    def load(self, rows: Tensor) -> Tensor:
-        """One batch: the row numbers."""
-        return rows
-
-    def twins(
-        self,
-        batch: Tensor,
-        views: Any,
-        generator: torch.Generator | None,
-        device: torch.device | str,
-        shard: slice = slice(None),
-        total: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Both views of a batch on the device, (n, 3, size, size) each, normalised; see ``ImageStream.twins``."""
-        images = self.images[batch.to(self.images.device, non_blocking=True)].to(device)
-        sizes = torch.tensor([images.shape[2:]]).repeat(total or len(images), 1)
-        if self.sizes is not None:
-            sizes[shard] = self.sizes[batch]
-        return views.of_part(images, sizes, shard, generator)
-
-    def check_trainable(self) -> None:
-        """Every image set can be trained on."""
+    def load(self, rows: Tensor) -> Batch:
+        """One batch: the images in these rows."""
+        sizes = None if self.sizes is None else self.sizes[rows]
+        return Batch(self.images[rows.to(self.images.device, non_blocking=True)], sizes, rows)
 
 
 def load_images(
@@ -147,30 +129,33 @@ def load_images(
     >>> load_images("garments", split="test", limit=50)
     ImageSet('garments', 50 images of 3 x 32 x 32, 10 classes)
     """
+    # What is asked for, and do its parts go together?
     if name not in NAMES:
         raise ValueError(f"No image set {name!r}. Choose one of {', '.join(NAMES)}.")
     if split not in SPLITS:
         raise ValueError(f"split must be train or test (or val), got {split!r}.")
+    if (
+        name == "garments" and root is not None
+    ):  # ignored, it would train on other images than were meant
+        raise ValueError(f"garments take no root, got '{root}': give data=folder, or split=.")
+    if name == "folder" and root is None:
+        raise ValueError("load_images('folder') needs root=, a folder of split/class/image files.")
     root = None if root is None else Path(root).expanduser()
-    if name == "garments":
-        if root is not None:  # ignored, it would train or test on other images than were meant
-            raise ValueError(f"garments take no root, got '{root}': give data=folder, or split=.")
-        parts = garments(split == "train", seed)
-    elif name == "folder" or (root is not None and any((root / s).is_dir() for s in SPLITS)):
-        if root is None:
-            raise ValueError(
-                "load_images('folder') needs root=, a folder of split/class/image files."
-            )
+    # A tree of files, of any shapes. They are chosen first: only those that are taken are opened.
+    if name == "folder" or (root is not None and any((root / s).is_dir() for s in SPLITS)):
         tree = scan(root, split).part(limit, seed)
-        if name in CIFAR_NAMES:
+        if (
+            name in CIFAR_NAMES
+        ):  # JPEG has changed the pixels: results must not pass for those on CIFAR itself
             jpeg = tree.files[0].lower().endswith((".jpg", ".jpeg"))
             name = CIFAR_NAMES[name] + (" (JPEG copy)" if jpeg else " (class folders)")
         return ImageSet(*decode_images(tree, name, "square" if size else "whole", size))
+    # A set that comes in one size, all of it at once.
+    if name == "garments":
+        images = ImageSet(*garments(split == "train", seed))
     else:
-        from barlow_edu.storage.downloads import cifar  # imports torchvision
-
-        parts = (*cifar(name, root or download_dir(), split == "train"), CIFAR_NAMES[name])
-    images = ImageSet(*parts)
+        parts = cifar(name, root or download_dir(), split == "train")
+        images = ImageSet(*parts, CIFAR_NAMES[name])
     pixels = images.images.shape[-1]
     if size not in (None, pixels):
         raise ValueError(

@@ -1,7 +1,5 @@
 """Encoders by name, the projector, and the Barlow Twins model."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -18,8 +16,8 @@ from barlow_edu.settings import SWITCH, Setting, complete
 from barlow_edu.storage.libraries import check_encoder, check_features, library_encoder
 
 STEMS = ("imagenet", "cifar")
-# The weight with which each residual branch of SmallResNet begins. The paper's code begins at zero, which pays in
-# long runs, but a run of minutes never catches up; with torchvision's one the untrained net is a stronger baseline.
+# The weight with which each residual branch of SmallResNet begins. The paper's code begins at 0, which pays in long
+# runs, but a run of minutes never catches up; with 1, as in torchvision, the untrained net is a stronger baseline.
 BRANCH_START = 0.3
 
 
@@ -28,14 +26,14 @@ class SmallResNet(nn.Module):
 
     A strided 3 x 3 stem, or that of a large net (``stem`` as in ``build_encoder``); then four of torchvision's
     basic blocks, of width, 2 width, 4 width and 8 width channels, of which the last three halve the resolution.
-    (N, channels, H, W) -> (N, 8 width) by global average pooling.
+    (N, 3, H, W) -> (N, 8 width) by global average pooling.
     """
 
-    def __init__(self, width: int = 24, channels: int = 3, stem: str | None = None):
+    def __init__(self, width: int, stem: str | None = None):
         super().__init__()
         kernel, stride = {None: (3, 2), "cifar": (3, 1), "imagenet": (7, 2)}[stem]
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False),
+            nn.Conv2d(3, width, kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
         )
@@ -89,8 +87,7 @@ def _vit(dim: int, heads: int, stem: str, image_size: int) -> tuple[nn.Module, i
 ENCODERS: dict[str, Callable[[str, int], tuple[nn.Module, int]]] = {
     "small_resnet": lambda stem, size: (SmallResNet(24), 192),
     "small_resnet_wide": lambda stem, size: (SmallResNet(48), 384),
-    # To compare stems on a CPU.
-    "narrow_resnet": lambda stem, size: (SmallResNet(12, stem=stem), 96),
+    "narrow_resnet": lambda stem, size: (SmallResNet(12, stem), 96),  # to compare stems on a CPU
     "resnet18": lambda stem, size: _resnet(resnet18, stem),
     "resnet34": lambda stem, size: _resnet(resnet34, stem),
     "resnet50": lambda stem, size: _resnet(resnet50, stem),

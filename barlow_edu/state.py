@@ -48,7 +48,9 @@ class TrainingState:
         if world_size() > 1:
             synchronize_batch_norm(self.model, computer.device)
         save_memory(self.model, config)
-        others = ("compile", "checkpoint_activations", "micro_batch")  # have ways of their own
+        # On a CPU the two views pass the network side by side, each on half of the threads, unless something else
+        # decides how the network is called.
+        others = ("compile", "checkpoint_activations", "micro_batch")
         alone = computer.device.type == "cpu" and world_size() == 1
         network = nn.Sequential(self.model.encoder, self.model.projector)
         if alone and not any(map(config.get, others)) and can_go_side_by_side(network):
@@ -73,6 +75,7 @@ class TrainingState:
 
     def module_seed(self, rank: int = 0) -> int:
         """The seed of what modules draw in this step, in process ``rank``."""
+        # Far apart: runs of neighbouring seeds would meet after a million steps, ranks after four billion.
         return ((self.config["seed"] * 1_000_003 + self.step) % 2**63 + (rank << 32)) % 2**63
 
     def is_finite(self) -> bool:

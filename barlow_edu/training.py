@@ -30,9 +30,10 @@ from barlow_edu.numerics.stopwatch import Stopwatch
 from barlow_edu.runs import Run
 from barlow_edu.state import TrainingState
 from barlow_edu.storage.checkpoints import NEWEST, TrainingDiverged
+from barlow_edu.storage.decoding import Batch
 from barlow_edu.storage.interrupts import USR1, StopRequest, TrainingInterrupted, requeue
-from barlow_edu.storage.run_folder import RunWriter, about_run, choose_folder, open_run, resume_hint
-from barlow_edu.storage.stream import ImageStream, shares
+from barlow_edu.storage.run_folder import RunWriter, choose_folder, open_run, resume_hint
+from barlow_edu.storage.stream import ImageStream
 
 log = logging.getLogger("barlow_edu")
 
@@ -49,23 +50,24 @@ def pretrain(
 ) -> Run:
     """Pretrain an encoder, with Barlow Twins or with ``config["method"]``; a run folder holds all that comes of it.
 
-    config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. encoder: a name,
-    or a module, of which a copy is trained; ``load_run(path, encoder=...)`` reads that run elsewhere. out: the run
-    folder (default ``runs/NAME``, or the next free ``runs/NAME-2``...). data: images, or the name of an image set, to
-    use instead of ``config["data"]``. resume: go on from the folder's last good checkpoint; on the same machine, with
-    as many processes and threads as it began with, the run ends with the same bits as one that was never stopped.
-    resume="auto" goes on if there is something to go on from, and else begins: for jobs that are started again.
-    on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken. callbacks: objects that follow the run,
-    loggers and probes among them; ``barlow_edu.evaluation.callbacks`` has some, and says what they may do.
+    config: a configuration's name, a YAML file or a mapping; ``overrides`` replace single settings. The setting
+    encoder is a name, or a module, of which a copy is trained; ``load_run(path, encoder=...)`` reads that run later.
+    out: the run folder; default ``runs/NAME``, or the next free ``runs/NAME-2``, ...
+    data: images, or the name of an image set, to use instead of ``config["data"]``.
+    resume: True goes on from the folder's last good checkpoint, and on the same machine, with as many processes and
+    threads, the run ends with the same bits as one that was never stopped. "auto" goes on if there is a checkpoint,
+    and begins if there is none: for jobs that are started again.
+    on_snapshot(step, c) is called whenever a snapshot of C, (d, d), is taken.
+    callbacks: objects that follow the run, such as loggers and probes: see ``barlow_edu.evaluation.callbacks``.
 
     Under torchrun the processes train as one: batch_size is that of all of them together, each takes its shard of
     every batch, batch norm and C are those of the whole batch, and process 0 alone writes. Views and order do not
-    depend on the number of processes, so that a run may be resumed on another number of them: its sums are then
-    added up in another order, which differs in the last bits of float32, and visibly where bfloat16 rounds them.
+    depend on the number of processes, so a run may be resumed on another number. Its sums are then added up in
+    another order, which differs in the last bits of float32, and visibly where bfloat16 rounds them.
 
-    With ``minutes`` the clock is the schedule: training ends when that time is over, the time before a stop counted,
-    and the rate and the snapshots follow it. How many steps that are depends on the machine, so such a run cannot be
-    repeated bit by bit; what each step's rate was stands in the metrics.
+    With ``minutes`` the clock is the schedule: training ends when that time is over, including the time before a
+    stop, and the rate and the snapshots follow it. How many steps that are depends on the machine, so such a run
+    cannot be repeated bit by bit; the metrics hold the rate of each step.
 
     The last, partial batch of an epoch is dropped: C of fewer samples has a higher floor. Ctrl-C, SIGTERM and
     SIGUSR1, to any of the processes, let the step end, save, and raise TrainingInterrupted, a KeyboardInterrupt
@@ -79,22 +81,26 @@ def pretrain(
     >>> [metrics["step"] for metrics in run.metrics]
     [1, 2]
     """
+    # What is asked for: every setting, checked, and the encoder if it is a module of the caller's.
     if isinstance(data, str):
         overrides, data = {**overrides, "data": data}, None
     config, encoder = with_encoder(config, overrides)
+    if on_snapshot is not None:
+        callbacks = [*callbacks, SimpleNamespace(on_snapshot=on_snapshot)]
     with distributed.process_group(config["device"]):
+        # Where, on what, for how long, on which device: what cannot be is refused before a folder is made.
         folder, resume = distributed.from_first(lambda: choose_folder(config["name"], out, resume))
         images = images_for(config, data)
+        watched = images if data is not None else watched_images(config, images)
         schedule = Schedule.of(config, len(images), distributed.world_size())
         computer = Computer.choose(config)
+        # All that changes while training: the model, initialised from the seed, its optimizer, the step.
         model = build_model(config, encoder)
         state = TrainingState(config, model, computer, images.fingerprint(), DEFAULTS)
         distributed.check_same(state.images, "images (is a copy on one machine not whole?)")
-        about = about_run(state, images, root=config["root"] if data is None else None)
-        with open_run(folder, resume, state, schedule.total, about) as writer:
-            watched = images if data is not None else watched_images(config, images)
-            if on_snapshot is not None:
-                callbacks = [*callbacks, SimpleNamespace(on_snapshot=on_snapshot)]
+        # Hold the folder, go on from its last checkpoint if there is one to go on from, and train.
+        root = config["root"] if data is None else None
+        with open_run(folder, resume, state, schedule.total, images, root) as writer:
             loop = Loop(config, schedule, state, images, writer, progress, callbacks, watched)
             loop.notify("on_begin", Run(folder, encoder), state.step)
             try:
@@ -126,12 +132,12 @@ class Loop:
         with bar, computer.repeatable(state.threads), StopRequest() as stop:
             if state.step == 0 and schedule.snapshots:
                 self._watch()
-            at = self._at()
-            while at < schedule.total:
+            now = self._now()
+            while now < schedule.total:
                 for batch in self._epoch():
                     # Draw two views of every image. What the model draws itself, as dropout does, comes from torch's
                     # own generators. Their seed follows from the step: a resumed run draws what it would have drawn.
-                    view1, view2 = self._twins(self.images, batch, size, state.generator)
+                    view1, view2 = self._twins(batch, size, state.generator)
                     computer.seed(state.module_seed(self.rank))
                     # Embed both. The loss says how far C, the correlations of one view's embeddings with the
                     # other's, is from the identity.
@@ -140,7 +146,7 @@ class Loop:
                     # Take a step down the gradient. The rate, too, follows from the step's number, or from the
                     # clock. Nothing so far has asked for a value: that would wait until the device has computed it.
                     ends = config["final_lr"], config["warmup_offset"]
-                    factor = warmup_cosine(at, schedule.total, schedule.warmup, *ends)
+                    factor = warmup_cosine(now, schedule.total, schedule.warmup, *ends)
                     lr = set_learning_rate(state.optimizer, factor)
                     state.optimizer.zero_grad(set_to_none=True)
                     loss = distributed.published_scale(loss, config["reference_processes"])
@@ -148,17 +154,17 @@ class Loop:
                     state.scaler.step(state.optimizer)
                     state.scaler.update()
                     state.step += 1
-                    before, at = at, self._at()
-                    state.model.after_step(at, schedule.total)  # BYOL's teacher follows
+                    before, now = now, self._now()
+                    state.model.after_step(now, schedule.total)  # BYOL's teacher follows
                     # Log, watch C, save. A signal may have reached one process alone, so all of them agree whether
                     # to stop: in the next step they would wait for the one that has.
                     bar.update()
-                    finished = at >= schedule.total
+                    finished = now >= schedule.total
                     measured = self._measure(finished)
                     logs = state.step % config["log_every"] == 0 or state.step == 1
                     if measured or logs or finished:
                         self._log(metrics, lr, bar, measured)
-                    if any(before < time <= at for time in schedule.snapshots):
+                    if any(before < time <= now for time in schedule.snapshots):
                         self._watch()
                     signum = distributed.agree(stop.signum or 0)
                     if finished or signum or state.step % schedule.checkpoint_every == 0:
@@ -169,7 +175,7 @@ class Loop:
                     if finished:
                         break
 
-    def _at(self) -> int:
+    def _now(self) -> int:
         """How far the run is, in the units of its schedule: steps or milliseconds."""
         if self.config["minutes"] is None:
             return self.state.step
@@ -182,42 +188,39 @@ class Loop:
         self.images, self.views = self.images.on(state.computer.device), build_views(config)
         self.probe = self._twins_to_watch()
         self.stopwatch, self.logged = Stopwatch(state.minutes), state.step
-        model = state.model.train()
-        model = distributed.data_parallel(torch.compile(model) if config["compile"] else model)
+        model = torch.compile(state.model.train()) if config["compile"] else state.model.train()
+        model = distributed.data_parallel(model)
         precision = f"{state.computer.describe()['precision']}, {state.threads} threads"
         precision += f", {self.world_size} processes" if self.world_size > 1 else ""
         total = self.schedule.total if minutes is None else None
         if self.rank == 0:
             length = f"{total} steps" if total else f"{minutes:g} minutes"
             log.info("%s, %s, %s", self.images, length, precision)
-        steps = {"total": total, "initial": state.step, "unit": "step"}
         hidden = not self.progress or self.rank > 0
-        return model, tqdm(desc=config["name"], disable=hidden, **steps)
+        bar = {"total": total, "initial": state.step, "unit": "step", "disable": hidden}
+        return model, tqdm(desc=config["name"], **bar)
 
-    def _epoch(self) -> Iterator[Any]:
+    def _epoch(self) -> Iterator[Batch]:
         """The batches of this epoch that are still to come, of each this process's shard."""
         size, done = self.config["batch_size"], self.state.step % self.schedule.per_epoch
         order = self.state.order(len(self.images), new_epoch=done == 0)
-        rows = shares(order, size, self.rank, self.world_size)[done:]
+        # One batch after the other, the last only if it is whole: the same however many processes share them.
+        rows = order.unfold(0, size, size)[done:, self._shard(size)]
         return self.images.batches(rows, itertools.count(self.state.module_seed()))
 
-    def _twins(self, images: Any, batch: Any, total: int, generator: Any) -> list[Tensor]:
-        """Both views of this process's shard of a batch of ``total`` of the images.
-
-        Every process draws for all of it, so that the views do not depend on how many processes there are.
-        """
+    def _twins(self, batch: Batch, total: int, generator: torch.Generator) -> list[Tensor]:
+        """Both views of this process's shard of a batch of ``total`` images."""
         computer, shard = self.state.computer, self._shard(total)
-        twins = images.twins(batch, self.views, generator, computer.device, shard, total)
+        twins = self.views.of_batch(batch, computer.device, generator, shard, total)
         return [computer.place(view) for view in twins]
 
     def _twins_to_watch(self) -> list[Tensor]:
         """Two views of a fixed batch, from a generator of their own: every snapshot of C is of these."""
         generator = torch.Generator().manual_seed(self.config["seed"] + 1)
         images = self.watched or self.images
-        count = min(self.config["probe_size"], len(images))
-        count -= count % self.world_size
+        count = min(self.config["probe_size"], len(images)) // self.world_size * self.world_size
         rows = torch.randperm(len(images), generator=generator)[self._shard(count)]
-        return self._twins(images, images.load(rows), count, generator)
+        return self._twins(images.load(rows), count, generator)
 
     def _shard(self, total: int) -> slice:
         """Where this process's rows lie in a batch of ``total``, in which the processes come in order."""

@@ -14,6 +14,7 @@ from barlow_edu.numerics import pixels
 from barlow_edu.numerics.pixels import Draws, ViewParameters, apply_where, gaussian_blur, solarise
 from barlow_edu.recipe import PRESETS, ViewRecipe
 from barlow_edu.settings import did_you_mean
+from barlow_edu.storage.decoding import Batch
 
 
 class TwinViews:
@@ -51,18 +52,26 @@ class TwinViews:
     def __call__(self, images: Tensor, generator: torch.Generator | None = None):
         """uint8 (N, C, H, W) -> view 1 and view 2, float32 (N, C, size, size), normalised."""
         _check_images(images)
-        sizes = torch.tensor([images.shape[2:]]).expand(len(images), 2)
-        return self.of_part(images, sizes, slice(None), generator)
+        batch = Batch(images, sizes=None, rows=torch.arange(len(images)))
+        return self.of_batch(batch, images.device, generator)
 
-    def of_part(self, images: Tensor, sizes: Tensor, own: slice, generator=None):
-        """Two views of the images (n, C, H, W) of one rank, which are the rows ``own`` of a batch of N.
+    def of_batch(self, batch: Batch, device, generator=None, shard=slice(None), total=None):
+        """Two views on ``device`` of a batch that an ``ImageSet`` or an ``ImageStream`` has loaded.
 
-        sizes: (N, 2), the height and width of each image, which lies in the upper left corner of its H x W pixels;
-        crops stay within it. All N are drawn for, so that a view does not depend on how the batch is sharded.
+        shard, total: where these rows lie in a batch of ``total`` that several ranks share. Crops stay within each
+        image's own height and width.
         """
+        # A copy that nobody waits for must come from pinned memory: any other may be gone when it is read.
+        images = batch.images.to(device, non_blocking=batch.images.is_pinned())
+        if batch.second is not None:  # torchvision has drawn these views, in the workers
+            return images, batch.second.to(device, non_blocking=batch.second.is_pinned())
+        # Every rank draws for the whole batch and keeps its own rows: so views do not depend on the number of ranks.
+        sizes = torch.tensor([images.shape[2:]]).repeat(total or len(images), 1)
+        if batch.sizes is not None:
+            sizes[shard] = batch.sizes
         height, width = sizes.unbind(1)
         drawn = [vars(self.draw(len(sizes), height, width, w, generator)) for w in (0, 1)]
-        both = ViewParameters(**{k: torch.cat([d[k][own] for d in drawn]) for k in drawn[0]})
+        both = ViewParameters(**{k: torch.cat([d[k][shard] for d in drawn]) for k in drawn[0]})
         return self.apply(images, both).chunk(2)
 
     def draw(

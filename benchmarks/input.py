@@ -77,10 +77,10 @@ def views_alone(config: dict, batches: int) -> float:
     stream, views = open_stream(config), build_views(config)
     work = [stream.load(r) for r in rows(stream, 2)]
     generator = torch.Generator().manual_seed(0)
-    stream.twins(work[0], views, generator, "cpu")
+    views.of_batch(work[0], "cpu", generator)
     start = time.thread_time()
     for i in range(batches):
-        stream.twins(work[i % 2], views, generator, "cpu")
+        views.of_batch(work[i % 2], "cpu", generator)
     return batches * BATCH / (time.thread_time() - start)
 
 

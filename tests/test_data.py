@@ -350,13 +350,12 @@ def test_a_tree_of_cifar_is_labelled_as_what_it_is(suffix, label, tmp_path):
 def test_training_asks_an_image_set_for_what_it_asks_of_a_stream(cards):
     views, rows = TwinViews("cifar", 16), torch.tensor([5, 3, 8, 1])
     assert isinstance(cards.on("cpu"), be.ImageSet) and cards.unreadable == cards.skipped == ()
-    assert cards.check_trainable() is None
     assert cards.fingerprint() == "4000 x 3 x 32 x 32, checksum e1525403"
     one, two = cards.batches(rows.split(2), itertools.count())
-    assert one.tolist() == [5, 3] and two.tolist() == cards.load(rows[2:]).tolist()
-    whole = cards.twins(rows, views, torch.Generator().manual_seed(0), "cpu", slice(0, 4), 4)
+    assert one.rows.tolist() == [5, 3] and two.rows.tolist() == [8, 1]
+    whole = views.of_batch(cards.load(rows), "cpu", torch.Generator().manual_seed(0))
     expected = views(cards.images[rows], torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(whole, expected, strict=True))
     shard = slice(2, 4)
-    part = cards.twins(two, views, torch.Generator().manual_seed(0), "cpu", shard, 4)
+    part = views.of_batch(two, "cpu", torch.Generator().manual_seed(0), shard, 4)
     assert all(torch.equal(a, b[shard]) for a, b in zip(part, whole, strict=True))

@@ -8,11 +8,14 @@ import random
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,8 +24,9 @@ from barlow_edu import training
 from barlow_edu.config import Schedule, load_config
 from barlow_edu.models import ENCODERS
 from barlow_edu.numerics.devices import Computer
+from barlow_edu.numerics.distributed import own_rows
 from barlow_edu.storage import checkpoints
-from barlow_edu.training import TrainingDiverged, pretrain
+from barlow_edu.training import Loop, TrainingDiverged, pretrain
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,6 +47,37 @@ def whole(tmp_path_factory, images):
     out = tmp_path_factory.mktemp("runs") / "whole"
     run = pretrain(CONFIG, out, images, progress=False, on_snapshot=seen.__setitem__)
     return run, seen
+
+
+class Images(list):
+    """What the loop asks of images before it has a batch of them."""
+
+    def batches(self, rows, keys):
+        return list(rows)
+
+
+@given(st.integers(1, 99), st.integers(1, 8), st.sampled_from([1, 2, 3, 4, 8]), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_every_image_at_most_once_an_epoch_however_many_processes(more, share, processes, seed):
+    batch = share * processes
+    images = Images(range(batch + more))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    state = SimpleNamespace(step=0, order=lambda *_, **__: order, module_seed=lambda: 0)
+
+    def epoch(rank, processes):
+        schedule = SimpleNamespace(per_epoch=len(images) // batch)
+        loop = Loop({"batch_size": batch}, schedule, state, images, None)
+        loop._shard = lambda total: own_rows(total // processes, SimpleNamespace(rank=lambda: rank))
+        return loop._epoch()
+
+    parts = [epoch(rank, processes) for rank in range(processes)]
+    assert len({len(p) for p in parts}) == 1  # as many steps in each
+    together = [torch.cat(rows) for rows in zip(*parts, strict=True)]
+    alone = epoch(0, 1)
+    assert len(together) == len(alone) == len(images) // batch
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    seen = torch.cat(together).tolist()
+    assert len(seen) == len(set(seen)) == len(images) // batch * batch  # all but the last, partial
 
 
 def train(out, images, **options):
@@ -517,13 +552,13 @@ def test_what_changes_no_step_may_differ_when_resuming(tmp_path, images, whole):
 
 def test_the_order_of_an_epoch_is_kept_when_resuming_in_its_middle(tmp_path, images, monkeypatch):
     """Each image is seen once in the epoch, whether it is trained in one go or in three."""
-    seen, twins = [], be.ImageSet.twins
+    seen, load = [], be.ImageSet.load
 
-    def note(images, batch, views, generator, *shard):
-        seen.append(batch.tolist())
-        return twins(images, batch, views, generator, *shard)
+    def note(images, rows):
+        seen.append(rows.tolist())
+        return load(images, rows)
 
-    monkeypatch.setattr(be.ImageSet, "twins", note)
+    monkeypatch.setattr(be.ImageSet, "load", note)
     train(tmp_path / "whole", images, snapshots=11)
     whole, out = seen[1:], tmp_path / "run"  # the first is the batch to watch
     seen.clear()

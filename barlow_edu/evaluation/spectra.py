@@ -91,7 +91,7 @@ def identity_of(run: Any, images: Any, device: torch.device | str = "cpu") -> di
     """``distance_to_identity`` of C of a run's model, and of its untrained twin, on up to 2,048 pairs of views."""
     generator = torch.Generator().manual_seed(1)
     rows = torch.randperm(len(images), generator=generator)[:PAIRS]
-    twins = images.twins(images.load(rows), run.views(), generator, device)
+    twins = run.views().of_batch(images.load(rows), device, generator)
     near = {"pairs": len(rows), "dim": run.config["proj_dim"]}
     for name, weights in (("untrained", False), ("trained", True)):
         c = run.load_model(weights).to(device).cross_correlation(*twins)

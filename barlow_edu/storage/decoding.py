@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,21 +35,22 @@ log = logging.getLogger("barlow_edu")
 
 
 class Batch(NamedTuple):
-    """What workers hand over for n rows.
+    """The images in n rows of an ``ImageSet`` or, decoded by workers, of an ``ImageStream``.
 
-    images: "decode_once", uint8 (n, 3, canvas, canvas); "centre", uint8 (n, 3, size, size); "per_image", the
-    first view, float32 (n, 3, size, size). second: the second view, else None. sizes: (n, 2) height and width
-    of the image within its canvas. rows: (n,) which images these are; where a file could not be read, another
-    one than was asked for. unreadable: file and reason.
+    images: uint8 (n, 3, H, W), a stream's canvas or crop; "per_image": the first view, float32 (n, 3, size, size).
+    sizes: (n, 2), height and width of each image in the upper left corner of its H x W pixels; None, all of them.
+    rows: (n,) which images these are; where a file could not be read, another one than was asked for.
+    second: the second view, of "per_image" alone. unreadable: file and reason.
     """
 
     images: Tensor
-    second: Tensor | None
-    sizes: Tensor
+    sizes: Tensor | None
     rows: Tensor
-    unreadable: tuple[tuple[str, str], ...]
+    second: Tensor | None = None
+    unreadable: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(eq=False)
 class Decoder(Dataset):
     """Decodes batches of (row, key). It lives in the workers, so all it holds can be pickled.
 
@@ -56,9 +58,11 @@ class Decoder(Dataset):
     that is handed over, in pixels. Raises RuntimeError if 20 files in a row cannot be read.
     """
 
-    def __init__(self, root: str, names: np.ndarray, mode: str, side: int, transforms: Sequence):
-        self.root, self.names, self.mode, self.side = root, names, mode, side
-        self.transforms = transforms
+    root: str
+    names: np.ndarray
+    mode: str
+    side: int
+    transforms: Sequence = ()
 
     def __getitems__(self, items: Sequence[tuple[int, int]]) -> Batch:
         n, side = len(items), self.side
@@ -75,7 +79,7 @@ class Decoder(Dataset):
             pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
             sizes[i] = torch.tensor(pixels.shape[1:])
             images[i, :, : pixels.shape[1], : pixels.shape[2]] = pixels
-        return Batch(images, second, sizes, rows, tuple(unreadable))
+        return Batch(images, sizes, rows, second, tuple(unreadable))
 
     def _readable(self, row: int, unreadable: list) -> tuple[Image.Image, int]:
         """The row's picture, or that of the first readable row after it."""
@@ -103,22 +107,24 @@ def decode_images(images: Any, name: str, mode: str, side: int | None) -> tuple:
     warning names the files that cannot be read.
     Raises ValueError if no file can be read, or if shapes differ and the mode is "whole".
     """
-    files, results = images.files, []
+    files, pictures, unreadable = images.files, {}, {}  # pictures by row, reasons by file
     bar = tqdm(files, desc="decoding images", unit="img", disable=len(files) < 5000)
     with bar, ThreadPoolExecutor() as pool:
         for start in range(0, len(files), 4096):  # bounds what waits in memory as Python objects
-            for picture in pool.map(lambda f: read(f, mode, side), files[start : start + 4096]):
-                results.append(picture if isinstance(picture, str) else np.array(picture))
+            part = files[start : start + 4096]
+            for row, picture in enumerate(pool.map(lambda f: read(f, mode, side), part), start):
+                if isinstance(picture, str):
+                    unreadable[files[row]] = picture
+                else:
+                    pictures[row] = np.array(picture)
                 bar.update()
-    rows = [i for i, r in enumerate(results) if not isinstance(r, str)]
-    bad = [i for i, r in enumerate(results) if isinstance(r, str)]
-    first = ", ".join(f"{files[i]} ({results[i]})" for i in bad[:3])
-    if not rows:
+    first = ", ".join(f"{file} ({reason})" for file, reason in [*unreadable.items()][:3])
+    if not pictures:
         raise ValueError(f"None of {len(files)} files could be read, first {first}")
-    if bad:
-        more = ", ..." if len(bad) > 3 else ""
-        warnings.warn(f"Skipped {len(bad)} unreadable images: {first}{more}", stacklevel=3)
-    sizes = torch.tensor([results[i].shape[:2] for i in rows])
+    if unreadable:
+        more = ", ..." if len(unreadable) > 3 else ""
+        warnings.warn(f"Skipped {len(unreadable)} unreadable images: {first}{more}", stacklevel=3)
+    rows, sizes = [*pictures], torch.tensor([p.shape[:2] for p in pictures.values()])
     shapes = sizes.unique(dim=0).tolist()
     if len(shapes) > 1 and mode == "whole":
         raise ValueError(
@@ -128,13 +134,12 @@ def decode_images(images: Any, name: str, mode: str, side: int | None) -> tuple:
     # Where shapes differ, the stream's whole canvas: then views are the same to the last bit.
     height, width = shapes[0] if len(shapes) == 1 else (side, side)
     pixels = torch.zeros(len(rows), 3, height, width, dtype=torch.uint8)
-    for row, i in enumerate(rows):
-        h, w = results[i].shape[:2]
-        pixels[row, :, :h, :w] = torch.from_numpy(results[i]).permute(2, 0, 1)
-        results[i] = None
+    for canvas, row, (h, w) in zip(pixels, rows, sizes.tolist(), strict=True):
+        # Popped: all pictures, and all of them once more in one tensor, would need twice the memory.
+        canvas[:, :h, :w] = torch.from_numpy(pictures.pop(row)).permute(2, 0, 1)
     warn_if_flat(pixels, sizes, name)
-    unreadable, sizes = tuple(files[i] for i in bad), sizes if len(shapes) > 1 else None
-    return pixels, images.labels[rows], images.classes, name, {}, unreadable, sizes
+    sizes = sizes if len(shapes) > 1 else None
+    return pixels, images.labels[rows], images.classes, name, {}, tuple(unreadable), sizes
 
 
 def read(path: str, mode: str, side: int | None) -> Image.Image | str:

@@ -3,8 +3,6 @@
 In a group of processes all call the same functions, and process 0 alone reads and writes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
@@ -21,17 +19,7 @@ from torch import Tensor
 
 from barlow_edu.numerics.devices import describe_environment
 from barlow_edu.numerics.distributed import from_first, rank, world_size
-from barlow_edu.storage import checkpoints
-from barlow_edu.storage.files import (
-    DiskFull,
-    append,
-    check_still_there,
-    only_process,
-    replacing,
-    write_json,
-    write_text,
-    write_yaml,
-)
+from barlow_edu.storage import checkpoints, files
 from barlow_edu.storage.weights import write_weights
 
 log = logging.getLogger("barlow_edu")
@@ -57,11 +45,8 @@ def choose_folder(name: str, out: str | Path | None, resume: bool | str) -> tupl
     return folder, False
 
 
-def about_run(state: Any, images: Any, root: str | None) -> Callable[[], dict[str, Any]]:
-    """What environment.json says, asked again when the run ends: where it took place, and on which images.
-
-    state: a TrainingState; images: an ImageSet or an ImageStream; root: the folder that they came from.
-    """
+def _about(state: Any, images: Any, root: str | None) -> Callable[[], dict[str, Any]]:
+    """What environment.json says, asked again when the run ends: where it took place, and on which images."""
     about = describe_environment(state.computer.device) | state.computer.describe()
     about |= {"data": images.name, "images": len(images), "fingerprint": state.images}
     if root is not None:  # absolute: the run may be read from another folder
@@ -79,29 +64,33 @@ def about_run(state: Any, images: Any, root: str | None) -> Callable[[], dict[st
 
 @contextlib.contextmanager
 def open_run(
-    folder: Path, resume: bool, state: Any, total: int, about: Callable[[], Mapping[str, Any]]
-) -> Iterator[RunWriter]:
+    folder: Path, resume: bool, state: Any, total: int, images: Any, root: str | None
+) -> Iterator["RunWriter"]:
     """Hold a run folder while the block trains: begin it, or take it up where the last good checkpoint left it.
 
-    state: a TrainingState; only its ``config``, ``model``, ``step``, ``load`` and ``save`` are used. total: the steps
-    of the whole run. about(): what is to stand in environment.json, at the beginning and at the end. If the block
-    ends well, the weights are written, and the run is finished.
+    state: a TrainingState. total: the steps of the whole run. images: an ImageSet or an ImageStream, which came from
+    the folder ``root``. If the block ends well, the weights are written, and the run is finished.
 
     Raises FolderInUse if another process trains there, FileExistsError if another has begun a run there since,
     ValueError if the run has done more than ``total`` steps, and DiskFull, saying how to go on.
     """
-    writer = RunWriter(folder)
+    writer, about, epochs = RunWriter(folder), _about(state, images, root), state.config["epochs"]
     with contextlib.ExitStack() as stack:
-        from_first(lambda: stack.enter_context(only_process(folder)))
+        # Process 0 alone holds the lock, and until the block ends: so the stack, and no ``with`` around its call.
+        from_first(lambda: stack.enter_context(files.only_process(folder)))
         try:
             if resume:
                 state.load(folder)
-                _refuse_to_shorten(folder, state, total)
+            if state.step > total:
+                raise ValueError(
+                    f"The run in {folder} has done {state.step} steps, and epochs={epochs} are only {total}. Resume "
+                    f"with epochs={-(-state.step * epochs // total)} or more, or start in another folder."
+                )
             from_first(lambda: writer.begin(state, resume, total, about()))
             yield writer
             from_first(lambda: writer.finish(state.model, about()))
-        except DiskFull as error:
-            raise DiskFull(f"{error} Free some space. {resume_hint(folder)}") from error
+        except files.DiskFull as error:
+            raise files.DiskFull(f"{error} Free some space. {resume_hint(folder)}") from error
 
 
 def resume_hint(folder: Path) -> str:
@@ -120,22 +109,13 @@ def _refuse_a_run(folder: Path) -> None:
         )
 
 
-def _refuse_to_shorten(folder: Path, state: Any, total: int) -> None:
-    epochs = state.config["epochs"]
-    if state.step > total:
-        raise ValueError(
-            f"The run in {folder} has done {state.step} steps, and epochs={epochs} are only {total}. Resume with "
-            f"epochs={-(-state.step * epochs // total)} or more, or start in another folder."
-        )
-
-
 def _for_all(write: Callable[..., None]) -> Callable[..., None]:
     """Process 0 writes for all, and only as long as the folder is where it was."""
 
     @functools.wraps(write)
-    def method(self: RunWriter, *arguments: Any) -> None:
+    def method(self: "RunWriter", *arguments: Any) -> None:
         if rank() == 0:
-            check_still_there(self.path)
+            files.check_still_there(self.path)
             write(self, *arguments)
 
     return method
@@ -153,20 +133,19 @@ class RunWriter:
             _refuse_a_run(self.path)  # again: one may have been begun since
             checkpoints.remove_checkpoints(self.path)
         self.rewind(state.step if resume else -1)
-        if (
-            state.step < total
-        ):  # the encoder goes first and comes last: it says that the run is finished
+        if state.step < total:
+            # The encoder goes first here, and comes last in ``finish``: it says that the run is finished.
             for name in ("encoder.safetensors", "projector.safetensors", "evaluation.json"):
                 (self.path / name).unlink(missing_ok=True)
         if not resume:
             state.save(self.path)  # from now on the run can be resumed, whatever happens
-        write_yaml(self.path / "config.yaml", state.config)
-        write_json(self.path / "environment.json", about)
+        files.write_yaml(self.path / "config.yaml", state.config)
+        files.write_json(self.path / "environment.json", about)
 
     @_for_all
     def finish(self, model: Any, about: Mapping[str, Any]) -> None:
         """Keep the weights, and where and how long the run took place."""
-        write_json(self.path / "environment.json", about)
+        files.write_json(self.path / "environment.json", about)
         write_weights(self.path / "projector.safetensors", model.projector.state_dict())
         write_weights(self.path / "encoder.safetensors", model.encoder.state_dict())
 
@@ -178,7 +157,7 @@ class RunWriter:
             log.warning("%s has lost lines: the run goes on from step %d without them.", path, step)
         text = "".join(line + "\n" for line, values in lines if values and values["step"] <= step)
         if path.exists() and path.read_bytes() != text.encode():
-            write_text(path, text)
+            files.write_text(path, text)
         for later, file in snapshot_files(self.path).items():
             if later > step:
                 file.unlink()
@@ -189,14 +168,14 @@ class RunWriter:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line of numbers, six digits of each."""
         rounded = {k: float(f"{v:.6g}") if math.isfinite(v) else v for k, v in values.items()}
-        append(self.path / "metrics.jsonl", json.dumps({"step": step, **rounded}) + "\n")
+        files.append(self.path / "metrics.jsonl", json.dumps({"step": step, **rounded}) + "\n")
 
     @_for_all
     def snapshot(self, step: int, c: Tensor) -> None:
         """Keep one C, (d, d), as float16."""
         content = io.BytesIO()
         np.save(content, c.cpu().numpy().astype(np.float16))
-        with replacing(self.path / "snapshots" / f"c_{step:07d}.npy") as temporary:
+        with files.replacing(self.path / "snapshots" / f"c_{step:07d}.npy") as temporary:
             temporary.write_bytes(content.getbuffer())
 
     @_for_all

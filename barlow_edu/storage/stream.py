@@ -13,15 +13,13 @@ Which images form which batch is decided by the caller. What a batch holds depen
 never on the number of workers or of processes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -77,7 +75,7 @@ class ImageStream:
         self.names = np.array([os.fsencode(path[start:]) for path in paths])
         side = self.canvas if mode == "decode_once" else size
         self._decoder = Decoder(root, self.names, mode, side, transforms)
-        self._batches: list[list[tuple[int, int]]] = []
+        self._batches: list[list[tuple[int, int]]] = []  # filled anew each epoch: the workers stay
         self._loader: DataLoader | None = None
         self.unreadable: dict[str, str] = {}
 
@@ -103,17 +101,9 @@ class ImageStream:
                 check = zlib.crc32(file.read(SAMPLE), check)
         return f"{len(self)} files, {self.mode}, {self._decoder.side}, checksum {check:08x}"
 
-    def on(self, device: torch.device | str) -> ImageStream:
+    def on(self, device: torch.device | str) -> Self:
         """The stream itself: its images come to the device batch by batch."""
         return self
-
-    def check_trainable(self) -> None:
-        """Raise ValueError for a stream of centre crops."""
-        if self.mode == "centre":
-            raise ValueError(
-                "A stream of mode 'centre' holds the evaluation's crops. Train on one of mode 'decode_once' or "
-                "'per_image'."
-            )
 
     def batches(self, rows: Iterable[Tensor], keys: Iterable[int] | None = None) -> Iterator[Batch]:
         """The images of each tensor of row numbers, in order; workers read ahead.
@@ -134,32 +124,11 @@ class ImageStream:
         """One batch, decoded here and now: of the images, whole, on their canvas ("centre": cropped)."""
         mode = "centre" if self.mode == "centre" else "decode_once"
         side = self.size if mode == "centre" else self.canvas
-        decoder = Decoder(self.root, self.names, mode, side, ())
+        decoder = Decoder(self.root, self.names, mode, side)
         batch = decoder.__getitems__([(row, 0) for row in rows.tolist()])
         self._report(batch.unreadable)
         warn_if_flat(batch.images, batch.sizes, self.name)
         return batch
-
-    def twins(
-        self,
-        batch: Batch,
-        views: Any,
-        generator: torch.Generator | None,
-        device: torch.device | str,
-        shard: slice = slice(None),
-        total: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Both views of a batch on the device, (n, 3, size, size) each, normalised. views: a ``TwinViews``.
-
-        shard, total: where these rows lie in a batch of ``total`` that several processes share. Each draws for all
-        of it and keeps its own, so that the views do not depend on the number of processes.
-        """
-        images = batch.images.to(device, non_blocking=True)
-        if batch.second is not None:
-            return images, batch.second.to(device, non_blocking=True)
-        sizes = torch.full((total or len(images), 2), self.canvas)
-        sizes[shard] = batch.sizes
-        return views.of_part(images, sizes, shard, generator)
 
     def close(self) -> None:
         """Send the workers home; they come again when they are needed."""
@@ -184,21 +153,7 @@ class ImageStream:
                 log.warning("Unreadable, another image stands in for it: %s (%s)", name, reason)
 
 
-def shares(order: Tensor, batch_size: int, rank: int = 0, processes: int = 1) -> list[Tensor]:
-    """The rows of an epoch's batches that fall to process ``rank``: one tensor a batch, of equal lengths.
-
-    order: the images of the epoch, shuffled, the same in every process. Batch i is its rows from i batch_size on,
-    and the processes hold them in turn, a block each: so the batches are the same however many processes there
-    are, a divisor of ``batch_size``. The last, partial batch is left out.
-    """
-    whole = len(order) // batch_size * batch_size
-    blocks = order[:whole].view(-1, processes, batch_size // processes)
-    return list(blocks[:, rank])
-
-
 def _workers() -> int:
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        cores = os.cpu_count() or 1
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
     return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))

@@ -7,8 +7,6 @@ makes no circle. Only regular files are taken, for a pipe would hang and a devic
 folders nor images, a split may be WebDataset's shards or a data set of Hugging Face's library (``containers.py``).
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re
@@ -42,7 +40,7 @@ class Tree(NamedTuple):
     labels: Tensor
     classes: list[str]
 
-    def part(self, limit: int | None, seed: int = 0) -> Tree:
+    def part(self, limit: int | None, seed: int = 0) -> "Tree":
         """``limit`` of the images, the classes balanced; None, all. Raises ValueError for a limit out of range."""
         if limit is None:
             return self

@@ -9,8 +9,6 @@ import signal
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from tiny import CONFIG, tiny_encoder
 from torchvision.transforms import functional as F
@@ -18,7 +16,7 @@ from torchvision.transforms import functional as F
 from barlow_edu.config import images_for, load_config, open_stream
 from barlow_edu.data import ImageSet
 from barlow_edu.storage.interrupts import SIGNALS, TrainingInterrupted
-from barlow_edu.storage.stream import ImageStream, shares
+from barlow_edu.storage.stream import ImageStream
 from barlow_edu.training import pretrain
 from barlow_edu.views import TwinViews
 
@@ -95,7 +93,7 @@ def test_no_view_sees_the_rest_of_the_canvas(tree):
     assert not torch.equal(other, batch.images)
     views = TwinViews("imagenet", 16)
     one, two = (
-        views.of_part(x, batch.sizes, slice(None), torch.Generator().manual_seed(0))
+        views.of_batch(batch._replace(images=x), "cpu", torch.Generator().manual_seed(0))
         for x in (batch.images, other)
     )
     assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
@@ -106,7 +104,7 @@ def test_views_from_a_canvas_are_views_of_the_picture(tree):
     stream = open_stream(configuration(tree, canvas=96))
     batch = stream.load(torch.tensor([1]))
     views = TwinViews("imagenet", 16)
-    found = stream.twins(batch, views, torch.Generator().manual_seed(3), "cpu")
+    found = views.of_batch(batch, "cpu", torch.Generator().manual_seed(3))
     whole = torch.from_numpy(np.array(picture(tree, 1))).permute(2, 0, 1)[None]
     expected = views(whole, torch.Generator().manual_seed(3))
     for a, b in zip(found, expected, strict=True):
@@ -126,10 +124,10 @@ def test_boxes_stay_within_each_image_and_fill_it():
 def test_a_share_has_the_views_of_the_whole_batch(tree):
     stream = open_stream(configuration(tree))
     views, rows = TwinViews("imagenet", 16), torch.arange(8, 16)
-    whole = stream.twins(stream.load(rows), views, torch.Generator().manual_seed(1), "cpu")
+    whole = views.of_batch(stream.load(rows), "cpu", torch.Generator().manual_seed(1))
     for own in (slice(0, 4), slice(4, 8)):
         generator = torch.Generator().manual_seed(1)
-        part = stream.twins(stream.load(rows[own]), views, generator, "cpu", own, 8)
+        part = views.of_batch(stream.load(rows[own]), "cpu", generator, own, 8)
         for a, b in zip(part, whole, strict=True):
             torch.testing.assert_close(a, b[own], atol=1e-5, rtol=1e-5)
 
@@ -228,24 +226,6 @@ def test_a_tree_of_unreadable_files_ends_in_an_error(tmp_path):
     stream = open_stream(configuration(tmp_path))
     with pytest.raises(RuntimeError, match="3 files in a row cannot be read(.|\n)*1.jpg"):
         stream.load(torch.tensor([1]))
-
-
-# who trains on what
-
-
-@given(st.integers(1, 300), st.integers(1, 8), st.sampled_from([1, 2, 3, 4, 8]), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
-def test_every_image_at_most_once_an_epoch_however_many_processes(images, share, processes, seed):
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
-    batch = share * processes
-    parts = [shares(order, batch, rank, processes) for rank in range(processes)]
-    assert len({len(p) for p in parts}) == 1  # as many steps in each
-    together = [torch.cat(rows) for rows in zip(*parts, strict=True)]
-    alone = shares(order, batch)
-    assert len(together) == len(alone) == images // batch
-    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
-    seen = torch.cat(together).tolist() if together else []
-    assert len(seen) == len(set(seen)) == images // batch * batch  # all but the last, partial batch
 
 
 # choosing

@@ -558,15 +558,9 @@ def test_views_in_memory_are_the_streams(tmp_path):
     plain = {"flip": 0.0, "jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarise": (0.0, 0.0)}
     views, rows = TwinViews("imagenet", 16, **plain), torch.arange(3).repeat(40)
     both = [
-        images.twins(
-            next(images.batches([rows], itertools.count())),
-            views,
-            torch.Generator().manual_seed(0),
-            "cpu",
-            slice(0, 120),
-            120,
-        )
+        views.of_batch(batch, "cpu", torch.Generator().manual_seed(0))
         for images in (memory, stream)
+        for batch in images.batches([rows], itertools.count())
     ]
     for a, b in zip(*both, strict=True):
         assert torch.equal(a, b)

@@ -48,8 +48,7 @@ class TrainingState:
         if world_size() > 1:
             synchronize_batch_norm(self.model, computer.device)
         save_memory(self.model, config)
-        # On a CPU the two views pass the network side by side, each on half of the threads, unless something else
-        # decides how the network is called.
+        # Both views side by side, each on half of a CPU's threads, unless another way to call the network is set.
         others = ("compile", "checkpoint_activations", "micro_batch")
         alone = computer.device.type == "cpu" and world_size() == 1
         network = nn.Sequential(self.model.encoder, self.model.projector)
@@ -59,6 +58,7 @@ class TrainingState:
         name, *settings = (config[k] for k in keys)
         self.optimizer = build_optimizer(name, self.model, *settings)
         self.scaler = computer.scaler()
+        # On the CPU, whatever the device: so the same images get the same views on every one.
         self.generator = torch.Generator().manual_seed(config["seed"])
         self.order_from = self.generator.get_state()
         self.step, self.minutes = 0, 0.0

@@ -171,7 +171,8 @@ def data_parallel(model: nn.Module) -> nn.Module:
     known = inspect.signature(DistributedDataParallel).parameters  # torch 2.15 renamed it
     quiet = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options = {"device_ids": [local_rank()] if gpu else None, quiet: False}
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
+    options["gradient_as_bucket_view"] = True  # or all gradients would be there twice
+    return DistributedDataParallel(model, **options)
 
 
 def add_up(x: Tensor, group: Group) -> Tensor:

@@ -162,6 +162,7 @@ def balanced(labels: Tensor, limit: int, seed: int) -> Tensor:
     whole = isinstance(limit, (int, np.integer)) and not isinstance(limit, bool)
     if not whole or not 1 <= limit <= len(labels):
         raise ValueError(f"limit must be between 1 and {len(labels)}, got {limit!r}.")
+    # RandomState: numpy has promised that its draws never change, and recorded runs name no images.
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     mixed = labels.numpy()[shuffled]
     by_class = mixed.argsort(kind="stable")

@@ -119,12 +119,12 @@ def load_images(
 
     name: "garments", "cifar10", "cifar100" or "folder". root: a class-folder tree (``split/class/image.*``; see
     ``storage.trees``), or for the CIFAR sets torchvision's folder. limit: take this many images, the classes
-    balanced, chosen by ``seed``; of a tree only these files are opened, and of these any that cannot be read is left
+    balanced, chosen by ``seed``; of a tree only these files are opened, and those that cannot be read are left
     out. size: resize every image of a tree (shorter side, then centre crop); needed where the files differ in shape.
     ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
 
-    Raises ValueError for an unknown name or split, a limit out of range, a size that the set does not have or a
-    root of what has none, FileNotFoundError for missing files (naming where to put what).
+    Raises ValueError for an unknown name or split, a limit out of range, a size that the set does not have, or a
+    root for a set that has none; FileNotFoundError for missing files, saying what to put where.
 
     >>> load_images("garments", split="test", limit=50)
     ImageSet('garments', 50 images of 3 x 32 x 32, 10 classes)

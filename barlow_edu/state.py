@@ -99,7 +99,7 @@ class TrainingState:
         write_checkpoint(folder, content)
 
     def load(self, folder: Path) -> None:
-        """Go on from the last good checkpoint. Process 0 reads it for all, be there more or fewer than before.
+        """Go on from the last good checkpoint. Process 0 reads it for all; there may be more or fewer than before.
 
         Raises FileNotFoundError if there is none, and ValueError if none is whole or it does not fit.
         """

@@ -113,7 +113,7 @@ def pretrain(
 
 @dataclass
 class Loop:
-    """The training loop: a schedule, carried out on a state, and written down."""
+    """The training loop: it carries out a schedule on a state, and writes down what it sees."""
 
     config: Mapping[str, Any]
     schedule: Schedule

@@ -49,21 +49,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """What a run's encoder knows, beside pixels and the same encoder untrained, by one protocol.
 
-    Features are taken before the projector, without augmentation. train, test: image sets; default, those of the
-    run's configuration; other ones test the transfer. linear: the linear probe, its regularisation chosen on a part
-    of the training images. few: labels a class, for linear probes with few labels. fine_tuning: labels a class, or
-    "all": the whole encoder trained on, beside one from scratch. supervised: also the same encoder trained with all
-    labels, for as many epochs (True: as the run had). seeds: how often what is drawn at random is drawn; numbers are
-    then means, with standard deviations (``SEED_CHANGES`` says what a seed changes where). progress: show a bar
-    (None: on a terminal; elsewhere the log says what is being done). device: default, that of the configuration.
+    Features are taken before the projector, without augmentation. train, test: image sets, by default those of the
+    run's configuration; others test the transfer. linear: the linear probe, its regularisation chosen on a part of
+    the training images. few: labels a class, for linear probes with few labels. fine_tuning: labels a class, or
+    "all": the whole encoder trained further, beside one from scratch. supervised: also the same encoder trained with
+    all labels, for so many epochs (True: as many as the run had). seeds: how many times all that is random is drawn;
+    numbers are then means, with standard deviations (``SEED_CHANGES`` says what a seed changes). progress: show a bar
+    (None: on a terminal; elsewhere the log says what is being done). device: by default that of the configuration.
 
     Returns {"data", "k", "temperature", "train_images", "test_images", "protocol", "rows", "identity", ...}; rows
     maps "pixels", "random encoder", "trained encoder" (and "supervised encoder") to {"knn", "linear",
     "regularization", "effective_rank", "rankme", "alpha", "few", "sd"}, as far as asked for; identity is about C,
     see ``identity_of``. save=True adds each row to the run's evaluation.json once it is there: results on other
     images than the run's stand there under "transfer". Raises ValueError if the run was trained on other images
-    than its configuration loads, for splits whose classes differ or are fewer than two, and for seeds or labels
-    that cannot be.
+    than its configuration loads, for splits whose classes differ or are fewer than two, and for impossible seeds or
+    numbers of labels.
 
     >>> import torch
     >>> noise = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8)

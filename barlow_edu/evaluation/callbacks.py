@@ -10,14 +10,12 @@ disturbs nothing, because every step seeds torch anew: with callbacks or without
     on_end()                          the run has ended, also when it was stopped or has failed
 """
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -57,14 +55,11 @@ class OnlineProbe:
                 f"An online probe needs every >= 1 and images of two classes or more, got every={every} and "
                 f"{len(train.labels.unique())} classes in {train.name}."
             )
-        self.sets, self.every, self.linear = (
-            [s.subset(slice(limit)) for s in (train, test)],
-            every,
-            linear,
-        )
+        self.sets = [s.subset(slice(limit)) for s in (train, test)]
+        self.every, self.linear = every, linear
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], every: int) -> OnlineProbe:
+    def of(cls, config: Mapping[str, Any], every: int) -> Self:
         """Both probes, on the labelled images of a configuration: trained on "train", asked on "test"."""
         size = config["image_size"] if config["data"] == "folder" else None
         splits = {"train": config["limit"], "test": None}

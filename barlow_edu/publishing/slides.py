@@ -15,8 +15,6 @@ that the arrow to the right is enough:
 A cell tagged ``notes`` or ``skip`` is what its tag says instead.
 """
 
-from __future__ import annotations
-
 import html
 import re
 import shutil

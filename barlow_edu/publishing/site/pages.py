@@ -1,7 +1,5 @@
 """The other pages: home, guides, claims ledger, glossary and settings."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -20,6 +20,7 @@ from torch import Tensor
 from barlow_edu.numerics.devices import describe_environment
 from barlow_edu.numerics.distributed import from_first, rank, world_size
 from barlow_edu.storage import checkpoints, files
+from barlow_edu.storage.files import write_text
 from barlow_edu.storage.weights import write_weights
 
 log = logging.getLogger("barlow_edu")
@@ -157,7 +158,7 @@ class RunWriter:
             log.warning("%s has lost lines: the run goes on from step %d without them.", path, step)
         text = "".join(line + "\n" for line, values in lines if values and values["step"] <= step)
         if path.exists() and path.read_bytes() != text.encode():
-            files.write_text(path, text)
+            write_text(path, text)
         for later, file in snapshot_files(self.path).items():
             if later > step:
                 file.unlink()

@@ -17,7 +17,10 @@ import importlib.metadata
 import json
 import platform
 import re
+import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))  # as pytest does
 
 import contrast
 from watched import FLAGS, IDLE_PLAYERS, NO_ALT, OVERFLOW, SIZES, Watched, installed, served

@@ -37,7 +37,8 @@ def step(batch: int, precision: str, last: bool, joint=False, beside=False, comp
         model.side_by_side = SideBySide(torch.nn.Sequential(model.encoder, model.projector))
     views = [torch.randn(batch, 3, 32, 32).to(memory_format=layout) for _ in range(2)]
     optimizer = build_optimizer("sgd", model, 0.06)
-    computer = Computer(torch.device("cpu"), precision == "bfloat16", last, "")
+    half = torch.bfloat16 if precision == "bfloat16" else None
+    computer = Computer(torch.device("cpu"), half, last, "")
     call = torch.compile(model) if compiled else model
 
     def run() -> None:
@@ -113,7 +114,7 @@ def main() -> None:
     print(about, table(rows), sep="\n\n")
     if not options.quick:
         env = environment()
-        made = "Made by `python benchmarks/roofline.py`."
+        made = f"Made by `python benchmarks/roofline.py --encoder {options.encoder}`."
         head = f"# A step of {options.encoder} and the roofline\n\n{describe(env)}. {made}"
         record = {"environment": env, "seconds": times, "operations": operations, "peak": best}
         write(f"roofline_{options.encoder}", "\n\n".join([head, about, table(rows)]), record)

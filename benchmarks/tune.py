@@ -22,7 +22,7 @@ from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import KNN_K, KNN_TEMPERATURE, knn_accuracy
 from barlow_edu.evaluation.spectra import distance_to_identity
 from barlow_edu.storage.files import write_json
-from barlow_edu.studies.relatives import held_out
+from barlow_edu.studies.measure import held_out
 from barlow_edu.training import pretrain
 
 SHARED = {"encoder": "small_resnet", "optimizer": "adamw", "lr": 0.005, "snapshots": 0}

@@ -1,6 +1,7 @@
 """The house: who may import whom, and how large it may grow. Read from the syntax trees."""
 
 import ast
+import importlib.util
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -12,6 +13,9 @@ PACKAGE = Path(__file__).parents[2] / "barlow_edu"
 FLOORS = """numerics settings | loss recipe storage | models views data | methods state | config | runs
     | training evaluation scale | studies | teaching | publishing doctor | cli | __main__"""
 FLOOR = {room: i for i, rooms in enumerate(FLOORS.split("|")) for room in rooms.split()}
+BESIDE = sorted(
+    p for folder in ("benchmarks", "examples") for p in PACKAGE.parent.glob(f"{folder}/*.py")
+)
 CORE = ["recipe", "views", "models", "loss", "data", "state", "training", "evaluation"]
 MOST_ENTRIES, MOST_LINES, MOST_CORE_LINES = 24, 13_600, 1_500
 
@@ -67,6 +71,17 @@ def test_imports_lead_downwards_to_the_home_of_a_public_name():
     assert faults(modules(PACKAGE)) == []
 
 
+@pytest.mark.parametrize("path", BESIDE, ids=lambda p: p.stem)
+def test_what_stands_beside_the_package_imports_names_that_there_are(path):
+    """A benchmark is run by hand, months later: nobody would see that a name has moved."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("barlow_edu"):
+            home = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                submodule = f"{node.module}.{name}"
+                assert hasattr(home, name) or importlib.util.find_spec(submodule), submodule
+
+
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
@@ -91,7 +106,7 @@ def test_the_house_is_small():
     entries = [p.name for p in PACKAGE.iterdir() if p.name != "__pycache__"]
     lines = {m: source.count("\n") for m, source in modules(PACKAGE).items()}
     core = sum(lines.get(m, 0) for m in CORE)
-    assert (len(entries) <= MOST_ENTRIES, sum(lines.values()) <= 16_820, core <= 1_500) == (
+    assert (len(entries) <= MOST_ENTRIES, sum(lines.values()) <= 17_425, core <= 1_500) == (
         True,
     ) * 3
 

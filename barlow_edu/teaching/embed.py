@@ -107,15 +107,23 @@ def with_chunk(png: bytes, name: bytes, data: bytes) -> bytes:
     return png[:-12] + chunk + png[-12:]
 
 
-def attribute(spec: dict) -> str:
-    """What a player's script is told, as the value of an attribute of its HTML element."""
-    return html.escape(json.dumps(spec, ensure_ascii=False))
-
-
 def film_player(spec: dict, note: str) -> str:
     """The HTML that makes a film of the picture before it; ``note`` stands there without scripts."""
-    body = f'<div class="be-film" data-film="{attribute(spec)}">{note}</div>'
+    body = _told("be-film", "film", spec, note)
     return f"<style>\n{asset('figures/film.css')}</style>{body}<script>{asset('figures/film.js')}</script>"
+
+
+def element(kind: str, name: str, spec: dict, note: str, code: str) -> str:
+    """The HTML of an explorer or a panel, which ``code`` makes of the element before its ``script``."""
+    body = _told(kind, name, spec, note)
+    code = f"(function (script) {{\n{code}\n}})(document.currentScript);"
+    return f"<style>{asset('explorer.css')}</style>{body}<script>{code}</script>"
+
+
+def _told(kind: str, name: str, spec: dict, note: str) -> str:
+    """The element that a script takes over: what it is told stands in an attribute, ``note`` where none runs."""
+    told = html.escape(json.dumps(spec, ensure_ascii=False))
+    return f'<div class="{kind}" data-{name}="{told}">{note}</div>'
 
 
 class Player:

@@ -8,7 +8,7 @@ It comes in three outputs, for each place where a notebook is read:
 * a script that turns the picture into the explorer, in JupyterLab and in exported pages;
 * a widget that tells the kernel which λ the reader chose: ``explorer.lambd``.
 
-``LiveLambda``, from ``panel.py``, trains in the kernel while one slides.
+``LiveLambda``, from ``panel.py``, trains while one slides.
 """
 
 import base64
@@ -31,7 +31,7 @@ from barlow_edu.studies.study import Study
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
-from barlow_edu.teaching.panel import EXPLORER, LiveLambda, bundle
+from barlow_edu.teaching.panel import EXPLORER, LiveLambda
 
 __all__ = ["LambdaExplorer", "LiveLambda"]
 CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
@@ -198,12 +198,10 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
     def player(self) -> str:
         """The HTML that stands after the picture. It holds nothing that was measured."""
         note = "Run the cell above to slide through the picture."
-        data = embed.attribute(self.spec)
-        body = f'<div class="be-lx be-lx-player" data-explorer="{data}">{note}</div>'
         script = EXPLORER + "startBesidePicture(script.previousElementSibling);"
-        script = f"(function (script) {{\n{script}\n}})(document.currentScript);"
-        return f"<style>{self._css}</style>{body}<script>{script}</script>"
+        return embed.element("be-lx be-lx-player", "explorer", self.spec, note, script)
 
     def _ipython_display_(self) -> None:
         self.display(embed.pixels(self.figure()))
-        embed.display(bundle(self._repr_mimebundle_(), "<LambdaExplorer widget>"))
+        widget, _ = self._repr_mimebundle_()
+        embed.display({**widget, "text/plain": "<LambdaExplorer widget>"})

@@ -1,4 +1,4 @@
-"""A world so small that it trains while one watches: the physics behind ``explorer.LiveLambda``.
+"""A world so small that it trains while one watches: that of ``explorer.LiveLambda``, for exercises and checkers.
 
 A twin is 32 numbers. In eight of them the two views agree, from almost perfectly (correlation 0.98) to poorly
 (0.6); in the other 24 they have nothing in common. The encoder is linear, z = x W, with W of (32, D), and sees a

@@ -6,8 +6,6 @@ from numbers import Integral, Real
 
 import ipywidgets as widgets
 
-from barlow_edu.teaching.panel import bundle
-
 STYLE = "margin: 0.3em 0 0.6em; padding: 0.4em 0.8em; border-left: 4px solid #0072B2"
 
 
@@ -64,8 +62,8 @@ class Prediction(widgets.VBox):
         return f"Predict: {self.question} {' / '.join(self.choices) or self.unit}".rstrip()
 
     def _repr_mimebundle_(self, **_) -> dict:
-        shown = bundle(super()._repr_mimebundle_(), repr(self))
-        return {**shown, "text/html": self._repr_html_()}
+        shown = super()._repr_mimebundle_()  # whose text is cut off after 110 letters
+        return {**shown, "text/plain": repr(self), "text/html": self._repr_html_()}
 
     def _repr_html_(self) -> str:
         """The question for a page without a kernel: one can still mark a choice before one reads on."""

@@ -1,13 +1,14 @@
 """Which cell needs which: the names that cells leave to later ones, and take from earlier ones."""
 
 import ast
-import symtable
+import dis
 from collections.abc import Iterable, Iterator
+from types import CodeType
 
 from barlow_edu.publishing.notebook import tags
 
-SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-BLOCKS = ("body", "handlers", "orelse", "finalbody")
+STORES = ("STORE_NAME", "STORE_GLOBAL")
+LOADS = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
 
 
 def needed(notebook, wanted: Iterable[str]) -> list[str]:
@@ -27,58 +28,40 @@ def needed(notebook, wanted: Iterable[str]) -> list[str]:
 def names(source: str) -> tuple[set[str], set[str]]:
     """Names that a cell leaves to later cells, and names that it takes from earlier ones.
 
-    Read statement by statement, so that a name which the cell itself makes first is not taken from elsewhere.
+    A name that the cell itself makes first is not taken from elsewhere.
 
     >>> defined, used = names("x = 1\\nprint(x, y)")
     >>> sorted(defined), sorted(used)
     (['x'], ['print', 'y'])
     """
     plain = "\n".join(x for x in source.splitlines() if not x.startswith(("%", "!")))
+    tree = ast.parse(plain)
+    defined, used = _names_of(compile(tree, "cell", "exec"))
+    for part in _outside_functions(tree):  # x[0] = 1 and x.a = 1 take an x, and leave another
+        if isinstance(part, ast.Attribute | ast.Subscript) and isinstance(part.ctx, ast.Store):
+            defined.update([n.id for n in ast.walk(part) if isinstance(n, ast.Name)][:1])
+    return defined, used
+
+
+def _names_of(code: CodeType) -> tuple[set[str], set[str]]:
+    """``names`` of compiled code, whose instructions stand in the order in which Python reads and writes names."""
     defined: set[str] = set()
     used: set[str] = set()
-    for statement in _statements(ast.parse(plain).body):
-        leaves, takes = _names_of(ast.unparse(statement))
-        if isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):
-            changed = _changed(statement)  # x += 1 and x[0] = 1 need an x, and leave another
-            leaves, takes = leaves | changed, takes | changed
-        used |= takes - defined
-        defined |= leaves
+    for step in dis.get_instructions(code):
+        name = step.argval
+        if step.opname in STORES:
+            defined.add(name)
+        elif step.opname == "DELETE_NAME":  # also that of an exception, behind its handler
+            defined.discard(name)
+        elif step.opname in LOADS:
+            used |= {name} - defined
+        elif isinstance(name, CodeType):  # a function or a class looks its names up later
+            used |= _names_of(name)[1] - defined
     return defined, used
 
 
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The simple statements of a cell in order; of a block first its heading, then what is inside."""
-    for statement in body:
-        blocks = [] if isinstance(statement, SCOPES) else BLOCKS
-        inside = [(b, getattr(statement, b)) for b in blocks if hasattr(statement, b)]
-        for block, _ in inside:
-            setattr(statement, block, [ast.Pass()] if block == "body" else [])
-        if not isinstance(statement, ast.Try):
-            yield statement
-        for _, statements in inside:
-            handlers = [s for s in statements if isinstance(s, ast.ExceptHandler)]
-            yield from _statements([s for h in handlers for s in h.body] or statements)
-
-
-def _changed(assignment: ast.Assign | ast.AugAssign | ast.AnnAssign) -> set[str]:
-    """Names of the things that an assignment changes in place."""
-    targets = getattr(assignment, "targets", None) or [assignment.target]
-    places = [t for t in targets if not isinstance(t, ast.Name | ast.Tuple)]
-    if isinstance(assignment, ast.AugAssign):
-        places = targets
-    inside = [n for place in places for n in ast.walk(place) if isinstance(n, ast.Name)]
-    return {n.id for n in inside[:1]}
-
-
-def _names_of(source: str) -> tuple[set[str], set[str]]:
-    """Names that a piece of code defines at its top level, and those that it and its functions look up there."""
-    top = symtable.symtable(source, "cell", "exec")
-    symbols = top.get_symbols()
-    defined = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
-    used = {s.get_name() for s in symbols if s.is_referenced()}
-    scopes = list(top.get_children())
-    while scopes:
-        scope = scopes.pop()
-        scopes += scope.get_children()
-        used |= {s.get_name() for s in scope.get_symbols() if s.is_global() and s.is_referenced()}
-    return defined, used
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        for child in ast.iter_child_nodes(node):
+            yield from _outside_functions(child)

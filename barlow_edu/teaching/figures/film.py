@@ -8,24 +8,20 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from barlow_edu.evaluation.spectra import distance_to_identity
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import SHARPNESS
 from barlow_edu.teaching.figures import drawing
 
 MARGIN, GAP, HEADER, CAPTION = 12, 20, 112, 36  # of the sheet, in its pixels
 GREYS = 16
-MAX_DIMS = 256
-MAX_CELLS = 36 * 64 * 64  # in all frames together: a film stays below 300 kB
+FRAMES, DIMS = 36, 64  # at most, so that a film stays below 300 kB
 
 
 class Film(embed.Player):
     """A film of C: a picture of all frames, and the player that cuts its frames out of it.
 
-    ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most ``max_frames`` of them are shown,
-    fewer when ``dims`` is above 64, evenly spaced in their order. Of each the first ``dims``
-    dimensions (256 at most) are seen; the numbers and the spectrum are those of the whole C. With ``pairs``, the
-    number of twins behind C, the heading says how far it is from the identity, first and last, and what is noise.
+    ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most 36 of them are shown, evenly spaced in their order.
+    Of each the first 64 dimensions are seen; the numbers and the spectrum are those of the whole C.
 
     Displayed in a notebook it needs no kernel, no network and no widget: slider, play button and
     keyboard work in JupyterLab and in exported HTML; GitHub shows the picture of all frames. Nothing
@@ -33,20 +29,13 @@ class Film(embed.Player):
     a page of its own. Raises ValueError for no snapshots, unequal shapes, NaN or infinity.
     """
 
-    def __init__(
-        self, snapshots: Mapping[int, object], title=None, dims=64, max_frames=36, pairs=None
-    ):
-        if not snapshots or dims < 1 or max_frames < 1:
-            raise ValueError(
-                "A film needs snapshots, dims >= 1 and max_frames >= 1, got "
-                f"{len(snapshots)} snapshots, dims={dims}, max_frames={max_frames}."
-            )
-        shown = min(dims, MAX_DIMS, len(next(iter(snapshots.values()))))
-        self.steps = drawing.pick(snapshots, min(max_frames, max(2, MAX_CELLS // shown**2)))
+    def __init__(self, snapshots: Mapping[int, object], title: str | None = None):
+        self.steps = drawing.pick(snapshots, FRAMES)
         matrices = [drawing.to_matrix(snapshots[s], f"C at step {s}") for s in self.steps]
         if len({c.shape for c in matrices}) > 1:
             raise ValueError(f"Snapshots differ in shape: {sorted({c.shape for c in matrices})}.")
         self.dim = len(matrices[0])
+        shown = min(DIMS, self.dim)
         self.part = f"first {shown} of {self.dim} dimensions" if shown < self.dim else ""
         self.frames = np.stack([c[:shown, :shown] for c in matrices])  # (frames, shown, shown)
         self.numbers = _numbers(matrices)
@@ -56,10 +45,6 @@ class Film(embed.Player):
             f"to step {self.steps[-1]:,}, on a red-blue scale from −1 to 1."
         )
         caption = ", ".join(filter(None, [self.part, "below each frame its training step"]))
-        if pairs:
-            before, after = (distance_to_identity(matrices[i], pairs) for i in (0, -1))
-            caption = f"‖C − I‖/√D {before.distance:.2f} to {after.distance:.2f}"
-            caption += f", RMS off the diagonal {after.rms:.2f}, by chance {after.floor:.2f}"
         self.layout = _layout(len(self.steps), shown)
         sheet = _sheet(self.frames, self.layout, self.steps, [self.title, caption])
         self.png = embed.encode(sheet, Description=self.alt, film=json.dumps(self.numbers))

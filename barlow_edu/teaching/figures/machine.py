@@ -1,6 +1,6 @@
 """The machine of the course, drawn once: from a photograph to C, and to the identity that C is to become."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -38,42 +38,27 @@ def machine(lit: str | Sequence[str] = tuple(PARTS), title: str | None = None) -
     unknown = [part for part in lit if part not in PARTS]
     if unknown:
         raise ValueError(f"lit names {unknown}, the parts are {', '.join(PARTS)}.")
-    alpha = {part: 1.0 if part in lit else DIM for part in PARTS}
     fig = Figure(figsize=(WIDTH, 2.3 if title else 2.0))
     ax = fig.subplots()
     ax.set(xlim=(-0.15, 14.05), ylim=(-0.15, 3.85), aspect="equal")
     ax.axis("off")
     if title:
         fig.suptitle(title)
-
-    def picture(part: str, y: float, pixels: np.ndarray, size=(1.5, 1.5)) -> None:
+    for part, y, pixels, width, height in _pictures():
         x = PARTS[part][0]
-        edges = (x - size[0] / 2, x + size[0] / 2, y - size[1] / 2, y + size[1] / 2)
-        look = {"alpha": alpha[part], "vmin": -1, "vmax": 1, "cmap": DIVERGING, "zorder": 2}
-        ax.imshow(pixels, extent=edges, gid=part, **look)
-
-    card, *views = _pictures()
-    picture("photograph", MIDDLE, card)
-    numbers = np.random.default_rng(3).uniform(-1, 1, (4, 6, 1))
-    for k, y in enumerate((TOP, BOTTOM)):
-        picture("views", y, views[k])
-        picture("h", y, numbers[k], (0.26, 1.5))
-        picture("z", y, numbers[2 + k, :5], (0.26, 1.3))
-        for start, end in ((1.55, 1.75), (3.35, 3.6), (5.2, 5.7), (6.2, 6.7), (8.3, 8.8)):
-            first = MIDDLE if start < 2 else y
-            _arrow(ax, (start, first), (end, y))
-        _arrow(ax, (9.3, y), (9.9, MIDDLE + 0.35 * np.sign(y - MIDDLE)))
+        edges = (x - width / 2, x + width / 2, y - height / 2, y + height / 2)
+        look = {"vmin": -1, "vmax": 1, "cmap": DIVERGING, "zorder": 2, "gid": part}
+        ax.imshow(pixels, extent=edges, alpha=1.0 if part in lit else DIM, **look)
+    for start, end in _arrows():
+        look = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", end, start, arrowprops=look)
     for part in ("encoder", "projector"):
         x, strong = PARTS[part][0], part in lit
-        look = {"facecolor": PALETTE[0] if strong else "#DDDDDD", "edgecolor": "none", "gid": part}
-        ax.add_patch(FancyBboxPatch((x - 0.7, 0.5), 1.4, 3, boxstyle="round,pad=0.05", **look,
-                                    alpha=alpha[part]))  # fmt: skip
+        color, alpha = (PALETTE[0], 1.0) if strong else ("#DDDDDD", DIM)
+        ax.add_patch(FancyBboxPatch((x - 0.7, 0.5), 1.4, 3, boxstyle="round,pad=0.05", alpha=alpha,
+                                    facecolor=color, edgecolor="none", gid=part))  # fmt: skip
         ax.text(x, MIDDLE, "the same\nfor both", ha="center", va="center", size=7.5,
                 color="white" if strong else GREY)  # fmt: skip
-    c = np.eye(5) * 0.5 + np.random.default_rng(5).uniform(-0.45, 0.45, (5, 5))
-    picture("C", MIDDLE, c, (1.8, 1.8))
-    picture("I", MIDDLE, np.eye(5), (1.8, 1.8))
-    _arrow(ax, (11.85, MIDDLE), (12.05, MIDDLE))
     for part, (x, words) in PARTS.items():
         strong = part in lit and len(lit) < len(PARTS)
         color = ink(PALETTE[0]) if strong else TEXT if part in lit else GREY
@@ -83,8 +68,8 @@ def machine(lit: str | Sequence[str] = tuple(PARTS), title: str | None = None) -
     return fig
 
 
-def _pictures() -> list[np.ndarray]:
-    """A card and two views of it, (H, W, 3) in [0, 1]."""
+def _pictures() -> Iterator[tuple[str, float, np.ndarray, float, float]]:
+    """Everything that is drawn as an image: its part, its middle on the y axis, the image, its width and height."""
     import torch  # here, so that the other figures do without
 
     from barlow_edu.data import load_images
@@ -92,10 +77,24 @@ def _pictures() -> list[np.ndarray]:
 
     cards, views = load_images("garments", split="test", limit=30).images, TwinViews("garments")
     pair = views(cards, torch.Generator().manual_seed(1))
-    shown = [x[1] for x in (cards / 255, *map(views.denormalize, pair))]
-    return [x.permute(1, 2, 0).clamp(0, 1).numpy() for x in shown]
+    shown = [x[1].permute(1, 2, 0) for x in (cards / 255, *map(views.denormalize, pair))]
+    card, *twins = (x.clamp(0, 1).numpy() for x in shown)
+    yield "photograph", MIDDLE, card, 1.5, 1.5
+    numbers = np.random.default_rng(3).uniform(-1, 1, (4, 6, 1))
+    for k, y in enumerate((TOP, BOTTOM)):
+        yield "views", y, twins[k], 1.5, 1.5
+        yield "h", y, numbers[k], 0.26, 1.5
+        yield "z", y, numbers[2 + k, :5], 0.26, 1.3
+    c = np.eye(5) * 0.5 + np.random.default_rng(5).uniform(-0.45, 0.45, (5, 5))
+    yield "C", MIDDLE, c, 1.8, 1.8
+    yield "I", MIDDLE, np.eye(5), 1.8, 1.8
 
 
-def _arrow(ax, start: tuple[float, float], end: tuple[float, float]) -> None:
-    look = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", end, start, arrowprops=look)
+def _arrows() -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+    """Start and end of every arrow: the photograph becomes two views, which meet again in C."""
+    for y in (TOP, BOTTOM):
+        yield (1.55, MIDDLE), (1.75, y)
+        for start, end in ((3.35, 3.6), (5.2, 5.7), (6.2, 6.7), (8.3, 8.8)):
+            yield (start, y), (end, y)
+        yield (9.3, y), (9.9, MIDDLE + 0.35 * np.sign(y - MIDDLE))
+    yield (11.85, MIDDLE), (12.05, MIDDLE)

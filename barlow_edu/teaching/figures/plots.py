@@ -49,26 +49,25 @@ __all__ = [
 
 
 @styled
-def correlation(c, title: str | None = None, spectrum: bool = True) -> Figure:
+def correlation(c, title: str | None = None) -> Figure:
     """The signature figure: C as a heatmap fixed to [−1, 1], beside its singular values.
 
     ``c``: (D, D). The heatmap's title gives the mean of the diagonal (target 1) and the root mean
-    square off it (target 0). With ``spectrum`` the singular values stand beside it, largest first,
-    with their target (all 1, those of the identity); the axis turns logarithmic when the largest is
-    above 4. Up to D = 10 the numbers are written into the cells. Raises ValueError if ``c`` is not
-    square or not finite.
+    square off it (target 0). The singular values stand beside it, largest first, with their target
+    (all 1, those of the identity); the axis turns logarithmic when the largest is above 4. Up to
+    D = 10 the numbers are written into the cells. Raises ValueError if ``c`` is not square or not
+    finite.
     """
     c = drawing.to_matrix(c, "c")
-    fig = Figure(figsize=(WIDTH if spectrum else 4.4, 3.6 if title else 3.25))
-    axes = fig.subplots(1, 1 + spectrum, squeeze=False)[0]
-    image = drawing.heatmap(axes[0], c)
-    axes[0].set_title(drawing.summary(c))
+    fig = Figure(figsize=(WIDTH, 3.6 if title else 3.25))
+    left, right = fig.subplots(1, 2)
+    image = drawing.heatmap(left, c)
     every = drawing.thinning(c)
     note = f" (1 in {every})" if every > 1 else ""
-    axes[0].set(xlabel=f"dimension of view B{note}", ylabel=f"dimension of view A{note}")
-    fig.colorbar(image, ax=axes[0], shrink=0.8, aspect=16, ticks=[-1, -0.5, 0, 0.5, 1])
-    if spectrum:
-        drawing.singular_values(axes[1], c)
+    left.set(title=drawing.summary(c), xlabel=f"dimension of view B{note}",
+             ylabel=f"dimension of view A{note}")  # fmt: skip
+    fig.colorbar(image, ax=left, shrink=0.8, aspect=16, ticks=[-1, -0.5, 0, 0.5, 1])
+    drawing.singular_values(right, c)
     if title:
         fig.suptitle(title)
     return fig
@@ -79,16 +78,15 @@ def correlation_strip(
     snapshots: Mapping[int, object],
     steps: Sequence[int] | None = None,
     titles: Sequence[str] | None = None,
-    n: int = 4,
 ) -> Figure:
-    """C at ``n`` moments of a run, side by side on one scale.
+    """C at some moments of a run, side by side on one scale.
 
     ``snapshots``: step -> (D, D), as ``Run.snapshots``. ``steps`` chooses the moments; without it
-    they are ``n`` of the recorded ones, evenly spaced in their order, the first and the last among
+    they are four of the recorded ones, evenly spaced in their order, the first and the last among
     them. Raises ValueError for a step that was not recorded, or when titles and moments differ in
     number.
     """
-    steps = drawing.pick(snapshots, n) if steps is None else list(steps)
+    steps = drawing.pick(snapshots, 4) if steps is None else list(steps)
     missing = [step for step in steps if step not in snapshots]
     if missing or not steps:
         raise ValueError(f"No snapshot at step {missing}; recorded: {sorted(snapshots)}.")
@@ -122,31 +120,25 @@ class Watch:
 
 
 @styled
-def curves(run_or_metrics, keys: Sequence[str] | None = None, floor=None) -> Figure:
-    """Training curves of a run.
+def curves(run_or_metrics, floor: float | None = None) -> Figure:
+    """Training curves of a run: the loss with its two parts, and the mean of the diagonal of C.
 
-    ``run_or_metrics``: a ``Run``, or its ``metrics`` (a list of dicts with "step"). Without
-    ``keys``: the loss with its two parts (their sum is the loss) and its ``floor`` on the left, the
-    mean of the diagonal on the right. With ``keys``: those metrics in one panel. The axis is
-    logarithmic where positive values span more than a factor of 20.
+    ``run_or_metrics``: a ``Run``, or its ``metrics`` (a list of dicts with "step"). The sum of the
+    parts is the loss, whose ``floor`` is drawn if given. Its axis is logarithmic where positive
+    values span more than a factor of 20. Raises ValueError for a metric that was not logged.
     """
+    steps, loss = _history(run_or_metrics, "loss")
+    invariance = _history(run_or_metrics, "on_diag_loss")[1]
+    parts = {"loss": loss, "invariance": invariance, "λ · redundancy": loss - invariance}
     fig = Figure(figsize=(WIDTH, 3.2))
-    if keys is not None:
-        ax = fig.subplots()
-        drawing.lines(ax, {key: _history(run_or_metrics, key) for key in keys})
-        ax.set(xlabel="step", ylabel=keys[0] if len(keys) == 1 else "value")
-    else:
-        steps, loss = _history(run_or_metrics, "loss")
-        invariance = _history(run_or_metrics, "on_diag_loss")[1]
-        parts = {"loss": loss, "invariance": invariance, "λ · redundancy": loss - invariance}
-        left, right = fig.subplots(1, 2, width_ratios=[1.2, 1])
-        targets = {f"floor {floor:.3g}": floor} if floor else None
-        drawing.lines(left, {name: (steps, y) for name, y in parts.items()}, targets=targets)
-        left.set(xlabel="step", ylabel="loss")
-        steps, diagonal = _history(run_or_metrics, "cross_corr_diag_mean")
-        right.set_ylim(min(0.0, 1.1 * diagonal.min()), 1.08)
-        drawing.lines(right, {"": (steps, diagonal)}, log=False, targets={"target": 1.0})
-        right.set(xlabel="step", ylabel="mean of the diagonal of C")
+    left, right = fig.subplots(1, 2, width_ratios=[1.2, 1])
+    targets = {f"floor {floor:.3g}": floor} if floor else None
+    drawing.lines(left, {name: (steps, y) for name, y in parts.items()}, targets=targets)
+    left.set(xlabel="step", ylabel="loss")
+    steps, diagonal = _history(run_or_metrics, "cross_corr_diag_mean")
+    right.set_ylim(min(0.0, 1.1 * diagonal.min()), 1.08)
+    drawing.lines(right, {"": (steps, diagonal)}, log=False, targets={"target": 1.0})
+    right.set(xlabel="step", ylabel="mean of the diagonal of C")
     return fig
 
 
@@ -229,69 +221,52 @@ def bars(
 
 
 @styled
-def spectrum(values_by_name: Mapping[str, object], log: bool = True, ylabel="value") -> Figure:
+def spectrum(values_by_name: Mapping[str, object], ylabel="value") -> Figure:
     """Spectra compared: for each name, (k,) eigen- or singular values, drawn largest first.
 
-    With ``log`` values below 1e-6 of the largest are drawn there, so that zeros stay on the paper.
+    Values below 1e-6 of the largest are drawn there, so that zeros stay on the logarithmic paper.
     """
     spectra = {name: -np.sort(-to_array(v, name, ndim=1)) for name, v in values_by_name.items()}
-    if log:
-        floor = 1e-6 * max(values[0] for values in spectra.values())
-        spectra = {name: np.maximum(values, floor) for name, values in spectra.items()}
-    return _line_figure(
-        {k: (np.arange(1, len(v) + 1), v) for k, v in spectra.items()}, "rank", ylabel, log
-    )
+    floor = 1e-6 * max(values[0] for values in spectra.values())
+    series = {k: (np.arange(1, len(v) + 1), np.maximum(v, floor)) for k, v in spectra.items()}
+    return _line_figure(series, "rank", ylabel, logy=True)
 
 
 @styled
-def staircase(
-    times,
-    measured,
-    predicted=None,
-    xlabel="time",
-    ylabel="strength of the mode",
-    loss=None,
-    now=None,
-) -> Figure:
-    """Modes learned one by one: measured solid, the theory's prediction dashed in the same colour.
+def staircase(times, measured, predicted, loss, now: float | None = None) -> Figure:
+    """Modes learned one by one: measured solid, the theory's prediction dashed in the same colour, the loss below.
 
-    Shapes: (T,), (T, k), (T, k), and with ``loss``, (T,), a panel below. ``now``: draw what was measured up to
-    this time only, as a frame of a film. The modes are named where they are half learned.
+    Shapes: (T,), (T, k), (T, k), (T,). ``now``: draw what was measured up to this time only, as a frame of a film.
+    The modes are named where they are half learned. Raises ValueError if the numbers of times differ.
     """
-    times, measured = to_array(times, "times", 1), to_array(measured, "measured", 2)
-    predicted = measured[:, :0] if predicted is None else to_array(predicted, "predicted", 2)
-    if len(times) != len(measured) or len(times) != len(predicted):
-        raise ValueError(f"times {times.shape}, measured {measured.shape} and predicted "
-                         f"{predicted.shape} need one row a time.")  # fmt: skip
-    panels = 1 if loss is None else 2
-    fig = Figure(figsize=(WIDTH, 3.4 if loss is None else 4.6))
-    axes = fig.subplots(panels, sharex=True, squeeze=False, height_ratios=[2, 1][:panels])
-    ax, *below = axes[:, 0]
-    seen = slice(None) if now is None else times <= now
-    for j, column in enumerate(predicted.T):
-        color = drawing.ink(PALETTE[j % len(PALETTE)])
-        ax.plot(times, column, color=color, ls=drawing.DASHES[1], lw=1.6, zorder=3)
-    for j, column in enumerate(measured.T):
-        color = PALETTE[j % len(PALETTE)]
+    times, loss = to_array(times, "times", 1), to_array(loss, "loss", 1)
+    measured, predicted = to_array(measured, "measured", 2), to_array(predicted, "predicted", 2)
+    if not len(times) == len(loss) == len(measured) == len(predicted):
+        raise ValueError(f"times {times.shape}, measured {measured.shape}, predicted {predicted.shape} "
+                         f"and loss {loss.shape} need one row a time.")  # fmt: skip
+    now = times[-1] if now is None else now
+    seen = times <= now
+    fig = Figure(figsize=(WIDTH, 4.6))
+    ax, below = fig.subplots(2, sharex=True, height_ratios=[2, 1])
+    for j, (column, theory) in enumerate(zip(measured.T, predicted.T, strict=True)):
+        color, dark = PALETTE[j % len(PALETTE)], drawing.ink(PALETTE[j % len(PALETTE)])
         ax.plot(times[seen], column[seen], color=color, lw=3.2, alpha=0.6)
+        ax.plot(times, theory, color=dark, ls=drawing.DASHES[1], lw=1.6, zorder=3)
         level = 0.65 if j % 2 else 0.35  # modes that come together are named at different heights
         half = int(np.argmax(column >= column[0] + level * (column[-1] - column[0])))
         box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
-        if now is None or times[half] <= now:
-            ax.text(times[half], column[half], f"mode {j}", color=drawing.ink(color), size=9,
+        if times[half] <= now:
+            ax.text(times[half], column[half], f"mode {j}", color=dark, size=9,
                     ha="center", va="center", bbox=box, zorder=4)  # fmt: skip
-    handles = [Line2D([], [], color=drawing.GREY, lw=3.2, alpha=0.6, label="measured (solid)")]
-    if predicted.size:
-        look = {"color": drawing.TEXT, "ls": drawing.DASHES[1], "lw": 1.6}
-        handles.append(Line2D([], [], label="theory (dashed)", **look))
+    solid = {"color": drawing.GREY, "lw": 3.2, "alpha": 0.6, "label": "measured (solid)"}
+    dashed = {"color": drawing.TEXT, "ls": drawing.DASHES[1], "lw": 1.6, "label": "theory (dashed)"}
+    handles = [Line2D([], [], **look) for look in (solid, dashed)]
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-    ax.set(ylabel=ylabel, ylim=(-0.05, 1.05 * max(measured.max(), 1)))
+    ax.set(ylabel="strength of the mode", ylim=(-0.05, 1.05 * max(measured.max(), 1)))
     ax.margins(x=0.01)
-    for panel in below:
-        losses = to_array(loss, "loss", 1)
-        panel.plot(times[seen], losses[seen], color=drawing.TEXT, lw=2)
-        panel.set(ylabel="loss", ylim=(-0.05 * losses.max(), 1.05 * losses.max()))
-    (below or [ax])[-1].set(xlabel=xlabel, xlim=(times[0], times[-1]))
+    below.plot(times[seen], loss[seen], color=drawing.TEXT, lw=2)
+    below.set(xlabel="time", xlim=(times[0], times[-1]))
+    below.set(ylabel="loss", ylim=(-0.05 * loss.max(), 1.05 * loss.max()))
     return fig
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,8 +88,9 @@ def _run(options: argparse.Namespace) -> None:
     from barlow_edu.publishing import versions
 
     for path in options.notebooks:
-        for name, minutes in versions.execute([path]).items():
-            print(f"{name}: {60 * minutes:.0f} s")
+        begin = time.perf_counter()
+        versions.execute(path)
+        print(f"{path.stem}: {time.perf_counter() - begin:.0f} s")
 
 
 def _copy(options: argparse.Namespace) -> None:

@@ -7,9 +7,7 @@ run. Which tags the cells carry is said in ``notebook``.
 import ast
 import os
 import re
-import time
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from barlow_edu.publishing import copies
@@ -22,42 +20,31 @@ STUB = re.compile(r"^(?P<indent>[ \t]*)(?P<code>.*)\.\.\.\s*# your turn.*$", re.
 NOTES = "TEACHING_NOTES.md"
 
 
-def execute(notebooks: Iterable[str | Path], timeout: int = 600) -> dict[str, float]:
-    """Restart and run notebooks in the quick tier and store their outputs; returns minutes by name.
+def execute(path: Path) -> None:
+    """Restart and run a notebook in the quick tier and store its outputs.
 
-    A notebook whose cell fails is left as it was, and the error is raised. Widget state and timestamps are not
-    stored: they would change with every run.
+    If a cell fails it is left as it was, and the error is raised. Widget state and timestamps are not stored: they
+    would change with every run.
     """
     from nbclient import NotebookClient
 
     os.environ.setdefault("BARLOW_EDU_TIER", "quick")
-    minutes = {}
-    for path in map(Path, notebooks):
-        notebook = nb.read(path)
-        begin = time.perf_counter()
-        client = NotebookClient(
-            notebook,
-            timeout=timeout,
-            resources={"metadata": {"path": path.parent}},
-            coalesce_streams=True,  # how print reaches us in pieces is chance
-        )
-        client.execute()
-        minutes[path.stem] = (time.perf_counter() - begin) / 60
-        _normalise(notebook)
-        notebook.metadata["barlow_edu"] = {"run": nb.digest(notebook)}
-        nb.write(notebook, path)
-    return minutes
+    notebook = nb.read(path)
+    place = {"metadata": {"path": path.parent}}
+    # One text a cell, since it is chance in how many pieces print reaches us.
+    NotebookClient(notebook, timeout=600, resources=place, coalesce_streams=True).execute()
+    _normalise(notebook)
+    notebook.metadata["barlow_edu"] = {"run": nb.digest(notebook)}
+    nb.write(notebook, path)
 
 
-def build(
-    kind: str, notebooks: Path, out: Path, clear_outputs: bool = False, keep: bool = False
-) -> list[Path]:
+def build(kind: str, notebooks: Path, out: Path, keep: bool = False) -> list[Path]:
     """Write the "student" or "instructor" version of every notebook in ``notebooks``, and what goes with them.
 
     student: solutions and teaching notes are left out; every exercise raises NotImplementedError with its
-    task until it is done; outputs that depend on an exercise or follow a prediction are cleared, with
-    ``clear_outputs`` all of them. instructor: everything is kept, the folded solutions are unfolded, and the teaching
-    notes of all notebooks are put together in ``TEACHING_NOTES.md``.
+    task until it is done; outputs that depend on an exercise or follow a prediction are cleared. instructor:
+    everything is kept, the folded solutions are unfolded, and the teaching notes of all notebooks are put together in
+    ``TEACHING_NOTES.md``.
 
     Returns the files written into ``out``, the notebooks first. A learner's work is never overwritten: raises
     FileExistsError if ``out`` holds a file of such a name, or with ``keep`` leaves it as it is. Raises
@@ -75,8 +62,8 @@ def build(
         raise FileExistsError(
             f"{out} holds {taken[0]} already, perhaps with somebody's work. Choose another folder."
         )
-    version = {"student": partial(student, clear_outputs=clear_outputs), "instructor": instructor}
-    books = {n: version[kind](nb.read_whole(p)) for n, p in sources.items() if n not in taken}
+    version = {"student": student, "instructor": instructor}[kind]
+    books = {n: version(nb.read_whole(p)) for n, p in sources.items() if n not in taken}
     for name, notebook in books.items():
         nb.relink_all(notebook, lambda to: None if to.startswith("../") else to)  # is left behind
         nb.write(notebook, out / name)
@@ -86,8 +73,8 @@ def build(
     return [out / name for name in [*books, *rest]]
 
 
-def student(notebook, clear_outputs: bool = False):
-    """The notebook as a learner gets it: no result below a prediction, or no output at all.
+def student(notebook):
+    """The notebook as a learner gets it: no solution, and no result below a prediction or behind an exercise.
 
     Raises ValueError if an exercise has no stub or no number.
 
@@ -108,7 +95,7 @@ def student(notebook, clear_outputs: bool = False):
             defined, used = names(cell.source)
             undone = exercise or used & unknown
             unknown = unknown | defined if undone else unknown - defined
-            if undone or clear_outputs or "reveal" in nb.tags(cell):
+            if undone or "reveal" in nb.tags(cell):
                 cell.outputs, cell.execution_count = [], None
     notebook.metadata["barlow_edu"] = {"version": "student"}
     return notebook

@@ -43,7 +43,7 @@ def write(path, *sources):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """One notebook executed in a folder of its own, and what execute returned."""
+    """One notebook executed in a folder of its own, and its path."""
     path = tmp_path_factory.mktemp("notebooks") / "00_small.ipynb"
     (path.parent / "beside.txt").write_text("a file beside the notebook")
     sources = [
@@ -52,12 +52,12 @@ def executed(tmp_path_factory):
         WIDGET,
     ]
     write(path, *sources)
-    minutes = course.execute([path])
-    return nbformat.read(path, as_version=4), minutes, path
+    course.execute(path)
+    return nbformat.read(path, as_version=4), path
 
 
 def test_fresh_outputs_are_stored_in_order(executed):
-    notebook, _, _ = executed
+    notebook, _ = executed
     first, second, third = notebook.cells[1:]
     assert [cell.execution_count for cell in (first, second, third)] == [1, 2, 3]
     assert first.outputs[0].text == "42\n"
@@ -66,7 +66,7 @@ def test_fresh_outputs_are_stored_in_order(executed):
 
 
 def test_the_notebook_is_valid_and_names_its_kernel_without_a_version(executed):
-    notebook, _, _ = executed
+    notebook, _ = executed
     nbformat.validate(notebook)
     assert set(notebook.metadata) == {"kernelspec", "language_info", "barlow_edu"}
     assert notebook.metadata.kernelspec.name == "python3"
@@ -75,19 +75,13 @@ def test_the_notebook_is_valid_and_names_its_kernel_without_a_version(executed):
 
 
 def test_marks_of_the_browser_are_gone_and_tags_stay(executed):
-    notebook, _, _ = executed
+    notebook, _ = executed
     for cell in notebook.cells[1:]:
         assert cell.metadata == {"tags": ["exercise"]}
 
 
-def test_minutes_are_told_by_name(executed):
-    _, minutes, _ = executed
-    assert list(minutes) == ["00_small"]
-    assert 0 < minutes["00_small"] < 30
-
-
 def test_nothing_else_is_left_in_the_folder(executed):
-    assert sorted(p.name for p in executed[2].parent.iterdir()) == ["00_small.ipynb", "beside.txt"]
+    assert sorted(p.name for p in executed[1].parent.iterdir()) == ["00_small.ipynb", "beside.txt"]
 
 
 def test_alt_texts_go_from_the_cell_into_its_figures(tmp_path):
@@ -97,14 +91,14 @@ def test_alt_texts_go_from_the_cell_into_its_figures(tmp_path):
     notebook.cells[1].metadata["barlow_edu"] = {"alt": ["C before", "C after"]}
     notebook.cells[1].metadata["tags"] = ["reveal"]
     nbformat.write(notebook, path)
-    course.execute([path])
+    course.execute(path)
     cell = nbformat.read(path, as_version=4).cells[1]
     assert [o.metadata["image/png"]["alt"] for o in cell.outputs] == ["C before", "C after"]
     assert cell.metadata["jupyter"]["outputs_hidden"] is True
     notebook.cells[1].metadata["barlow_edu"] = {"alt": "one for two"}
     nbformat.write(notebook, path)
     with pytest.raises(ValueError, match="1 alt texts for 2 figures"):
-        course.execute([path])
+        course.execute(path)
 
 
 def test_a_student_sees_no_result_below_a_prediction():
@@ -115,21 +109,20 @@ def test_a_student_sees_no_result_below_a_prediction():
         return nbformat.v4.new_notebook(cells=cells)
 
     assert [len(cell.outputs) for cell in course.student(book()).cells] == [1, 0]
-    assert [len(cell.outputs) for cell in course.student(book(), True).cells] == [0, 0]
 
 
 def test_a_failing_notebook_is_left_as_it_was(tmp_path):
     path = write(tmp_path / "01_bad.ipynb", "print('fine')", "1 / 0")
     before = path.read_bytes()
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        course.execute([path])
+        course.execute(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["01_bad.ipynb"]
 
 
 def test_a_missing_notebook_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.ipynb"):
-        course.execute([tmp_path / "nowhere.ipynb"])
+        course.execute(tmp_path / "nowhere.ipynb")
 
 
 def book(**metadata):
@@ -217,7 +210,7 @@ def test_what_was_edited_is_a_full_run_again_after_course_run(course_folder):
     nbformat.write(notebook, path)
     with pytest.raises(ValueError, match="has changed since it was run"):
         nb.read_whole(path)
-    course.execute([path])
+    course.execute(path)
     assert nb.read_whole(path).cells[2].source == "x = 20"
 
 

@@ -75,7 +75,6 @@ def write_source(folder: Path, source: Path) -> None:
     guides = other_pages.write_guides(source, folder / "notebooks")
     other_pages.write_ledger(folder, runs)
     other_pages.write_glossary(folder, names)
-    other_pages.write_settings(folder)
     other_pages.write_manuals(folder)
     other_pages.write_home(folder, source, guides)
 

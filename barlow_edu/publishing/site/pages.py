@@ -23,8 +23,8 @@ MANUALS = ("install", "using")
 GUIDES = {"INSTRUCTOR_GUIDE.md": "instructor_guide", "FORMULA_SHEET.md": "formula_sheet"}
 
 
-def write_home(folder: Path, source: Path, guides: Sequence[str]) -> None:
-    """Write the home page with the order of all pages."""
+def write_home(folder: Path, source: Path, guides: Mapping[str, str]) -> None:
+    """Write the home page with the order of all pages; ``guides``: page -> its heading."""
     books = {path.stem: read(path) for path in paths(source)}
     chapters = {
         "Notebooks": [f"notebooks/{name}" for name in books],
@@ -33,7 +33,7 @@ def write_home(folder: Path, source: Path, guides: Sequence[str]) -> None:
     }
     ran = load_run("garments_hero").environment
     picture = (data_dir() / "figures" / "c_becomes_identity.png").read_bytes()
-    links = [f"[{_heading(folder / 'notebooks' / g)}](notebooks/{g}.md)" for g in guides]
+    links = [f"[{heading}](notebooks/{guide}.md)" for guide, heading in guides.items()]
     first, opening = next(iter(books.items()))
     fill = {
         "picture": raw(image(picture, TEXTS["picture"], 700)),
@@ -60,34 +60,26 @@ def _row(name: str, notebook) -> tuple[Markdown, Markdown]:
     return Markdown(link), Markdown(sentence[:1].upper() + sentence[1:])
 
 
-def write_guides(source: Path, folder: Path) -> list[str]:
-    """Write the guides beside the notebooks and the teaching notes of all of them; returns the pages' names."""
+def write_guides(source: Path, folder: Path) -> dict[str, str]:
+    """Write the guides beside the notebooks and the teaching notes of all of them; returns page -> its heading."""
     books = paths(source)
-    texts = {
-        name: (source / file).read_text(encoding="utf-8")
-        for file, name in GUIDES.items()
-        if (source / file).exists()
-    }
+    files = {name: source / file for file, name in GUIDES.items() if (source / file).exists()}
+    texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
     texts["teaching_notes"] = teaching_notes(map(read, books))
-    known = {path.name for path in books} | records()
-    known |= {f"{name}.md" for name in texts}
+    known = {path.name for path in books} | records() | {f"{name}.md" for name in texts}
     for name, content in texts.items():
         for file, page in GUIDES.items():
             content = content.replace(f"({file})", f"({page}.md)")
         write_text(folder / f"{name}.md", relink(content, partial(on_site, known)))
-    return list(texts)
+    return {name: content.splitlines()[0].lstrip("# ") for name, content in texts.items()}
 
 
 def write_manuals(folder: Path) -> None:
-    """Write how to install and how to use the package, which stand as Markdown beside this file."""
-    for name in MANUALS:
-        content = (HERE / f"{name}.md").read_text(encoding="utf-8")
+    """Write how to install and use the package, as it stands beside this file, and the table of all settings."""
+    texts = {name: (HERE / f"{name}.md").read_text(encoding="utf-8") for name in MANUALS}
+    texts["settings"] = f"# Settings\n\n{TEXTS['settings']}\n\n{settings_table()}\n"
+    for name, content in texts.items():
         write_text(folder / f"{name}.md", relink(content, partial(on_site, ())))
-
-
-def write_settings(folder: Path) -> None:
-    """Write the page of all settings, from the table by which a configuration is checked."""
-    write_text(folder / "settings.md", f"# Settings\n\n{TEXTS['settings']}\n\n{settings_table()}\n")
 
 
 def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
@@ -102,7 +94,7 @@ def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
         parts.append(f"* Who says so: {claim.who}\n* In the paper: {claim.paper}")
         measured = zip(claim.predictions, entry.effects, entry.outcomes, strict=True)
         parts.append(
-            table(("prediction", "measured", "outcome"), [_told(*row) for row in measured])
+            table(("prediction", "measured", "outcome"), [_prediction(*row) for row in measured])
         )
         wanted = dict.fromkeys(p.experiment for p in claim.predictions)
         names = [n for e in wanted for n in (e, f"ablations/{e}")]
@@ -112,8 +104,8 @@ def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
     write_text(folder / "claims.md", "\n\n".join([*parts, ""]))
 
 
-def _told(prediction, effect, outcome: str) -> tuple[str, str, str]:
-    """A prediction as a row: what was said, what was measured, what came of it."""
+def _prediction(prediction, effect, outcome: str) -> tuple[str, str, str]:
+    """A prediction as a row: what it says, what was measured, what came of it."""
     from barlow_edu.studies.ledger import KEYS
 
     name, unit = KEYS[prediction.key]
@@ -132,12 +124,8 @@ def glossary() -> list[dict[str, str]]:
 def write_glossary(folder: Path, names: Sequence[str]) -> None:
     """Write the glossary: every term with its symbol, meaning, name in the package and first notebook."""
     where = {name[:2]: name for name in names}
-    lines = [
-        "# Glossary",
-        "",
-        "Every term of the course, with its symbol and where it is introduced.",
-    ]
-    lines += ["", "````{glossary}"]
+    what = "Every term of the course, with its symbol and where it is introduced."
+    lines = ["# Glossary", "", what, "", "````{glossary}"]
     for entry in sorted(glossary(), key=lambda e: e["term"].lower()):
         more = [f"Symbol: {entry['symbol']}."] if "symbol" in entry else []
         more += [f"In the package: {reference.linked(entry['name'])}."] if "name" in entry else []
@@ -146,7 +134,3 @@ def write_glossary(folder: Path, names: Sequence[str]) -> None:
             more.append(f"Introduced in [notebook {number}](notebooks/{where[number]}.ipynb).")
         lines += [entry["term"], f"  {entry['meaning']} {' '.join(more)}", ""]
     write_text(folder / "glossary.md", "\n".join([*lines, "````", ""]))
-
-
-def _heading(path: Path) -> str:
-    return path.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")

@@ -11,6 +11,7 @@ import re
 import zlib
 from importlib import resources
 from pathlib import Path
+from string import Template
 from urllib.parse import urlencode
 
 import numpy as np
@@ -71,15 +72,9 @@ def page() -> str:
         "script": bundle("worker") + "worker.serve(self);\n",
     }
     data = json.dumps(given, ensure_ascii=False).replace("</", "<\\/")
-    call = f'page.start(document.getElementById("playground"), {data});'
-    title = given["words"]["en"]["title"]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{asset('playground/page.css')}</style>\n</head>\n"
-        f'<body>\n<div id="playground">\n{asset("playground/page.html")}</div>\n'
-        f'<script>\n"use strict";\n{bundle("page")}{call}\n</script>\n</body>\n</html>\n'
-    )
+    script = f'{bundle("page")}page.start(document.getElementById("playground"), {data});'
+    parts = {"title": given["words"]["en"]["title"], "style": asset("playground/page.css")}
+    return Template(asset("playground/page.html")).substitute(parts, script=script)
 
 
 def write(path: str | Path = NAME) -> Path:

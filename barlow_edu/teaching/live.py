@@ -24,33 +24,21 @@ LEARNING_RATE = 0.03
 class LiveProblem:
     """Barlow Twins on the small world, one step at a time.
 
-    ``lambd`` and ``batch_size`` may be changed between steps; ``reset`` starts again, with another ``dim`` if
-    given. After a step: ``c`` (D, D) of its batch, ``terms`` (see ``barlow_twins_loss``), ``steps`` done.
-    Raises ValueError if dim < 1, batch_size < 2 or lambd < 0.
+    ``lambd`` and ``batch_size`` may be changed between steps. After a step: ``c`` (D, D) of its batch, ``terms`` (see
+    ``barlow_twins_loss``), ``steps`` done. Raises ValueError if dim < 1, batch_size < 2 or lambd < 0.
     """
 
     def __init__(self, dim: int = 24, batch_size: int = 256, lambd: float = 0.01, seed: int = 0):
-        self.batch_size, self.lambd, self.seed = batch_size, lambd, seed
+        loss_floor(batch_size, dim, lambd)  # raises for what does not fit
+        self.batch_size, self.lambd = batch_size, lambd
         self.reliability = torch.zeros(CHANNELS)
         self.reliability[:SIGNALS] = torch.linspace(BEST, WORST, SIGNALS)
-        self.reset(dim)
-
-    def reset(self, dim: int | None = None) -> None:
-        """Fresh weights, the same at every call, and step 0."""
-        self.dim = dim if dim is not None else self.dim
-        loss_floor(self.batch_size, self.dim, self.lambd)  # raises for what does not fit
-        self.generator = torch.Generator().manual_seed(self.seed)
-        weights = torch.randn(CHANNELS, self.dim, generator=self.generator)
+        self.generator = torch.Generator().manual_seed(seed)
+        weights = torch.randn(CHANNELS, dim, generator=self.generator)
         self.weights = (weights / CHANNELS**0.5).requires_grad_()
         self.optimizer = torch.optim.Adam([self.weights], LEARNING_RATE, betas=(0.9, 0.95))
         self.steps = 0
         self.look()
-
-    @property
-    def floor(self) -> float:
-        """What the loss cannot stay below: C of N fresh twins has rank N − 1 at most, and its mean rank 8."""
-        bounds = (loss_floor(n, self.dim, self.lambd) for n in (self.batch_size, SIGNALS + 1))
-        return max(bounds)
 
     def twins(self) -> tuple[Tensor, Tensor]:
         """A fresh batch of both views, (N, 32) each: every channel has variance 1."""

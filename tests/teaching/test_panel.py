@@ -38,8 +38,8 @@ def test_a_step_in_the_page_is_that_of_torch():
       const p = new live.LiveProblem(12, 64, 0.3), copy = (t) => Array.from(t.data);
       const before = copy(p.encoder.w.value);
       p.step();
-      return [before, copy(p.x), p.terms.loss, Array.from(p.c), copy(p.encoder.w.value), p.distinct(), p.floor];"""
-    before, x, loss, c, after, distinct, floor = run(code, module="live")
+      return [before, copy(p.x), p.terms.loss, Array.from(p.c), copy(p.encoder.w.value), p.distinct()];"""
+    before, x, loss, c, after, distinct = run(code, module="live")
     problem = LiveProblem(12, 64, 0.3)
     twins = torch.tensor(x).reshape(2, 64, 32)
     problem.weights.data = torch.tensor(before).reshape(32, 12)
@@ -48,7 +48,16 @@ def test_a_step_in_the_page_is_that_of_torch():
     np.testing.assert_allclose(loss, float(terms.loss), rtol=1e-4)
     np.testing.assert_allclose(c, problem.c.flatten(), atol=1e-5)
     np.testing.assert_allclose(after, problem.weights.detach().flatten(), atol=1e-4)
-    assert (distinct, floor) == pytest.approx((problem.distinct(), problem.floor), rel=1e-4)
+    assert distinct == pytest.approx(problem.distinct(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("rank", "batch"), [(8, 256), (5, 6)])
+def test_the_floor_is_that_of_the_smallest_rank(rank, batch):
+    """min over the trace t of D (1 − t / D)² + λ (t² / r − t² / D), on a grid."""
+    t, d = np.linspace(0, 24, 200001), 24
+    lowest = (d * (1 - t / d) ** 2 + 0.3 * (t**2 / rank - t**2 / d)).min()
+    code = "return new live.LiveProblem(24, given.batch, 0.3).floor;"
+    assert run(code, {"batch": batch}, "live") == pytest.approx(lowest, rel=1e-6)
 
 
 def test_the_twins_in_the_page_are_of_the_same_world():

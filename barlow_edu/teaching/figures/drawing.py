@@ -8,6 +8,7 @@ written in.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -28,34 +29,9 @@ TEXT, GREY = "#222222", "#666666"
 LABEL_POINTS = 9.0
 SMALLEST = 0.001  # singular value that is drawn on a logarithmic axis
 
-STYLE = {
-    "figure.dpi": 100,
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.07,
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "figure.titlesize": 12,
-    "figure.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.facecolor": "white",
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "axes.labelcolor": TEXT,
-    "grid.color": "#E4E4E4",
-    "text.color": TEXT,
-    "xtick.color": TEXT,
-    "ytick.color": TEXT,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 5.5,
-    "image.interpolation": "nearest",
-}
+STYLE = mpl.rc_params_from_file(
+    Path(__file__).with_name("course.mplstyle"), use_default_template=False
+)
 
 
 def colour_table() -> str:

@@ -1,28 +1,13 @@
-"""Which cell needs which: the names that cells leave to later ones, and take from earlier ones."""
+"""The names that cells leave to later ones, and take from earlier ones."""
 
 import ast
 import dis
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import CodeType
 
-from barlow_edu.publishing.notebook import tags
-
 STORES = ("STORE_NAME", "STORE_GLOBAL")
+PARTS = (ast.Attribute, ast.Subscript)
 LOADS = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
-
-
-def needed(notebook, wanted: Iterable[str]) -> list[str]:
-    """Ids of the code cells that must run for the cells with the ids ``wanted``, in order, those included.
-
-    Follows names backwards from cell to cell; cells tagged ``setup`` always belong to it.
-    """
-    wanted, wanted_names, ids = set(wanted), set(), []
-    for cell in reversed([c for c in notebook.cells if c.cell_type == "code"]):
-        defined, used = names(cell.source)
-        if cell.id in wanted or "setup" in tags(cell) or defined & wanted_names:
-            wanted_names = (wanted_names - defined) | used
-            ids.insert(0, cell.id)
-    return ids
 
 
 def names(source: str) -> tuple[set[str], set[str]]:
@@ -38,9 +23,11 @@ def names(source: str) -> tuple[set[str], set[str]]:
     tree = ast.parse(plain)
     defined, used = _names_of(compile(tree, "cell", "exec"))
     for part in _outside_functions(tree):  # x[0] = 1 and x.a = 1 take an x, and leave another
-        if isinstance(part, ast.Attribute | ast.Subscript) and isinstance(part.ctx, ast.Store):
-            defined.update([n.id for n in ast.walk(part) if isinstance(n, ast.Name)][:1])
-    return defined, used
+        if isinstance(part, PARTS) and isinstance(part.ctx, ast.Store):
+            while isinstance(part, PARTS):
+                part = part.value
+            defined |= {part.id} if isinstance(part, ast.Name) else set()
+    return defined, used - {"__name__"}  # which every class reads
 
 
 def _names_of(code: CodeType) -> tuple[set[str], set[str]]:

@@ -17,12 +17,13 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from nbclient import NotebookClient
+from needed_cells import needed
 
 import barlow_edu as be
 from barlow_edu.cli import main
 from barlow_edu.publishing import copies
 from barlow_edu.publishing import versions as course
-from barlow_edu.publishing.names import names, needed
+from barlow_edu.publishing.names import names
 from barlow_edu.publishing.notebook import number, read, solutions, tagged
 from barlow_edu.teaching.checks.base import untouched
 from barlow_edu.training import pretrain
@@ -360,7 +361,9 @@ def test_outputs_that_depend_on_an_exercise_are_cleared():
         ("class A(B):\n    c = d\n\n    def m(self):\n        return k", "A", "B d k"),
         ("with open(p) as k:\n    z = k.read()\n    z, w", "k z", "open p w"),
         ("for i in n:\n    t = i\n    t + u", "i t", "n u"),
-        ("try:\n    a\nexcept E:\n    v = 1\nelse:\n    b = 1", "v b", "a"),
+        ("try:\n    a\nexcept E as e:\n    v = e\nelse:\n    b = 1", "v b", "a E"),
+        ("def f():\n    x = {}\n    x[0] = x.y = 1", "f", ""),
+        ("x = f()\nx.y[k] = 1\ndel k", "x", "f k"),
         ("z = z - 1", "z", "z"),
         ("x += 1", "x", "x"),
         ("d[k] = 3", "d", "d k"),

@@ -13,7 +13,6 @@ from barlow_edu.teaching.embed import SHARPNESS
 from barlow_edu.teaching.figures import drawing
 
 MARGIN, GAP, HEADER, CAPTION = 12, 20, 112, 36  # of the sheet, in its pixels
-GREYS = 16
 FRAMES, DIMS = 36, 64  # at most, so that a film stays below 300 kB
 
 
@@ -98,37 +97,30 @@ def _layout(n: int, shown: int) -> dict:
 
 
 def _sheet(frames: np.ndarray, layout: dict, steps, heading: list[str]) -> Image.Image:
-    """All frames in rows, each above its step, with heading and colour scale."""
-    width, height = layout["size"]
-    tile, pitch = layout["tile"], layout["pitch"]
-    levels = drawing.DIVERGING.N
-    index = np.full((height, width), levels + GREYS - 1, dtype=np.uint8)
-    scaled = ((frames.clip(-1, 1) + 1) / 2 * (levels - 1)).round().astype(np.uint8)
-    text = Image.new("L", (width, height))
-    ink = ImageDraw.Draw(text)
-    cell = tile // frames.shape[1]
-    for k, frame in enumerate(scaled):
+    """All frames in rows, each above its step, with heading and colour scale, in at most 256 colours."""
+    sheet = Image.new("RGB", layout["size"], "white")
+    ink, tile, pitch = ImageDraw.Draw(sheet), layout["tile"], layout["pitch"]
+
+    def paste(values: np.ndarray, place: tuple[int, int], size: tuple[int, int]) -> None:
+        colours = Image.fromarray(drawing.DIVERGING((values + 1) / 2, bytes=True)[..., :3])
+        sheet.paste(colours.resize(size, Image.Resampling.NEAREST), place)
+
+    def write(text: str, place: tuple[float, float], anchor="la", size=22, bold=False) -> None:
+        ink.text(place, text, drawing.TEXT, _font(size, bold), anchor=anchor)
+
+    for k, (frame, step) in enumerate(zip(frames, steps, strict=True)):
         line, column = divmod(k, layout["columns"])
         x, y = MARGIN + column * pitch[0], HEADER + line * pitch[1]
-        index[y : y + tile, x : x + tile] = frame.repeat(cell, 0).repeat(cell, 1)
-        ink.text((x + tile / 2, y + tile + 4), f"{steps[k]}", 255, _font(22), anchor="ma")
-    ink.text((MARGIN, 10), heading[0], 255, _font(26, bold=True))
-    ink.text((MARGIN, 56), heading[1], 255, _font(22))
-    right, bar = width - MARGIN - 30, np.arange(levels, dtype=np.uint8).repeat(3)  # colour scale
-    index[60:80, right - len(bar) : right] = bar
-    ink.text((right - len(bar) - 8, 56), "−1", 255, _font(22), anchor="ra")
-    ink.text((right + 8, 56), "1", 255, _font(22))
-    greys = levels + GREYS - 1 - (np.asarray(text) / 255 * (GREYS - 1)).round().astype(np.uint8)
-    sheet = Image.fromarray(np.where(np.asarray(text) > 8, greys, index))
-    sheet.putpalette(_palette())
-    return sheet
-
-
-def _palette() -> list[int]:
-    dark = np.array(mpl.colors.to_rgb(drawing.TEXT))
-    greys = [dark + (1 - dark) * k / (GREYS - 1) for k in range(GREYS)]
-    colours = [drawing.DIVERGING(k)[:3] for k in range(drawing.DIVERGING.N)] + greys
-    return (np.array(colours) * 255).round().astype(int).ravel().tolist()
+        paste(frame, (x, y), (tile, tile))
+        write(f"{step}", (x + tile / 2, y + tile + 4), "ma")
+    write(heading[0], (MARGIN, 10), size=26, bold=True)
+    write(heading[1], (MARGIN, 56))
+    scale = np.linspace(-1, 1, drawing.DIVERGING.N)[None]
+    left, right = sheet.width - MARGIN - 30 - 3 * scale.size, sheet.width - MARGIN - 30
+    paste(scale, (left, 60), (right - left, 20))
+    write("−1", (left - 8, 56), "ra")
+    write("1", (right + 8, 56))
+    return sheet.quantize(dither=Image.Dither.NONE)
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:

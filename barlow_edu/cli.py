@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         parser = _parser()
-        with contextlib.suppress(
-            ImportError
-        ):  # an extra: does nothing but in a shell that completes
+        with contextlib.suppress(ImportError):  # an extra, which acts in a completing shell alone
             import argcomplete
 
             argcomplete.autocomplete(parser)

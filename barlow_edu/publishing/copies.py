@@ -64,7 +64,7 @@ def copy_course(out: Path) -> int:
         for name in ("garments.npz", "garments.LICENSE"):
             shutil.copy(data / name, unfinished / "data" / name)
         write_text(unfinished / "README.md", _readme("copy"))
-        if out.exists():
+        if out.exists():  # and is empty: the copy takes its place in one move, whole or not at all
             out.rmdir()
         os.replace(unfinished, out)
     finally:

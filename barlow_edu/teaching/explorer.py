@@ -56,6 +56,7 @@ def pack(sweep: Study) -> bytes:
         "spectrum": sweep.spectra,
         "pixels": np.array(100 * sweep.baselines["pixels"]),
     }
+    # Four digits are more than one can see, and the picture that carries them stays small.
     short = {key: np.char.mod("%.4g", values).astype(float) for key, values in numbers.items()}
     header = {key: values.tolist() for key, values in short.items()}
     header |= {"dims": dims, "dim": dim, "features": int(sweep.column("features")[0])}

@@ -24,8 +24,8 @@ LEARNING_RATE = 0.03
 class LiveProblem:
     """Barlow Twins on the small world, one step at a time.
 
-    ``lambd`` and ``batch_size`` may be changed between steps. After a step: ``c`` (D, D) of its batch, ``terms`` (see
-    ``barlow_twins_loss``), ``steps`` done. Raises ValueError if dim < 1, batch_size < 2 or lambd < 0.
+    ``lambd`` and ``batch_size`` may be changed between steps. After a step: ``c`` (D, D) of its batch, ``steps``
+    done. Raises ValueError if dim < 1, batch_size < 2 or lambd < 0.
     """
 
     def __init__(self, dim: int = 24, batch_size: int = 256, lambd: float = 0.01, seed: int = 0):
@@ -55,22 +55,18 @@ class LiveProblem:
         """One step of Adam on a fresh batch. Returns the loss of that batch and its parts, detached."""
         with torch.enable_grad():
             z_a, z_b = self.embed()
-            loss = barlow_twins_loss(z_a, z_b, self.lambd).loss
+            terms = barlow_twins_loss(z_a, z_b, self.lambd)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            terms.loss.backward()
         self.optimizer.step()
         self.steps += 1
-        self._keep(z_a.detach(), z_b.detach())
-        return self.terms
+        self.c = cross_correlation(z_a.detach(), z_b.detach())
+        return LossTerms(*(term.detach() for term in terms))
 
     def look(self) -> None:
-        """Measure ``c`` and ``terms`` on a fresh batch, without a step."""
+        """Measure ``c`` on a fresh batch, without a step."""
         with torch.no_grad():
-            self._keep(*self.embed())
-
-    def _keep(self, z_a: Tensor, z_b: Tensor) -> None:
-        self.c = cross_correlation(z_a, z_b)
-        self.terms = barlow_twins_loss(z_a, z_b, self.lambd)
+            self.c = cross_correlation(*self.embed())
 
     def distinct(self) -> float:
         """How many different things the dimensions say: effective rank of their correlations, 1 to D.

@@ -157,7 +157,7 @@ def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True, beside: i
     else:
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(4, integer=True))
-    across = beside * max(c.shape)
+    across = beside * max(c.shape)  # cells that share the width of the page
     if across <= 20:
         write_cells(ax, c, 0.65 * limit, 2 if across <= 12 else 1)
     return image
@@ -252,7 +252,8 @@ def label_ends(ax, ends: Sequence[tuple]) -> None:
     ax.autoscale_view()
     scale = ax.transScale + ax.transLimits
     heights = [scale.transform((ax.get_xlim()[1], y))[1] for _, y, _, _ in ends]
-    gap = 1.25 * LABEL_POINTS / 72 / (0.72 * ax.figure.get_figheight())  # of the axes' height
+    # A line of text as a share of the axes' height, before the layout is known: about 72 % of the figure's.
+    gap = 1.25 * LABEL_POINTS / 72 / (0.72 * ax.figure.get_figheight())
     for (_, _, name, color), y in zip(ends, spread(heights, gap), strict=True):
         ax.annotate(name, (1, y), xycoords="axes fraction", xytext=(5, 0), va="center",
                     textcoords="offset points", color=color, size=LABEL_POINTS)  # fmt: skip

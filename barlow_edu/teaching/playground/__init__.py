@@ -71,6 +71,7 @@ def page() -> str:
         "images": base64.b64encode(images()).decode(),
         "script": bundle("worker") + "worker.serve(self);\n",
     }
+    # A "</script>" within the data would end the script.
     data = json.dumps(given, ensure_ascii=False).replace("</", "<\\/")
     script = f'{bundle("page")}page.start(document.getElementById("playground"), {data});'
     parts = {"title": given["words"]["en"]["title"], "style": asset("playground/page.css")}
@@ -89,7 +90,7 @@ def write_beside(site: Path) -> None:
     write(site / NAME)
     for path in (site / "notebooks").glob("*.html"):
         text = path.read_text(encoding="utf-8")
-        if FRAME in text:
+        if FRAME in text:  # which is beside its notebook, but one folder above a notebook's page
             path.write_text(re.sub(rf'="{NAME}', f'="../{NAME}', text), encoding="utf-8")
 
 

@@ -109,21 +109,15 @@ def with_chunk(png: bytes, name: bytes, data: bytes) -> bytes:
 
 def film_player(spec: dict, note: str) -> str:
     """The HTML that makes a film of the picture before it; ``note`` stands there without scripts."""
-    body = _told("be-film", "film", spec, note)
-    return f"<style>\n{asset('figures/film.css')}</style>{body}<script>{asset('figures/film.js')}</script>"
+    style = "\n" + asset("figures/film.css")
+    return element("be-film", "film", spec, note, style, asset("figures/film.js"))
 
 
-def element(kind: str, name: str, spec: dict, note: str, code: str) -> str:
-    """The HTML of an explorer or a panel, which ``code`` makes of the element before its ``script``."""
-    body = _told(kind, name, spec, note)
-    code = f"(function (script) {{\n{code}\n}})(document.currentScript);"
-    return f"<style>{asset('explorer.css')}</style>{body}<script>{code}</script>"
-
-
-def _told(kind: str, name: str, spec: dict, note: str) -> str:
-    """The element that a script takes over: what it is told stands in an attribute, ``note`` where none runs."""
-    told = html.escape(json.dumps(spec, ensure_ascii=False))
-    return f'<div class="{kind}" data-{name}="{told}">{note}</div>'
+def element(kind: str, name: str, spec: dict, note: str, style: str, script: str) -> str:
+    """An element of the classes ``kind``, with its style and a script that fills it as ``spec`` says."""
+    data = html.escape(json.dumps(spec, ensure_ascii=False))
+    body = f'<div class="{kind}" data-{name}="{data}">{note}</div>'
+    return f"<style>{style}</style>{body}<script>{script}</script>"
 
 
 class Player:

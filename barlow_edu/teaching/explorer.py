@@ -31,7 +31,7 @@ from barlow_edu.studies.study import Study
 from barlow_edu.teaching import embed
 from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
-from barlow_edu.teaching.panel import EXPLORER, LiveLambda
+from barlow_edu.teaching.panel import EXPLORER, LiveLambda, drawn_by_explorer
 
 __all__ = ["LambdaExplorer", "LiveLambda"]
 CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
@@ -199,8 +199,8 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
     def player(self) -> str:
         """The HTML that stands after the picture. It holds nothing that was measured."""
         note = "Run the cell above to slide through the picture."
-        script = EXPLORER + "startBesidePicture(script.previousElementSibling);"
-        return embed.element("be-lx be-lx-player", "explorer", self.spec, note, script)
+        code = "startBesidePicture(script.previousElementSibling);"
+        return drawn_by_explorer("be-lx-player", "explorer", self.spec, note, code)
 
     def _ipython_display_(self) -> None:
         self.display(embed.pixels(self.figure()))

@@ -36,6 +36,13 @@ class LiveLambda:
     def _repr_html_(self) -> str:
         spec = {**self.start, "dims": DIMS, "batches": BATCHES, "colours": colour_table()}
         note = "Run this cell in Jupyter: then you can turn λ while a small encoder trains."
-        parts = EXPLORER, playground.bundle("live"), embed.asset("without_kernel.js")
-        script = "".join(parts) + "startWithoutKernel(script.previousElementSibling);"
-        return embed.element("be-lx be-lx-panel", "live", spec, f"<em>{note}</em>", script)
+        code = playground.bundle("live") + embed.asset("without_kernel.js")
+        code += "startWithoutKernel(script.previousElementSibling);"
+        return drawn_by_explorer("be-lx-panel", "live", spec, f"<em>{note}</em>", code)
+
+
+def drawn_by_explorer(kind: str, name: str, spec: dict, note: str, code: str) -> str:
+    """The HTML of an element that ``code`` fills by explorer.js; ``script`` in it is the script behind it."""
+    script = f"(function (script) {{\n{EXPLORER}{code}\n}})(document.currentScript);"
+    style = embed.asset("explorer.css")
+    return embed.element(f"be-lx {kind}", name, spec, note, style, script)

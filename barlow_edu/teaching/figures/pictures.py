@@ -110,8 +110,10 @@ def scatter(points, labels, names: Sequence[str], xlabel: str, ylabel: str) -> F
     points, labels = to_array(points, "points", 2), to_array(labels, "labels", 1).astype(int)
     low, high = labels.min(), labels.max()
     if points.shape != (len(labels), 2) or low < 0 or high >= len(names):
-        found = f"{points.shape}, and {len(labels)} labels from {low} to {high}"
-        raise ValueError(f"points must be (N, 2), labels below {len(names)}, got {found}.")
+        raise ValueError(
+            f"points must be (N, 2), labels below {len(names)}, got {points.shape}, and {len(labels)} labels from "
+            f"{low} to {high}."
+        )
     fig, ax = one_panel(0.5 * WIDTH, None)
     for k in np.unique(labels):
         look = {"marker": SHAPES[k % len(SHAPES)], "color": PALETTE[k % len(PALETTE)]}

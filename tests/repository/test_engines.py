@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,15 @@ def one():
         optimizer.step()
         losses.append(loss.item())
     return losses, model.state_dict()[WEIGHT]
+
+
+def test_the_site_gives_each_script_a_command_that_the_script_gives_too():
+    site = (EXAMPLES.parent / "barlow_edu/publishing/site/using.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:torchrun|python) .*?examples/(\w+)\.py.*$", site, re.MULTILINE)
+    assert sorted(commands) == sorted(ENGINES) == sorted(p.stem for p in EXAMPLES.glob("*.py"))
+    for line in re.findall(r"^.* examples/\w+\.py.*$", site, re.MULTILINE):
+        name = re.search(r"examples/(\w+)", line)[1]
+        assert f"    {line}\n" in (EXAMPLES / f"{name}.py").read_text(encoding="utf-8"), line
 
 
 @pytest.mark.parametrize("name", ENGINES)

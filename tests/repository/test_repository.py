@@ -27,6 +27,7 @@ CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 TEST_COMMAND = "uv run pytest -n 2"
 
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+PYTHON = re.compile(r"python=(3\.\d+)")  # as repo2docker reads it, which begins with 3.10 otherwise
 CONDA_LEAVES_OUT = {"playwright", "axe-playwright-python"}  # for the browser tests alone
 
 
@@ -49,8 +50,8 @@ def drift(pyproject, environment):
         for name, requirement in direct_requirements(pyproject).items()
         if name not in CONDA_LEAVES_OUT
     }
-    wanted["python"] = pyproject["project"]["requires-python"]
     lines = [line for line in environment["dependencies"] if isinstance(line, str)]
+    lines = [line for line in lines if not PYTHON.fullmatch(line)]
     found = {name: str(line.specifier) for name, line in requirements(lines).items()}
     found.pop("pip", None)  # conda's own way to install this package
     names = sorted(wanted.keys() | found.keys())
@@ -76,7 +77,7 @@ def test_environment_and_pyproject_are_in_step():
         ("pytorch>=2.6", ["pytorch"], {"pytorch": (">=2.6", "")}),
         ("tqdm>=4.66", [], {"tqdm": (">=4.66", None)}),
         ("tqdm>=4.66", ["tqdm>=4.66", "dask>=1"], {"dask": (None, ">=1")}),
-        ("python>=3.11", ["python>=3.12"], {"python": (">=3.11", ">=3.12")}),
+        ("python=3.12", ["python>=3.11"], {"python": (None, ">=3.11")}),
         ("ruff>=0.15", [], {"ruff": (">=0.15", None)}),
     ],
 )
@@ -340,6 +341,11 @@ def test_the_container_is_for_a_python_that_we_test_and_not_for_root():
     assert "UV_TORCH_BACKEND=cpu" in DOCKERFILE  # without 3 GB of GPU libraries
 
 
+def test_conda_and_binder_take_a_python_that_we_test():
+    [version] = [m[1] for line in ENVIRONMENT["dependencies"] if (m := PYTHON.match(str(line)))]
+    assert version in WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"]
+
+
 def test_binder_is_left_its_conda_environment():
     # repo2docker takes a Dockerfile, or a folder of that name, before environment.yml
     for name in ("Dockerfile", "binder", ".binder", "postBuild", "requirements.txt"):
@@ -362,6 +368,7 @@ def test_the_devcontainer_builds_that_dockerfile():
     assert (CONTAINER / config["build"]["dockerfile"]).read_text(encoding="utf-8") == DOCKERFILE
     assert (CONTAINER / config["build"]["context"]).resolve() == ROOT
     assert [config["remoteUser"]] == steps("USER")
+    assert [f.split("/")[-1] for f in config["features"]] == ["git:1"]  # slim images have no git
     assert [str(port) for port in config["forwardPorts"]] == steps("EXPOSE")
     assert config["postCreateCommand"] == "uv pip install -e . --group dev && barlow-edu doctor"
     python = config["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]

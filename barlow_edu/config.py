@@ -39,6 +39,7 @@ def _check_name(name: str) -> None:
 
 # Every value of ``augment`` must be of the kind that the recipe has: a number, or as many numbers.
 AUGMENT = {k: Setting(v, "see ViewRecipe", type(v)) for k, v in vars(ViewRecipe()).items()}
+AUGMENT["scale"] = replace(AUGMENT["scale"], by_view=True)
 # The training's settings; those of models stand in models.py and methods/, with the paper's values.
 AUTO = ("auto", *SWITCH)
 RUN = {

@@ -6,7 +6,7 @@ the other), solarisation (0 and 0.2).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,26 +14,27 @@ from PIL import Image, ImageFilter
 from torchvision import transforms
 
 from barlow_edu.numerics.pixels import FILTERS
+from barlow_edu.settings import for_each_view
 
 
 @dataclass(frozen=True)
 class ViewRecipe:
-    """What a pair of views may look like. Pairs of probabilities belong to (view 1, view 2).
+    """What a pair of views may look like. Pairs of probabilities and of ranges belong to (view 1, view 2).
 
-    scale: range of the crop's area, as a share of the image. ratio: range of its width / height.
-    interpolation: "bilinear" or "bicubic". flip, jitter, grey, blur, solarise: probabilities.
-    brightness, contrast, saturation: factors are drawn from [1 - x, 1 + x]. hue: shift in turns, from [-x, x].
-    blur_sigma: range in pixels of the finished view. solarise_threshold: values in [0, 1] from here on are
-    inverted. mean, std: normalisation of the finished view, one number per channel.
+    scale: range of the crop's area, as a share of the image; or two of them, as in ((0.4, 1.0), (0.1, 0.4)) for a
+    global and a local view. ratio: range of its width / height. interpolation: "bilinear" or "bicubic".
+    flip, jitter, grey, blur, solarise: probabilities. brightness, contrast, saturation: factors are drawn from
+    [1 - x, 1 + x]. hue: shift in turns, from [-x, x]. blur_sigma: range in pixels of the finished view.
+    solarise_threshold: values in [0, 1] from here on are inverted. mean, std: normalisation of the finished view, one
+    number per channel.
 
-    Raises ValueError for a probability outside [0, 1], a range out of order or not above 0, a negative jitter, a std
-    of 0, or an unknown interpolation.
+    Raises ValueError for a probability outside [0, 1], a range out of order, and whatever else cannot be drawn.
 
     >>> ViewRecipe(hue=0.5).blur
     (1.0, 0.1)
     """
 
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: tuple[float, float] | tuple[tuple[float, float], tuple[float, float]] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "bicubic"
     flip: float = 0.5
@@ -57,10 +58,11 @@ class ViewRecipe:
                 if not 0 <= p <= 1:
                     raise ValueError(f"{name} is a probability, between 0 and 1, got {p}.")
         for name in ("scale", "ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                wanted = "two numbers above 0, the smaller first"
-                raise ValueError(f"{name} must be {wanted}, got {low} and {high}.")
+            both = getattr(self, name)
+            for low, high in for_each_view(both) if name == "scale" else (both,):
+                if not 0 < low <= high:
+                    wanted = "two numbers above 0, the smaller first"
+                    raise ValueError(f"{name} must be {wanted}, got {low} and {high}.")
         for name in ("brightness", "contrast", "saturation", "hue"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
@@ -80,11 +82,9 @@ PRESETS: dict[str, ViewRecipe] = {
     "garments": ViewRecipe(
         scale=(0.3, 1.0), hue=0.5, grey=0.5, blur=(0.0, 0.0), mean=(0.30,) * 3, std=(0.22,) * 3
     ),
-    # The usual jitter on garments: the encoder takes the colour shortcut (notebook 03).
-    "shortcut": ViewRecipe(
-        scale=(0.3, 1.0), hue=0.1, grey=0.2, blur=(0.0, 0.0), mean=(0.30,) * 3, std=(0.22,) * 3
-    ),
 }
+# The usual jitter on garments: the encoder takes the colour shortcut (notebook 03).
+PRESETS["shortcut"] = replace(PRESETS["garments"], hue=0.1, grey=0.2)
 
 
 def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable, ...]:
@@ -98,7 +98,7 @@ def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable, ...]:
     return tuple(
         transforms.Compose(
             [
-                transforms.RandomResizedCrop(size, r.scale, r.ratio, crop),
+                transforms.RandomResizedCrop(size, scale, r.ratio, crop),
                 transforms.RandomHorizontalFlip(r.flip),
                 transforms.RandomApply([colour], r.jitter),
                 transforms.RandomGrayscale(r.grey),
@@ -108,7 +108,7 @@ def reference_transforms(r: ViewRecipe, size: int) -> tuple[Callable, ...]:
                 transforms.Normalize(r.mean, r.std),
             ]
         )
-        for blur, solarise in zip(r.blur, r.solarise, strict=True)
+        for scale, blur, solarise in zip(for_each_view(r.scale), r.blur, r.solarise, strict=True)
     )
 
 

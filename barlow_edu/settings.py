@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +25,7 @@ class Setting:
     kind: int, float, str, dict, tuple (as many numbers as the default has), or object for what its user checks.
     low, high: the least and the most a number may be. choices: all there are, where only some are possible; a
     mapping may grow later. null: whether it may be None. check_also(value): raises ValueError for what these do
-    not see. inside: the settings of a dict.
+    not see. inside: the settings of a dict. by_view: a tuple may also be two, one for each view.
 
     >>> Setting(3, "how many", int, low=1).read("epochs", "1e3")
     1000
@@ -44,13 +44,16 @@ class Setting:
     null: bool = False
     check_also: Callable[[Any], None] | None = None
     inside: "Mapping[str, Setting] | None" = None
+    by_view: bool = False
 
     @property
     def allowed(self) -> str:
         """What the setting may be, in words."""
         words = KINDS.get(self.kind, "a value")
         if self.kind is tuple:
-            words = f"a list of {len(self.default)} numbers"
+            words = (
+                f"a list of {len(self.default)} numbers{', or one for each view' * self.by_view}"
+            )
         if self.choices:
             words = f"one of {', '.join(map(str, self.choices))}"
         elif self.high < math.inf:
@@ -76,8 +79,9 @@ class Setting:
         if self.choices:  # 1 equals True, and 1.0 too, but neither is a switch
             return any(type(value) is type(c) and value == c for c in self.choices)
         if self.kind is tuple:
-            right = isinstance(value, list) and len(value) == len(self.default)
-            return right and all(_is_number(v, float) for v in value)
+            lists = for_each_view(value) if self.by_view and isinstance(value, list) else (value,)
+            right = all(isinstance(v, list) and len(v) == len(self.default) for v in lists)
+            return right and all(_is_number(v, float) for v in sum(lists, []))
         if self.kind in (int, float):
             return _is_number(value, self.kind) and self.low <= value <= self.high
         return isinstance(value, self.kind) and value != ""
@@ -125,6 +129,16 @@ def complete(
             values[name] = {}
         setting.check(prefix + name, values[name])
     return values
+
+
+def for_each_view(value: Sequence) -> tuple[Sequence, Sequence]:
+    """The two lists of a pair, one for each view; of any other list itself, twice.
+
+    >>> for_each_view([0.3, 1.0])
+    ([0.3, 1.0], [0.3, 1.0])
+    """
+    pair = len(value) == 2 and all(isinstance(v, (tuple, list)) for v in value)
+    return tuple(value) if pair else (value, value)
 
 
 def plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from barlow_edu.numerics import pixels
 from barlow_edu.numerics.pixels import Draws, ViewParameters, apply_where, gaussian_blur, solarise
 from barlow_edu.recipe import PRESETS, ViewRecipe
-from barlow_edu.settings import did_you_mean
+from barlow_edu.settings import did_you_mean, for_each_view
 from barlow_edu.storage.decoding import Batch
 
 
@@ -83,7 +83,7 @@ class TwinViews:
         """
         r, draws = self.recipe, Draws(n, generator)
         return ViewParameters(
-            box=draws.boxes(height, width, r.scale, r.ratio),
+            box=draws.boxes(height, width, for_each_view(r.scale)[which], r.ratio),
             flip=draws.chance(r.flip),
             jitter=draws.chance(r.jitter),
             brightness=draws.factor(r.brightness),

@@ -213,7 +213,8 @@ def test_the_module_can_be_run(tmp_path):
 
 def test_settings_are_read_as_yaml(capsys, config, tmp_path):
     out = tmp_path / "run"
-    settings = ["lr=1e-3", "channels_last=true", "limit=null", "augment={scale: [0.5, 1]}"]
+    local = "augment={scale: [[0.5, 1], [0.1, 0.5]]}"
+    settings = ["lr=1e-3", "channels_last=true", "limit=null", local]
     more = ["name=other", "batch_size=12", "root=" + be.load_config(config)["root"]]
     status, _, err = run(
         capsys, "pretrain", config, "--out", out, "--set", *settings, "--set", *more
@@ -221,7 +222,7 @@ def test_settings_are_read_as_yaml(capsys, config, tmp_path):
     assert status == 0, err
     found = be.load_run(out).config
     assert (found["lr"], found["channels_last"], found["limit"]) == (0.001, True, None)
-    assert found["augment"] == {"scale": [0.5, 1]}
+    assert found["augment"] == {"scale": [[0.5, 1], [0.1, 0.5]]}
     assert (found["name"], found["batch_size"]) == ("other", 12)
 
 

@@ -106,7 +106,20 @@ def test_a_file_may_hold_such_numbers(tmp_path):
         ({"augment": {"flip": 50}}, "flip is a probability"),
         ({"augment": {"blurr": 1}}, "augment.blurr. Did you mean blur. Known: scale, ratio"),
         ({"augment": {"hue": [0.1, 0.2]}}, "augment.hue must be a number, got .0.1, 0.2"),
-        ({"augment": {"scale": [0.3]}}, "augment.scale must be a list of 2 numbers, got .0.3"),
+        ({"augment": {"ratio": [0.3]}}, "augment.ratio must be a list of 2 numbers, got .0.3"),
+        (
+            {"augment": {"ratio": [[1, 2], [1, 2]]}},
+            "augment.ratio must be a list of 2 numbers, got",
+        ),
+        (
+            {"augment": {"scale": [[0.4, 1], 1]}},
+            "scale must be a list of 2 numbers, or one for each",
+        ),
+        (
+            {"augment": {"scale": [[0.4, 1]]}},
+            "augment.scale must be a list of 2 numbers, or one for",
+        ),
+        ({"augment": {"scale": [[0.4, 1], [1, 0.4]]}}, "the smaller first, got 1 and 0.4"),
         ({"augment": {"flip": True}}, "augment.flip must be a number, got True"),
         ({"augment": {"interpolation": "nearest"}}, "interpolation must be .*got 'nearest'"),
     ],

@@ -22,6 +22,7 @@ def test_imagenet_is_the_papers_asymmetric_recipe():
         ("flip", 50, "flip is a probability, between 0 and 1, got 50"),
         ("blur", (1.0, -0.1), "blur is a probability, between 0 and 1, got -0.1"),
         ("scale", (1.0, 0.3), "scale .* the smaller first, got 1.0 and 0.3"),
+        ("scale", ((0.4, 1.0), (0.0, 0.4)), "scale .* the smaller first, got 0.0 and 0.4"),
         ("ratio", (0, 1), "ratio must be two numbers above 0"),
         ("blur_sigma", (0.0, 2.0), "blur_sigma must be two numbers above 0"),
         ("contrast", -0.4, "contrast must be 0 or more, got -0.4"),
@@ -57,6 +58,13 @@ def test_the_reference_pipeline_has_the_operations_of_each_view_and_normalises()
     ]:
         torch.testing.assert_close(view, expected, rtol=0, atol=1e-5)
     assert blurred[0].diff(dim=2).abs().mean() < 0.5 * sharp
+
+
+def test_each_view_of_the_reference_pipeline_has_its_own_range_of_crops():
+    scales = (0.4, 1.0), (0.1, 0.4)
+    for given, expected in [(scales, scales), (scales[0], scales[:1] * 2)]:
+        views = reference_transforms(ViewRecipe(scale=given), 8)
+        assert tuple(view.transforms[0].scale for view in views) == expected
 
 
 def test_the_reference_blur_draws_its_width_from_the_whole_range(monkeypatch):

@@ -52,7 +52,10 @@ def torchvision_view(image, p, recipe, size):
     return tv.normalize(x, recipe.mean, recipe.std)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+LOCAL = ViewRecipe(scale=((0.4, 1.0), (0.05, 0.4)))  # a global and a local view
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, LOCAL])
 @pytest.mark.parametrize(
     "height, width, size, channels", [(32, 32, 32, 3), (50, 75, 40, 3), (28, 28, 28, 1)]
 )
@@ -115,6 +118,19 @@ def test_crop_boxes_are_distributed_as_torchvisions(height, width, scale):
     top, left, h, w = ours.unbind(1)
     assert min(top.min(), left.min()) >= 0 and min(h.min(), w.min()) >= 1
     assert (top + h).max() <= height and (left + w).max() <= width
+
+
+def test_each_view_is_cropped_from_its_own_range_as_torchvision_does():
+    g = seeded(1)
+    boxes = [TwinViews(LOCAL).draw(DRAWS, 100, 60, which, g).box.float() for which in (0, 1)]
+    for ours, scale in zip(boxes, LOCAL.scale, strict=True):
+        with torch.random.fork_rng():
+            torch.manual_seed(2)
+            get_params = transforms.RandomResizedCrop.get_params
+            theirs = [get_params(torch.empty(3, 100, 60), scale, LOCAL.ratio) for _ in range(DRAWS)]
+        theirs = torch.tensor(theirs).float()
+        assert same_distribution(ours[:, 2:].prod(1), theirs[:, 2:].prod(1))
+    assert boxes[1][:, 2:].prod(1).max() <= 0.42 * 6000 < boxes[0][:, 2:].prod(1).mean()
 
 
 @pytest.mark.parametrize("height, width", [(4, 401), (401, 4), (5, 400), (400, 7), (1, 50)])

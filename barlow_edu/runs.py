@@ -217,7 +217,7 @@ def record(run: Run, name: str, without_weights: bool = False) -> Run:
 
 
 def _copy(run: Run, target: Path, without_weights: bool) -> None:
-    left_out = ("*.safetensors", "*.part", "checkpoint*.pt", "*.pth", ".lock")
+    left_out = ["*.safetensors", "*.part", "*.pt", "*.pth", ".lock", "wandb*", "mlflow_id"]
     shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*left_out))
     for file in () if without_weights else run.path.glob("*.safetensors"):
         weights = read_weights(file)

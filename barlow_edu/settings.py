@@ -132,11 +132,7 @@ def complete(
 
 
 def for_each_view(value: Sequence) -> tuple[Sequence, Sequence]:
-    """The two lists of a pair, one for each view; of any other list itself, twice.
-
-    >>> for_each_view([0.3, 1.0])
-    ([0.3, 1.0], [0.3, 1.0])
-    """
+    """The two lists of a pair of lists, one for each view; of any other list, such as [0.3, 1.0], itself twice."""
     pair = len(value) == 2 and all(isinstance(v, (tuple, list)) for v in value)
     return tuple(value) if pair else (value, value)
 

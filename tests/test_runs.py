@@ -98,10 +98,11 @@ def test_a_record_cut_short_is_none(run, records):
 
 
 def test_a_record_holds_everything_but_the_checkpoint(run, records):
+    (run.path / "wandb_id").write_text("an account's")
     kept = record(run, "kept")
     assert kept.path == records / "kept"
     names = {p.name for p in run.path.iterdir()}
-    not_kept = {"checkpoint.pt", "checkpoint_previous.pt", ".lock"}
+    not_kept = {"checkpoint.pt", "checkpoint_previous.pt", ".lock", "wandb_id"}
     assert names > {"checkpoint.pt", "checkpoint_previous.pt"}
     assert {p.name for p in kept.path.iterdir()} == names - not_kept
     assert kept.metrics == run.metrics and kept.environment == run.environment

@@ -23,6 +23,7 @@ from barlow_edu.data import ImageSet, load_images
 from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import FEW_REGULARIZATION, knn_accuracy, linear_probe
 from barlow_edu.runs import Run
+from barlow_edu.storage.libraries import missing
 
 log = logging.getLogger("barlow_edu")
 
@@ -43,12 +44,7 @@ class OnlineProbe:
     """
 
     def __init__(
-        self,
-        train: ImageSet,
-        test: ImageSet,
-        every: int = 1,
-        linear: bool = False,
-        limit: int = 5000,
+        self, train: ImageSet, test: ImageSet, every: int = 1, linear=False, limit: int = 5000
     ):
         if every < 1 or len(train.labels.unique()) < 2:
             raise ValueError(
@@ -113,9 +109,7 @@ class Lines:
             log.info("step %d, %s", step, self.text(values, self.total, left, self.unit))
 
     @staticmethod
-    def text(
-        values: Mapping[str, float], total: float, left: float | None, unit: str = "epoch"
-    ) -> str:
+    def text(values: Mapping[str, float], total: float, left: float | None, unit="epoch") -> str:
         """The line, without its step; left: minutes that remain, None where that is not known yet."""
         parts = [f"{unit} {values[unit]:.2f} of {total:g}", f"loss {values['loss']:.4g}"]
         parts += [f"{100 * values[k]:.1f} % {k}" for k in values if k.startswith("online_")]
@@ -152,8 +146,7 @@ class _Extra:
 
     def __init__(self, **options: Any):
         if importlib.util.find_spec(self.package) is None:
-            extra = f"pip install 'barlow_edu[{self.package}]'"
-            raise RuntimeError(f"{self.package} is not installed. Install it: {extra}")
+            raise missing(self.package, f"{self.package} is not installed")
         self.options = options
 
 
@@ -187,13 +180,21 @@ class WandB(_Extra):
 
     package = "wandb"
 
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        if "mode" not in options:  # without an account it fails here, before a run has begun
+            importlib.import_module("wandb").login()
+
     def on_begin(self, run: Run, step: int) -> None:
         """Begin or resume the run there, with all settings."""
         import wandb
 
-        about = {"project": "barlow_edu", "resume": "allow", "name": run.path.name}
+        note = run.path / "wandb_id"
+        known = note.read_text(encoding="utf-8") if step and note.exists() else None
+        about = {"project": "barlow_edu", "resume": "allow", "name": run.path.name, "id": known}
         about |= {"dir": run.path, "config": run.config}
         self.run = wandb.init(**about | self.options)
+        note.write_text(self.run.id, encoding="utf-8")
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the line."""
@@ -205,28 +206,27 @@ class WandB(_Extra):
 
 
 class MLflow(_Extra):
-    """A run of MLflow, at MLFLOW_TRACKING_URI. Needs the extra "mlflow"; options go to ``mlflow.start_run``."""
+    """A run of MLflow, resumed with ours. Needs the extra "mlflow"; options go to ``mlflow.start_run``."""
 
     package = "mlflow"
 
     def on_begin(self, run: Run, step: int) -> None:
-        """Begin the run there, with all settings."""
-        import mlflow
-
-        mlflow.start_run(**{"run_name": run.path.name} | self.options)
-        mlflow.log_params(run.config)
+        """Begin the run there, with all settings, or resume it."""
+        self.mlflow = importlib.import_module("mlflow")
+        note = run.path / "mlflow_id"
+        known = note.read_text(encoding="utf-8") if step and note.exists() else None
+        about = {"run_id": known, "run_name": run.path.name} | self.options
+        note.write_text(self.mlflow.start_run(**about).info.run_id, encoding="utf-8")
+        if not known:
+            self.mlflow.log_params(run.config)
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the line."""
-        import mlflow
-
-        mlflow.log_metrics(dict(values), step=step)
+        self.mlflow.log_metrics(dict(values), step=step)
 
     def on_end(self) -> None:
         """End the run there."""
-        import mlflow
-
-        mlflow.end_run()
+        self.mlflow.end_run()
 
 
 # What ``pretrain --log`` knows.

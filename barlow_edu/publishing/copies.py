@@ -13,10 +13,7 @@ from barlow_edu.storage.places import data_dir
 
 # What is for teachers alone and lies beside the notebooks. No student build, no copy and no wheel holds it.
 INSTRUCTORS_ONLY = ("EXAM_ANSWERS.md", "INSTRUCTOR_GUIDE.md")
-GUIDES = {
-    "student": ("FORMULA_SHEET.md",),
-    "instructor": ("FORMULA_SHEET.md", *INSTRUCTORS_ONLY),
-}
+GUIDES = {"student": ("FORMULA_SHEET.md",), "instructor": ("FORMULA_SHEET.md", *INSTRUCTORS_ONLY)}
 NOT_COPIED = ("downloads", "*.part", "checkpoint*.pt", ".*", "__pycache__")
 # Archives of equal content are equal files: every entry bears this date.
 DATE = (2020, 1, 1, 0, 0, 0)

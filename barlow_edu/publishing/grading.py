@@ -26,8 +26,8 @@ c.CourseDirectory.course_id = "barlow_edu"
 c.Execute.timeout = 600
 """
 NEXT = {
-    "nbgrader": "nbgrader generate_assignment NN_NAME in this folder; students get what is in release.",
-    "otter": "otter generate in a folder of autograder; students get what is in student.",
+    "nbgrader": "nbgrader generate_assignment NN_NAME there (extra grading); students get what is in release.",
+    "otter": "otter generate in a folder of autograder (extra grading); students get what is in student.",
 }
 
 

@@ -8,6 +8,7 @@ group ``barlow_edu.encoders``, each a function (stem, image_size) -> (module, di
 import logging
 from collections.abc import Iterable
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -50,9 +51,14 @@ def library_encoder(name: str, stem: str, size: int) -> tuple[nn.Module, int]:
     try:
         encoder = LIBRARIES[library](inner, size)
     except ImportError as error:
-        extra = f"pip install 'barlow_edu[{library}]'"
-        raise RuntimeError(f"{name} needs a package that is missing: {error}. {extra}") from error
+        raise missing(library, f"{name} needs a package that is missing: {error}") from error
     return encoder, features_dim(encoder, size, name)
+
+
+def missing(extra: str, what: str) -> RuntimeError:
+    """What to raise where the package of an extra is missing: it ends with the command that installs it here."""
+    pip = "python -m pip" if find_spec("pip") else "uv pip"
+    return RuntimeError(f'{what}. Install it: {pip} install "barlow_edu[{extra}]"')
 
 
 def _timm(name: str, size: int) -> nn.Module:

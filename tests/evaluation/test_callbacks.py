@@ -1,7 +1,6 @@
 """Callbacks: who calls what and when, loggers read by their own readers, and bits that nothing disturbs."""
 
 import csv
-import importlib.util
 import json
 import logging
 import random
@@ -15,7 +14,6 @@ import torch
 from tiny import CONFIG, tiny_encoder, tiny_images
 
 import barlow_edu as be
-from barlow_edu.cli import main
 from barlow_edu.evaluation.callbacks import CSV, Lines, MLflow, OnlineProbe, TensorBoard, WandB
 from barlow_edu.training import pretrain
 
@@ -159,18 +157,6 @@ def test_lines_for_a_log_file(tmp_path, caplog):
     assert [line.split(",")[0] for line in lines] == ["step 1", "step 15"]
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
-def test_a_missing_extra_is_named_before_a_run_begins(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
-    run = ["pretrain", "garments_quick", "--out", str(tmp_path / "run"), "--log", name]
-    assert main([*run, "--set", "limit=128", "epochs=1"]) == 2
-    assert (
-        f"{name} is not installed. Install it: pip install 'barlow_edu[{name}]'"
-        in capsys.readouterr().err
-    )
-    assert not (tmp_path / "run").exists()
-
-
 def test_tensorboard_reads_what_was_logged(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -185,10 +171,10 @@ def test_tensorboard_reads_what_was_logged(tmp_path):
 
 def test_mlflow_reads_what_was_logged(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
-    run = train(tmp_path / "run", MLflow())
-    (stored,) = mlflow.MlflowClient().search_runs(["0"])
+    mlflow.set_tracking_uri(f"sqlite:///{(tmp_path / 'mlflow.db').as_posix()}")
+    train(tmp_path / "run", MLflow(), epochs=2)
+    run = train(tmp_path / "run", MLflow(), resume=True)
+    (stored,) = mlflow.MlflowClient().search_runs(["0"])  # one, resumed
     assert stored.info.run_name == "run" and stored.info.status == "FINISHED"
     assert stored.data.params["batch_size"] == "16"
     history = mlflow.MlflowClient().get_metric_history(stored.info.run_id, "loss")
@@ -199,6 +185,8 @@ def test_weights_and_biases_gets_the_configuration_and_every_line(tmp_path, monk
     given, logged = {}, []
 
     class Fake:
+        id = "abc"
+
         def log(self, values, step):
             logged.append((step, values["loss"]))
 
@@ -209,11 +197,14 @@ def test_weights_and_biases_gets_the_configuration_and_every_line(tmp_path, monk
         given.update(options)
         return Fake()
 
-    stand_in = SimpleNamespace(
-        init=init, __spec__=ModuleSpec("wandb", None)
-    )  # it would want an account
+    stand_in = SimpleNamespace(init=init, __spec__=ModuleSpec("wandb", None))
+    stand_in.login = lambda: logged.append("an account")
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
     run = train(tmp_path / "run", WandB(mode="offline"))
     assert logged[-1] == "finished" and [s for s, _ in logged[:-1]] == [1, 4, 8, 12, 15]
     assert given["config"] == run.config and given["mode"] == "offline" and given["name"] == "run"
-    assert json.loads(json.dumps(given["config"]))
+    assert json.loads(json.dumps(given["config"])) and given["id"] is None
+    train(tmp_path / "run", WandB(mode="offline"), epochs=4, resume=True)
+    assert given["id"] == "abc" and given["resume"] == "allow" and "an account" not in logged
+    WandB()
+    assert logged[-1] == "an account"  # wanted before a run begins

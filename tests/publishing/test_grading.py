@@ -120,6 +120,7 @@ def test_otter_gives_the_points(course, source, tmp_path, monkeypatch):
 
 def test_every_exercise_of_the_course_has_points_and_a_way_to_be_graded(tmp_path):
     said = grading.build("otter", copies.notebooks_dir(), tmp_path)
+    assert "otter generate in a folder of autograder (extra grading)" in said
     number, points = map(int, re.match(r"(\d+) assignments, (\d+) points", said).groups())
     assert number == len(list((tmp_path / "student").glob("[0-9]*.ipynb"))) >= 17
     tests = {

@@ -142,14 +142,6 @@ def test_what_a_library_does_not_have_is_said(name, size, message):
         be.build_encoder(name, image_size=size)
 
 
-def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(
-        RuntimeError, match=r"timm/resnet18 needs.*pip install 'barlow_edu\[timm\]'"
-    ):
-        be.build_encoder("timm/resnet18")
-
-
 def test_a_run_keeps_the_name_and_is_evaluated_by_it(tmp_path, capsys):
     root = write_tree(tmp_path / "images")
     library = "timm/test_resnet" if find_spec("timm") else "torchvision/mobilenet_v3_small"

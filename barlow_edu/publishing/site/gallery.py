@@ -55,7 +55,9 @@ def page_of(path: Path) -> tuple[html.Markdown, list[str]]:
     """One line about a record, and the parts of its page in Markdown."""
     environment = read_json(path / "environment.json")
     device = {"cpu": "a CPU"}.get(environment["device"], environment["device"])
-    where = html.text(f"{environment['data']}, {_time(environment['minutes'])} on {device}")
+    minutes = environment["minutes"]
+    time = f"{minutes:.1f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
+    where = html.text(f"{environment['data']}, {time} on {device}")
     if (path / "study.yaml").exists():
         line, parts, config = _study(Study(path))
     elif (path / "metrics.jsonl").exists():
@@ -167,7 +169,3 @@ def _number(key: str, value: Any) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return html.table(("what", "value"), list(values.items()))
-
-
-def _time(minutes: float) -> str:
-    return f"{minutes:.1f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"

@@ -353,12 +353,13 @@ def empty(path):
 
 
 def flip(where):
-    """Change one bit: the first of all, one in the middle of a record, or one of a checksum."""
+    """Change one bit: the first of all, one in the middle of a record, or one in the archive's directory."""
 
     def damage(path):
         content = bytearray(path.read_bytes())
         with zipfile.ZipFile(path) as archive:
-            places = {"first": 0, "checksum": archive.start_dir + 16}
+            directory = archive.start_dir
+            places = {"first": 0, "checksum": directory + 16, "disk": directory + 35}
             for record in archive.infolist():
                 start = content.find(archive.read(record), record.header_offset)
                 places[record.filename.partition("/")[2]] = start + record.file_size // 2
@@ -391,7 +392,7 @@ def stopped(four, tmp_path, tiny):
 
 
 DAMAGES = {"cut": cut, "empty": empty}
-DAMAGES |= {f"a bit of {w}": flip(w) for w in ("first", "data.pkl", "data/0", "checksum")}
+DAMAGES |= {f"a bit of {w}": flip(w) for w in ("first", "data.pkl", "data/0", "checksum", "disk")}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -92,12 +92,11 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())
     try:  # torch.save writes a zip archive, with a checksum of each record, and torch.load looks at none
         whole = zipfile.ZipFile(content).testzip() is None
-    except (
-        Exception
-    ):  # one bit in its directory, and it may seem encrypted, or be no archive at all
+    except Exception:  # one wrong bit, and it may seem encrypted, or be no archive at all
         whole = False
+    damaged = CheckpointDamaged(f"{path} is damaged: its checksum is not right.")
     if not whole:
-        raise CheckpointDamaged(f"{path} is damaged: its checksum is not right.")
+        raise damaged
     foreign = ValueError(
         f"{path} is not a checkpoint of this version of barlow_edu. Move it away, or train in another folder."
     )
@@ -105,6 +104,10 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
         saved = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:  # it holds more than tensors, numbers and text
         raise foreign from error
+    except RuntimeError as error:
+        if "PytorchStreamReader" not in str(error):
+            raise  # there is no memory for it, perhaps
+        raise damaged from error  # torch's reader is stricter about the archive's directory
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise foreign
     return saved

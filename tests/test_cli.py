@@ -16,17 +16,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny import CONFIG, tiny_encoder, write_tree
+from tiny import CONFIG, write_tree
 
 import barlow_edu as be
 from barlow_edu import cli
 from barlow_edu.config import settings_help
 
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
+from tiny import CONFIG, tiny_images, write_tree
 
 import barlow_edu as be
 from barlow_edu.config import SETTINGS
@@ -20,11 +20,7 @@ from barlow_edu.storage.run_folder import RunWriter
 from barlow_edu.storage.weights import write_weights
 from barlow_edu.training import pretrain
 
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(scope="module")

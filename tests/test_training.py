@@ -16,7 +16,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
+from tiny import CONFIG, TinyEncoder, tiny_images
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import barlow_edu as be
@@ -28,11 +28,7 @@ from barlow_edu.numerics.distributed import own_rows
 from barlow_edu.storage import checkpoints
 from barlow_edu.training import Loop, TrainingDiverged, pretrain
 
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(scope="module")

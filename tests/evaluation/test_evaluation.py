@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from tiny import CONFIG, tiny_encoder, tiny_images
+from tiny import CONFIG, tiny_images
 
 import barlow_edu as be
 from barlow_edu.data import ImageSet
@@ -16,11 +16,7 @@ from barlow_edu.evaluation.results import add_to_run, evaluation_table
 from barlow_edu.evaluation.supervised import Budget, supervised_encoder
 from barlow_edu.training import pretrain
 
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images
+from tiny import CONFIG, TinyEncoder, tiny_images
 from torch import nn
 
 import barlow_edu as be
@@ -14,11 +14,7 @@ from barlow_edu.numerics import devices
 from barlow_edu.numerics.optim import warmup_cosine
 from barlow_edu.training import pretrain
 
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import CONFIG, tiny_encoder, write_tree
+from tiny import CONFIG, write_tree
 from torch import nn
 from torchvision.models import resnet18
 
@@ -21,10 +21,7 @@ from barlow_edu.storage.files import read_json, write_json
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from tiny import CONFIG, TinyEncoder, tiny_encoder
+from tiny import CONFIG, TinyEncoder
 from torch import nn
 from torchvision.models import resnet18, resnet50
 from torchvision.transforms import v2
@@ -29,10 +29,7 @@ CLASSES = ("blue", "green", "red")
 SHORT = LinearProtocol(epochs=3, batch_size=8, lr=0.5, weight_decay=0.01)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(scope="module")

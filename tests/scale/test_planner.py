@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny import CONFIG, tiny_encoder
+from tiny import CONFIG
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,11 +22,7 @@ from barlow_edu.scale.planner import (
     storage_bytes,
 )
 
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 # the meter

@@ -7,18 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
-from tiny import CONFIG, TinyEncoder, tiny_encoder, tiny_images, write_tree
+from tiny import CONFIG, TinyEncoder, tiny_images, write_tree
 from torch import nn
 
 import barlow_edu as be
 from barlow_edu import cli
 from barlow_edu.storage.libraries import features_dim
 
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(scope="module")

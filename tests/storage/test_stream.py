@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import CONFIG, tiny_encoder
+from tiny import CONFIG
 from torchvision.transforms import functional as F
 
 from barlow_edu.config import images_for, load_config, open_stream
@@ -24,10 +24,7 @@ SHAPES = ((60, 40), (30, 50), (20, 20), (90, 64))  # width, height
 BROKEN = 5  # this file of the tree cannot be read
 
 
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,22 @@
 """What did it learn? One protocol: every number beside pixels, a random encoder and, if asked, labels."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from barlow_edu.config import images_for
-from barlow_edu.data import ImageSet, load_images
+from barlow_edu.data import ImageSet
 from barlow_edu.evaluation import probes, spectra
-from barlow_edu.evaluation.features import extract_features, hidden, pixel_features
+from barlow_edu.evaluation.features import (
+    Say,
+    extract_features,
+    labelled_sets,
+    one_by_one,
+    pixel_features,
+)
 from barlow_edu.evaluation.results import add_to_run, means
 from barlow_edu.evaluation.supervised import BUDGETS, supervised_encoder, tune_both
 from barlow_edu.numerics.devices import choose_device
@@ -29,7 +33,7 @@ SEED_CHANGES = {
     "random encoder": "its initial weights, in every column (seed 0: those the run started from)",
     "supervised encoder": "its initial weights, the order of the images and their views",
 }
-log = logging.getLogger("barlow_edu")
+EncoderOf = Callable[[int], nn.Module | None]  # seed -> encoder, None for the pixels themselves
 
 
 def evaluate(
@@ -80,35 +84,33 @@ def evaluate(
     device = choose_device(device or run.config["device"])
     trained = run.load_model().encoder.to(device)  # before the long work: are there weights?
 
-    def untrained(seed: int) -> nn.Module:
-        return run.untrained(seed).encoder.to(device)
-
     def with_labels(seed: int) -> nn.Module:
         epochs = None if supervised is True else supervised
         encoder, record = supervised_encoder(run, train, test, epochs, seed, device, progress)
         results.setdefault("supervised", []).append(record)
         return encoder
 
-    encoders = {"pixels": lambda seed: None, "random encoder": untrained}
-    encoders |= {"trained encoder": lambda seed: trained}
-    encoders |= {"supervised encoder": with_labels} if supervised else {}
-    with tqdm([*encoders, *map(str, fine_tuning)], disable=hidden(progress)) as bar:
-        say = log.info if progress is None and bar.disable else bar.set_postfix_str
-        for name in bar:
-            bar.set_description(name)
-            say(f"Evaluating: {name}")
-            if name in encoders:
-                sets = (train, test, run.views().normalize)
-                varies = encoders[name] in (untrained, with_labels)
-                results["rows"][name] = protocol.row(encoders[name], varies, *sets, say)
-            else:
-                settings = (None if name == "all" else int(name), protocol.seeds, device, progress)
-                tuned = results.setdefault("fine_tuning", {"budget": BUDGETS})
-                tuned[name] = tune_both(run, train, test, *settings)
-            if name == "trained encoder" and (run.path / "projector.safetensors").exists():
-                results["identity"] = spectra.identity_of(run, test, device)
-            if save:  # now: what comes later may fail
-                add_to_run(run, results)
+    # What is compared: name -> the encoder of a seed, and whether a seed changes it.
+    encoders: dict[str, tuple[EncoderOf, bool]] = {
+        "pixels": (lambda seed: None, False),
+        "random encoder": (lambda seed: run.untrained(seed).encoder.to(device), True),
+        "trained encoder": (lambda seed: trained, False),
+    }
+    if supervised:
+        encoders["supervised encoder"] = (with_labels, True)
+    # One after the other, and each is kept at once: what comes later may fail.
+    for name, say in one_by_one([*encoders, *map(str, fine_tuning)], progress):
+        if name in encoders:
+            sets = (train, test, run.views().normalize)
+            results["rows"][name] = protocol.row(*encoders[name], *sets, say)
+        else:
+            settings = (None if name == "all" else int(name), protocol.seeds, device, progress)
+            tuned = results.setdefault("fine_tuning", {"budget": BUDGETS})
+            tuned[name] = tune_both(run, train, test, *settings)
+        if name == "trained encoder" and (run.path / "projector.safetensors").exists():
+            results["identity"] = spectra.identity_of(run, test, device)
+        if save:
+            add_to_run(run, results)
     return results
 
 
@@ -140,17 +142,16 @@ class Protocol:
 
     def row(
         self,
-        encoder_of: Callable[[int], nn.Module | None],
+        encoder_of: EncoderOf,
         varies: bool,
         train: ImageSet,
         test: ImageSet,
         normalize: Callable[[Tensor], Tensor],
-        say: Callable[[str], Any] = str,
+        say: Say = str,
     ) -> dict[str, Any]:
         """One line of the table: means over the seeds; "sd", the deviations of what a seed changed.
 
-        encoder_of: seed -> encoder, None for the pixels themselves. varies: whether it differs by seed. say: is
-        called with what comes next.
+        varies: whether the encoder differs by seed. say: is called with what comes next.
         """
         answers: list[dict[str, Any]] = []
         for seed in self.seeds:
@@ -187,9 +188,7 @@ def load_sets(run: Run, data: str = "", root: str = "") -> tuple[ImageSet, Image
     config |= {"root": root or known.get("root", config["root"])}
     if data and data != config["data"]:
         config |= {"data": data, "root": root or None, "limit": None}
-    size = config["image_size"] if config["data"] == "folder" else None
-    train = load_images(config["data"], config["root"], "train", config["limit"], size)
-    test = load_images(config["data"], config["root"], "test", None, size)
+    train, test = labelled_sets(config)
     if mark and train.name == known["data"] and mark != images_for(config).fingerprint():
         name = f"{train.name} in {config['root'] or 'another version'}"
         train, test = replace(train, name=name), replace(test, name=name)

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from barlow_edu.data import ImageSet, load_images
-from barlow_edu.evaluation.features import extract_features
+from barlow_edu.data import ImageSet
+from barlow_edu.evaluation.features import extract_features, labelled_sets
 from barlow_edu.evaluation.probes import FEW_REGULARIZATION, knn_accuracy, linear_probe
 from barlow_edu.runs import Run
 from barlow_edu.storage.libraries import missing
@@ -57,10 +57,7 @@ class OnlineProbe:
     @classmethod
     def of(cls, config: Mapping[str, Any], every: int) -> Self:
         """Both probes, on the labelled images of a configuration: trained on "train", asked on "test"."""
-        size = config["image_size"] if config["data"] == "folder" else None
-        splits = {"train": config["limit"], "test": None}
-        sets = (load_images(config["data"], config["root"], s, n, size) for s, n in splits.items())
-        return cls(*sets, every, linear=True)
+        return cls(*labelled_sets(config), every, linear=True)
 
     def on_begin(self, run: Run, step: int) -> None:
         """Take the normalisation of the run's views."""

@@ -1,13 +1,20 @@
 """Features of images: of an encoder, of its pixels, and of every layer on the way."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from barlow_edu.data import ImageSet, load_images
 from barlow_edu.numerics.batchnorm import evaluating
+from barlow_edu.numerics.devices import device_of
+
+Say = Callable[[str], Any]
+log = logging.getLogger("barlow_edu")
 
 
 @torch.no_grad()
@@ -104,9 +111,21 @@ def layer_names(model: nn.Module) -> list[str]:
     return names + [f"projector.{i}" for i in inner]
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where the module's parameters are; the CPU if it has none."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
+def labelled_sets(config: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
+    """Training and test images of a configuration, in memory; those of a folder in the size of the views."""
+    size = config["image_size"] if config["data"] == "folder" else None
+    splits = {"train": config["limit"], "test": None}
+    return tuple(load_images(config["data"], config["root"], s, n, size) for s, n in splits.items())
+
+
+def one_by_one(names: Sequence[str], progress: bool | None) -> Iterator[tuple[str, Say]]:
+    """Each name, with a function that says what is being done: on the bar, or without a terminal in the log."""
+    with tqdm(names, disable=hidden(progress)) as bar:
+        say = log.info if progress is None and bar.disable else bar.set_postfix_str
+        for name in bar:
+            bar.set_description(name)
+            say(f"Evaluating: {name}")
+            yield name, say
 
 
 def hidden(progress: bool | None) -> bool | None:

@@ -17,6 +17,7 @@ REGULARIZATIONS = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 FEW_REGULARIZATION = 0.1  # too few labels to choose with; chosen on training images of garments
 VALIDATION_SHARE = 0.1
 SEARCH_LIMIT = 10_000  # images that the search fits to; the probe itself takes all
+MAX_ITER = 200  # of L-BFGS
 RIDGE_PENALTIES = np.logspace(-1, 5, 7)
 log = logging.getLogger("barlow_edu")
 
@@ -98,7 +99,6 @@ def linear_probe(
     test_features: Tensor,
     test_labels: Tensor,
     regularization: float | None = None,
-    max_iter: int = 200,
     seed: int = 0,
 ) -> float:
     """Accuracy in [0, 1] of scikit-learn's logistic regression on standardised frozen features (N, dim).
@@ -114,16 +114,14 @@ def linear_probe(
     """
     _check_features(train_features, train_labels, test_features, test_labels)
     if regularization is None:
-        regularization = choose_regularization(train_features, train_labels, seed, max_iter)
+        regularization = choose_regularization(train_features, train_labels, seed)
     x = _array(train_features)
     scaler = _scaler(x)
-    probe = _fit(scaler.transform(x), _classes(train_labels), regularization, max_iter)
+    probe = _fit(scaler.transform(x), _classes(train_labels), regularization)
     return float(probe.score(scaler.transform(_array(test_features)), _array(test_labels)))
 
 
-def choose_regularization(
-    features: Tensor, labels: Tensor, seed: int = 0, max_iter: int = 200
-) -> float:
+def choose_regularization(features: Tensor, labels: Tensor, seed: int = 0) -> float:
     """The regularisation, of ``REGULARIZATIONS``, with the best accuracy on a held-out tenth of the images.
 
     features: (N, dim), of training images only. The split is drawn by ``seed``, every class in both parts
@@ -145,7 +143,7 @@ def choose_regularization(
     x_fit, x_held = scaler.transform(x[fit]), scaler.transform(x[held])
     probe, scores = None, []
     for regularization in REGULARIZATIONS:
-        probe = _fit(x_fit, y[fit], regularization, max_iter, probe)
+        probe = _fit(x_fit, y[fit], regularization, probe)
         scores.append(probe.score(x_held, y[held]))
         if len(scores) > 2 and max(scores[-2:]) <= max(scores[:-2]):
             break
@@ -252,7 +250,7 @@ def _factor(name: str, x: Tensor) -> np.ndarray:
     return x
 
 
-def _fit(x: np.ndarray, y: np.ndarray, regularization: float, max_iter: int = 200, start=None):
+def _fit(x: np.ndarray, y: np.ndarray, regularization: float, start=None):
     """scikit-learn's logistic regression, fitted to (N, dim) and (N,).
 
     start: an earlier fit of a search, from which it goes on. Where L-BFGS stops at its last iteration the log says
@@ -263,13 +261,13 @@ def _fit(x: np.ndarray, y: np.ndarray, regularization: float, max_iter: int = 20
 
     if not 0 < regularization < np.inf:
         raise ValueError(f"regularization must be above 0, got {regularization}.")
-    probe = start or LogisticRegression(max_iter=max_iter, tol=1e-3, warm_start=True)
+    probe = start or LogisticRegression(max_iter=MAX_ITER, tol=1e-3, warm_start=True)
     probe.set_params(C=1 / (len(x) * regularization))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         probe.fit(x, y)
     if caught and start is None:
-        log.info("A probe on %d features stopped after %d iterations.", x.shape[1], max_iter)
+        log.info("A probe on %d features stopped after %d iterations.", x.shape[1], MAX_ITER)
     return probe
 
 

@@ -25,6 +25,7 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         return {**new, **{key: old[key] for key in ("transfer",) if key in old}}
     rows = dict(old["rows"])
     for name, row in new["rows"].items():
+        # The old deviations go: they belong to means that are no longer there.
         rows[name] = {k: v for k, v in rows.get(name, {}).items() if k != "sd"} | row
     tuned = old.get("fine_tuning", {}) | new.get("fine_tuning", {})
     return {**old, **new, "rows": rows} | ({"fine_tuning": tuned} if tuned else {})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from barlow_edu.data import ImageSet
-from barlow_edu.evaluation.features import device_of, extract_features, hidden
+from barlow_edu.evaluation.features import extract_features, hidden
 from barlow_edu.evaluation.probes import Score, labelled_subset
 from barlow_edu.numerics.devices import Computer
 from barlow_edu.numerics.optim import build_optimizer, set_learning_rate, warmup_cosine
@@ -70,9 +70,7 @@ def train_classifier(
             f"A classifier needs images of at least two classes, got {len(train)} image(s) of {classes} "
             "class(es). Take more labels."
         )
-    # Precision and layout as pretraining chooses them, on the encoder's device.
-    settings = {"device": device_of(encoder), "precision": "auto", "channels_last": "auto"}
-    computer = Computer.choose(settings)
+    computer = Computer.of(encoder)
     classifier = _classifier(encoder, train, views, computer)
     optimizer = build_optimizer("adamw", classifier, budget.lr, budget.weight_decay)
     generator = torch.Generator().manual_seed(seed)
@@ -181,6 +179,7 @@ def supervised_encoder(
 def _classifier(encoder, train: ImageSet, views: TwinViews, computer: Computer) -> nn.Sequential:
     dim = extract_features(encoder, train.images[:2], views.normalize).shape[1]
     head = nn.Linear(dim, len(train.classes))
+    # From zero: nothing is drawn, so the seed decides the order and the views alone.
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     classifier = nn.Sequential(copy.deepcopy(encoder), head).to(computer.device).requires_grad_()

@@ -200,8 +200,7 @@ class SimSiamModel(TwinModel):
 
     def __init__(self, config: Mapping[str, Any] | None = None, **overrides: Any):
         super().__init__(config, **overrides)
-        dim = self.config["proj_dim"]
-        self.predictor = _predictor(self.config, max(1, dim // 4))
+        self.predictor = _predictor(self.config, max(1, self.config["proj_dim"] // 4))
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Two batches of views -> the loss and what there is to watch."""

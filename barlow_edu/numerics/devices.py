@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 
 from barlow_edu.numerics.distributed import local_rank
 
@@ -54,6 +54,11 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's parameters are; the CPU if it has none."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
 @dataclass(frozen=True)
 class Computer:
     """Where and in which precision to compute, and why.
@@ -83,6 +88,12 @@ class Computer:
         if layout == "auto":
             layout = half is not None or device.type == "cpu"
         return cls(device, half, layout, why)
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Computer":
+        """The device a module is on, in the precision and the layout that suit it."""
+        auto = dict.fromkeys(("precision", "channels_last"), "auto")
+        return cls.choose({"device": str(device_of(module)), **auto})
 
     def describe(self) -> dict[str, Any]:
         """For environment.json and for the user."""

@@ -17,10 +17,11 @@ log = logging.getLogger("barlow_edu")
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add ``plan`` and ``linear``. What follows ``--set`` reaches them read, as ``options.settings``."""
     text = "memory, operations, hours and cost of a configuration, before it is run"
-    plan = commands.add_parser("plan", help=text)
+    # An option that is not given is not there: its default is the planner's.
+    plan = commands.add_parser("plan", help=text, argument_default=argparse.SUPPRESS)
     plan.add_argument("config", help="a configuration's name or a YAML file")
     plan.add_argument("--gpus", type=int, help="how many (default: as few as the batch fits on)")
-    plan.add_argument("--gpu-memory", type=float, default=80, help="GB of one (default 80)")
+    plan.add_argument("--gpu-memory", type=float, help="GB of one (default 80)")
     plan.add_argument("--tflops", type=float, help="what one GPU really does, 10^12 operations/s")
     plan.add_argument("--images-per-second", type=float, help="instead: measured, of one GPU")
     plan.add_argument("--price-per-gpu-hour", type=float, help="for the cost, in any currency")
@@ -45,14 +46,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     linear.add_argument("--out", type=Path, help="kept there after every epoch, to go on")
     linear.set_defaults(run=_linear)
     for command in (plan, linear):
-        command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument("--json", action="store_true", default=False, help="print JSON")
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from barlow_edu.scale.planner import plan
+    from barlow_edu.scale.planner import MACHINE, plan
 
-    names = ("gpus", "gpu_memory", "tflops", "images_per_second", "price_per_gpu_hour", "images")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {name: value for name, value in vars(options).items() if name in MACHINE}
     if not {"tflops", "images_per_second"} & given.keys():
         given["tflops"] = A100_TFLOPS
         text = "Assumed: %g TFLOP/s, as of an A100 with ResNet-50 in NVIDIA's own code. Small networks reach far "
@@ -74,7 +74,7 @@ def _linear(options: argparse.Namespace) -> None:
     if options.encoder_lr is not None and not tuned:
         raise ValueError("--encoder-lr trains the encoder on: give --fine-tune, or --percent.")
     names = ("percent", "epochs", "lr", "batch_size", "encoder_lr")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
     protocol = replace(PROTOCOLS["1 %" if tuned else "linear"], **given)
     encoder, config = _encoder(options.source)
     root = options.root or config["root"]

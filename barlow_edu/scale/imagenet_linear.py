@@ -100,10 +100,7 @@ class LinearEvaluation:
         _check_streams(train, test)
         self.train, self.test, self.out = train, test, None if out is None else Path(out)
         self.protocol = protocol or LinearProtocol()
-        device = next((p.device for p in encoder.parameters()), "cpu")
-        settings = {"device": str(device), "precision": "auto", "channels_last": "auto"}
-        self.computer = Computer.choose(settings)
-        self.tuned = self.protocol.encoder_lr > 0
+        self.computer, self.tuned = Computer.of(encoder), self.protocol.encoder_lr > 0
         self.encoder = copy.deepcopy(encoder).requires_grad_(self.tuned)
         self.weights = None if self.out is None else _checksum(encoder)
         # One view: a random crop, bilinear as torchvision's default, and a flip.
@@ -134,42 +131,38 @@ class LinearEvaluation:
             name = f"epoch {self.epoch + 1} of {epochs}"
             for batch in tqdm(self._batches(), name, steps, disable=hidden):
                 self._step(*batch)
-            self.history.append(self.accuracy(progress))
+            self.history.append(self.accuracy(hidden))
             self.epoch += 1
             self._save()
             if progress is None:
                 log.info("%s: top-1 %.1f %%", name, 100 * self.history[-1]["top1"])
         return self._result()
 
-    def accuracy(self, progress: bool | None = False) -> dict[str, float]:
-        """Top-1 and top-5 accuracy on the centre crops of all readable test images."""
+    @torch.no_grad()
+    def accuracy(self, hidden: bool | None = True) -> dict[str, float]:
+        """Top-1 and top-5 accuracy on the centre crops of all readable test images; ``hidden`` as tqdm's disable."""
         self.encoder.eval()
-        hits, count = torch.zeros(2), 0
+        hits: list[Tensor] = []
         batches = torch.arange(len(self.test)).split(self.protocol.batch_size)
-        hidden = None if progress is None else not progress
         shown = tqdm(batches, "test", leave=False, disable=hidden)
         for asked, batch in zip(shown, self.test.batches(batches), strict=True):
+            # Another image stands in for an unreadable one: it would be counted twice.
             readable = batch.rows == asked
             x = self.views.normalize(batch.images[readable].to(self.computer.device))
-            labels = self.test.labels[asked[readable]]
             best = self._logits(x).topk(min(5, self.head.out_features), 1).indices.cpu()
-            right = best == labels.view(-1, 1)
-            hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
-            count += len(labels)
-        top1, top5 = (hits / max(1, count)).tolist()
+            right = best == self.test.labels[asked[readable]].view(-1, 1)
+            hits.append(torch.stack([right[:, 0], right.any(1)], 1))
+        top1, top5 = torch.cat(hits).double().mean(0).tolist()
         return {"top1": top1, "top5": top5}
 
-    @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
         with self.computer.autocast():
             return self.head(self.encoder(self.computer.place(x))).float()
 
+    @torch.no_grad()
     def _head(self) -> nn.Linear:
-        size = self.train.size
-        x = torch.zeros(2, 3, size, size, device=self.computer.device)
-        with torch.no_grad():
-            dim = self.encoder.eval()(x).shape[1]
-        head = nn.Linear(dim, len(self.train.classes))
+        x = torch.zeros(2, 3, self.train.size, self.train.size, device=self.computer.device)
+        head = nn.Linear(self.encoder.eval()(x).shape[1], len(self.train.classes))
         nn.init.normal_(head.weight, std=0.01, generator=self.generator)
         nn.init.zeros_(head.bias)
         return head.to(self.computer.device)
@@ -186,12 +179,9 @@ class LinearEvaluation:
             yield self.views.apply(images, drawn), labels
 
     def _step(self, x: Tensor, labels: Tensor) -> None:
+        # A frozen encoder keeps batch norm's averages, too; since no weight of it needs a gradient, none is computed.
         self.encoder.train(self.tuned)
-        with self.computer.autocast():
-            with torch.set_grad_enabled(self.tuned):
-                features = self.encoder(self.computer.place(x))
-            logits = self.head(features)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = F.cross_entropy(self._logits(x), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -7,10 +7,11 @@ themselves is not in it, nor are gaps between tensors: ``USABLE`` leaves room fo
 """
 
 import bisect
+import json
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -141,21 +142,19 @@ class Network:
     operations: int
 
 
-_SIMULATED: dict[tuple, Network] = {}  # a simulation takes seconds, and plans are compared
-
-
 def simulate(config: Mapping[str, Any], rows: int) -> Network:
     """Run the network of a configuration forward and back on ``rows`` fake images, both views.
 
-    The answer for the same network and rows is remembered: epochs and batch size change neither.
+    The answer for the same network and rows is remembered, for any number of epochs.
     """
-    key = (rows, *(f"{k}={v}" for k, v in config.items() if k not in ("epochs", "batch_size")))
-    if key not in _SIMULATED:
-        _SIMULATED[key] = _run_on_fake_tensors(config, rows)
-    return _SIMULATED[key]
+    return _run_on_fake_tensors(
+        json.dumps({k: v for k, v in config.items() if k != "epochs"}), rows
+    )
 
 
-def _run_on_fake_tensors(config: Mapping[str, Any], rows: int) -> Network:
+@cache  # it takes seconds, and plans are compared
+def _run_on_fake_tensors(settings: str, rows: int) -> Network:
+    config = json.loads(settings)
     size, half = config["image_size"], config["precision"] != "float32"
     # Fake tensors are of the meta device but claim to lie on a CPU, so that autocast treats them as real ones.
     with FakeTensorMode():
@@ -246,6 +245,7 @@ class Plan:
     def largest_rows(self) -> int:
         """The most images of an epoch that a process can take in a step; 0 if not even two fit."""
         limit = USABLE * 1e9 * self.machine["gpu_memory"]
+        # The peak grows with the rows, so that halving finds the last that fits; one image has no C.
         largest = bisect.bisect(range(self.images + 1), limit, lo=2, key=self.peak) - 1
         return largest if largest > 1 else 0
 

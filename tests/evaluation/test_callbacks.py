@@ -11,17 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import CONFIG, tiny_encoder, tiny_images
+from tiny import CONFIG, tiny_images
 
 import barlow_edu as be
 from barlow_edu.evaluation.callbacks import CSV, Lines, MLflow, OnlineProbe, TensorBoard, WandB
 from barlow_edu.training import pretrain
 
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    with tiny_encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 class Witness:

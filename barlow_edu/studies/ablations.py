@@ -6,13 +6,13 @@ the same settings is taken over.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from barlow_edu.config import load_config
 from barlow_edu.settings import read_yaml
-from barlow_edu.studies.measure import Judges, baselines, train
+from barlow_edu.studies.measure import Judges, fill
 from barlow_edu.studies.study import Study, follow, load_study, refuse_varied
 
 HERE = Path(__file__).parent
@@ -29,7 +29,7 @@ def load_experiment(path: str | Path) -> Study:
 
     Raises FileNotFoundError saying how to make one.
     """
-    return load_study(path, experiment_sets()[0])
+    return load_study(path, "ablations")
 
 
 def declaration(name: str) -> dict[str, Any]:
@@ -37,26 +37,6 @@ def declaration(name: str) -> dict[str, Any]:
     if name not in experiment_sets():
         raise ValueError(f"No experiments {name!r}. There are {', '.join(experiment_sets())}.")
     return read_yaml((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
-def rank_agreement(column: str, other: str = "knn", name: str = "ablations") -> float:
-    """Spearman's correlation of two columns over all recorded trainings of a set, each training counted once.
-
-    RankMe (Garrido et al., 2023) chooses among trainings by the rank of what they learned:
-    ``rank_agreement("effective_rank_h")`` says how well that would have chosen here, ``rank_agreement(
-    "effective_rank_z")`` whether the embedding tells it, too. Raises FileNotFoundError if nothing is recorded and
-    KeyError for an unknown column.
-    """
-    from scipy.stats import spearmanr
-
-    studies = [load_experiment(f"{name}/{e}") for e in declaration(name)["experiments"]]
-    # A training that two experiments share has the same settings in both.
-    pairs = {
-        str(study.config_of(row["variant"], row["seed"])): (row[column], row[other])
-        for study in studies
-        for row in study.rows
-    }
-    return float(spearmanr(*zip(*pairs.values(), strict=True)).statistic)
 
 
 def run_experiments(
@@ -92,17 +72,16 @@ def run_experiments(
         question = experiments[key]["question"]
         studies.append(Study.begin(out / key, base, points, seeds, question=question))
     total = sum(len(study.missing()) for study in studies)
-    follow((text for study in studies for text in _fill(study, jobs)), total, progress)
+    # One experiment after the other: what the first has trained, the next ones take over.
+    steps = chain.from_iterable(_take_over_and_fill(study, jobs) for study in studies)
+    follow(steps, total, progress)
     return [Study(study.path) for study in studies]
 
 
-def _fill(study: Study, jobs: int) -> Iterator[str]:
+def _take_over_and_fill(study: Study, jobs: int) -> Iterator[str]:
     """Take over, then train, what is missing; a line about each."""
     wanted = len(study.missing())
     others = sorted(study.path.parent.glob("*/study.yaml"))
     study.take_over(Study(other.parent) for other in others)
-    todo = len(study.missing())
-    yield from ["taken over"] * (wanted - todo)
-    if todo and not study.baselines:
-        study.results["baselines"] = baselines(study.config, JUDGES)
-    yield from study.fill(partial(train, judges=JUDGES), jobs=jobs)
+    yield from ["taken over"] * (wanted - len(study.missing()))
+    yield from fill(study, JUDGES, jobs)

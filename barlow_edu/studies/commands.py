@@ -47,14 +47,13 @@ def _lambda(options: argparse.Namespace) -> None:
     print(f"{sweep.path}: kNN is best, {100 * best['knn']:.1f} %, at lambda = {best['lambd']:.3g}.")
 
 
-def _ablations(options: argparse.Namespace, only: list[str] | None = None) -> None:
+def _ablations(options: argparse.Namespace) -> None:
     from barlow_edu.studies.ablations import run_experiments
 
     _one_bar()
-    only = options.only if only is None else only
-    settings = {"jobs": options.jobs, **options.settings}
-    for study in run_experiments("ablations", options.out, only, **settings):
-        print(f"\n{study.question}")
+    settings = {"only": options.only, "jobs": options.jobs, **options.settings}
+    for study in run_experiments("ablations", options.out, **settings):
+        print(f"\n{study.settings['question']}")
         _print(study, "knn")
 
 
@@ -67,8 +66,8 @@ def _relatives(options: argparse.Namespace) -> None:
 
 def _evidence(options: argparse.Namespace) -> None:
     runs = options.out or Path("runs")
-    _ablations(argparse.Namespace(**vars(options) | {"out": runs / "ablations"}), only=[])
-    _relatives(argparse.Namespace(**vars(options) | {"out": runs / "relatives"}))
+    for name, run in (("ablations", _ablations), ("relatives", _relatives)):
+        run(argparse.Namespace(**vars(options) | {"out": runs / name, "only": []}))
     _ledger(argparse.Namespace(runs=runs))
 
 

@@ -26,6 +26,7 @@ from barlow_edu.models import TwinModel
 from barlow_edu.numerics.batchnorm import batch_statistics
 from barlow_edu.numerics.correlation import to_bytes
 from barlow_edu.runs import Run
+from barlow_edu.studies.study import Study
 from barlow_edu.training import pretrain
 
 DIMS = 64  # dimensions of C whose picture is kept; all numbers are of the whole C
@@ -69,13 +70,20 @@ def short_run(config: Mapping[str, Any], images: ImageSet | None = None) -> Iter
 
 
 def train(config: Mapping[str, Any], judges: Judges = USUAL) -> tuple[dict[str, Any], np.ndarray]:
-    """Train once and measure: a row of numbers, see ``measure``, with cpu_seconds and minutes; and C."""
+    """Train once and measure: a row of numbers, see ``measure_run``, with cpu_seconds and minutes; and C."""
     begin, cpu = time.perf_counter(), time.process_time()
     with short_run(config) as run:
         cpu = time.process_time() - cpu
-        row, c = measure(run, judges)
+        row, c = measure_run(run, judges)
     minutes = (time.perf_counter() - begin) / 60
     return row | {"cpu_seconds": round(cpu, 1), "minutes": round(minutes, 2)}, c
+
+
+def fill(study: Study, judges: Judges, jobs: int, matrices: bool = False) -> Iterator[str]:
+    """Measure the baselines of a study, where they are missing, and train what is; a line about each training."""
+    if study.missing() and not study.baselines:
+        study.results["baselines"] = baselines(study.config, judges)
+    yield from study.fill(partial(train, judges=judges), matrices, jobs)
 
 
 def held_out_knn(plan: Mapping[str, int], config: Mapping[str, Any]) -> dict[str, float]:
@@ -97,7 +105,7 @@ def held_out(config: Mapping[str, Any], plan: Mapping[str, int]) -> tuple[ImageS
     return images.subset(order[: plan["images"]]), images.subset(order[plan["images"] :])
 
 
-def measure(run: Run, counts: tuple = USUAL) -> tuple[dict[str, Any], np.ndarray]:
+def measure_run(run: Run, counts: tuple = USUAL) -> tuple[dict[str, Any], np.ndarray]:
     """What a study keeps of a run: a row of numbers, and C as uint8 (64, 64).
 
     counts: ``Judges``, or its first numbers. On the twins: batch_size, invariance, redundancy (not multiplied by λ),
@@ -119,12 +127,13 @@ def measure(run: Run, counts: tuple = USUAL) -> tuple[dict[str, Any], np.ndarray
 
 
 def _numbers(run: Run, model: TwinModel, judges: Judges) -> tuple[dict[str, Any], Tensor]:
-    """The row of ``measure``, without its twin, and C (D, D), of a model with the views and images of a run."""
+    """The row of ``measure_run``, without its twin, and C (D, D), of a model with the views and images of a run."""
     config, views = run.config, run.views()
     bank, test = judges.images(config)
-    generator = torch.Generator().manual_seed(config["seed"] + 1)
+    generator = torch.Generator().manual_seed(config["seed"] + 1)  # as for the snapshots of a run
     originals = load_cached(config["data"], config["root"], "test", judges.tests).images
     twins = views(originals[: judges.twins], generator)
+    # C as the loss sees it: batch norm with the statistics of these views, not its running averages.
     with torch.no_grad(), batch_statistics(model):
         z_a, z_b = map(model.embed, twins)
     terms = barlow_twins_loss(z_a, z_b, config["lambd"])
@@ -152,7 +161,7 @@ def _numbers(run: Run, model: TwinModel, judges: Judges) -> tuple[dict[str, Any]
 
 
 def baselines(config: Mapping[str, Any], judges: Judges = USUAL) -> dict[str, float]:
-    """kNN accuracy of the pixels, of the untrained encoder, and of chance, on the images of ``measure``."""
+    """kNN accuracy of the pixels, of the untrained encoder, and of chance, on the images of ``measure_run``."""
     sets, encoder = judges.images(config), build_model(config).encoder
     normalize = build_views(config).normalize
     untrained = partial(extract_features, encoder, normalize=normalize)

@@ -1,20 +1,18 @@
 """Barlow Twins and its relatives on one budget: same encoder, images, views, batch, steps and seeds.
 
-A study whose points are the methods, with what a step of each costs. Each method is tuned in its learning rate and in
-a knob of its own, on held-out training images, with as many trainings of full length as any other; the test images
-are looked at once the settings are chosen. Features are those of whole images, shrunk to the size of the views.
+A study whose points are the methods. Each is tuned in its learning rate and in a knob of its own, on held-out
+training images, with as many trainings of full length as any other; the test images are looked at once the settings
+are chosen. Features are those of whole images, shrunk to the size of the views.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from barlow_edu.config import load_config
 from barlow_edu.evaluation.probes import KNN_K, KNN_TEMPERATURE
-from barlow_edu.studies.costs import step_costs
-from barlow_edu.studies.measure import Judges, baselines, held_out_knn, train
+from barlow_edu.studies.measure import Judges, fill, held_out_knn
 from barlow_edu.studies.study import Study, follow, in_turn, load_study, refuse_varied
 
 RECORD = "relatives"
@@ -54,17 +52,14 @@ def compare(
     jobs: trainings at a time, one thread each. overrides: settings of the packaged configuration "relatives". Raises
     ValueError if the folder holds a comparison with other settings.
     """
+    from sklearn.model_selection import ParameterGrid
+
     refuse_varied(overrides, "method", "lr", "seed")
     config = load_config("relatives", snapshots=0, **overrides)
     plan = {"knobs": {m: dict(knobs[m]) for m in knobs}, "tuning": dict(tuning)}
-    study = Study.begin(
-        out or Path("runs") / RECORD, config, {m: {} for m in knobs}, seeds, "method", **plan
-    )
-    trials = [
-        {"method": m, **dict(zip(knobs[m], values, strict=True))}
-        for m in knobs
-        for values in product(*knobs[m].values())
-    ]
+    out, points = out or Path("runs") / RECORD, {m: {} for m in knobs}
+    study = Study.begin(out, config, points, seeds, "method", **plan)
+    trials = list(ParameterGrid([{"method": [m], **knobs[m]} for m in knobs]))
     tried = study.results.setdefault("tuning", {
         "what": "kNN accuracy of held-out training images; the test split was not used",
         "k": KNN_K,
@@ -72,13 +67,12 @@ def compare(
         "tried": [],
     })["tried"]  # fmt: skip
     todo = [trial for trial in trials if not any(trial.items() <= row.items() for row in tried)]
-    total = len(todo) + 1 + len(study.missing())
-    follow(_steps(study, trials, todo, jobs), total, progress)
+    follow(_steps(study, trials, todo, jobs), len(todo) + len(study.missing()), progress)
     return Study(study.path)
 
 
 def _steps(study: Study, trials: list[dict], todo: list[dict], jobs: int) -> Iterator[str]:
-    """Do what is still to do: tuning, costs, baselines, trainings; after each piece say what it was."""
+    """Do what is still to do: tuning, then the trainings; after each say what it was."""
     plan, tried = study.settings["tuning"], study.tuning["tried"]
     shared = {"seed": plan["seed"], "epochs": plan["epochs"]}
     configs = [load_config(study.config | trial | shared) for trial in todo]
@@ -87,12 +81,8 @@ def _steps(study: Study, trials: list[dict], todo: list[dict], jobs: int) -> Ite
         study.write()
         yield f"tuning {todo[i]}"
     study.tuning["chosen"] = {method: _best(trials, tried, method) for method in study.points}
-    if not study.costs:
-        costs = step_costs({m: study.config_of(m, 0) for m in study.points})
-        study.results |= {"costs": costs, "baselines": baselines(study.config, JUDGES)}
     study.write()
-    yield "costs and baselines"
-    yield from study.fill(partial(train, judges=JUDGES), jobs=jobs)
+    yield from fill(study, JUDGES, jobs)
 
 
 def _best(trials: list[dict], tried: list[dict], method: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     study.yaml          the points (name -> settings changed), the seeds, the question, the configuration of all
     environment.json    hardware, versions, commit, date, data label, minutes
-    rows.json           one row a training (see ``measure``), the baselines, and what else was measured once
+    rows.json           one row a training (see ``measure_run``), the baselines, and what else was measured once
     matrices.npz        where they are kept: C of each training on the same twins, uint8 (64, 64), see ``to_bytes``
 
 Trainings of one seed start from the same weights and see the same batches in the same order. A finished one is kept,
@@ -22,7 +22,7 @@ import torch
 import yaml
 from tqdm.auto import tqdm
 
-from barlow_edu.config import load_config
+from barlow_edu.config import SETTINGS, load_config
 from barlow_edu.evaluation.probes import Score
 from barlow_edu.numerics.correlation import from_bytes
 from barlow_edu.numerics.devices import Computer, describe_environment
@@ -95,11 +95,6 @@ class Study:
     # what is recorded
 
     @property
-    def question(self) -> str:
-        """What it asks."""
-        return self.settings["question"]
-
-    @property
     def groups(self) -> list[Any]:
         """The points with at least one training, in the order of their declaration."""
         trained = {row[self.key] for row in self.rows}
@@ -111,11 +106,6 @@ class Study:
     def baselines(self) -> dict[str, Any]:
         """What is reached without training: name -> kNN accuracy, or a row with it."""
         return self.results.get("baselines", {})
-
-    @property
-    def costs(self) -> dict[str, dict[str, float]]:
-        """What a step of each point costs, where it was measured, see ``step_costs``."""
-        return self.results.get("costs", {})
 
     @property
     def tuning(self) -> dict[str, Any]:
@@ -154,30 +144,6 @@ class Study:
         """Mean and standard deviation over the seeds."""
         return Score.of(self.column(point, name).tolist())
 
-    def differences(self, point: Any, other: Any, name: str = "knn") -> np.ndarray:
-        """``point`` minus ``other``, seed by seed, (seeds,). Raises ValueError if the seeds differ."""
-        a, b = self.column(point, "seed"), self.column(other, "seed")
-        if a.tolist() != b.tolist():
-            raise ValueError(f"{point!r} has the seeds {a.tolist()}, {other!r} has {b.tolist()}.")
-        return self.column(point, name) - self.column(other, name)
-
-    def difference(self, point: Any, other: Any, name: str = "knn") -> Score:
-        """Mean and standard deviation over the seeds of ``point`` minus ``other``, seed by seed."""
-        return Score.of(self.differences(point, other, name).tolist())
-
-    def interval(self, point: Any, name: str = "knn", other: Any = None) -> tuple[float, float]:
-        """95 % interval (Student's t) of the mean over seeds, or of the mean difference to another point.
-
-        Of one seed there is no interval: (nan, nan).
-        """
-        import scipy.stats
-
-        column = self.column(point, name)
-        values = column if other is None else self.differences(point, other, name)
-        if len(values) < 2:
-            return float("nan"), float("nan")
-        return tuple(scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95))
-
     def nearest(self, value: float) -> int:
         """The row whose point is nearest, on a logarithmic scale. Raises ValueError unless value > 0."""
         if not value > 0:
@@ -192,11 +158,13 @@ class Study:
 
     # how it is filled
 
-    def config_of(self, point: Any, seed: int, **more: Any) -> dict[str, Any]:
-        """The configuration of one training: what all share, the point's settings, those chosen, ``more``."""
+    def config_of(self, point: Any, seed: int) -> dict[str, Any]:
+        """The configuration of one training: what all share, the point's settings, and those chosen for it."""
         own = self.points[point] | self.tuning.get("chosen", {}).get(point, {}) | {"seed": seed}
         varied = {self.key: point} if self.key in self.config else {}
-        return _complete(self.config | varied | own | more)
+        config = self.config | varied | own
+        # An older study lacks settings that are new, and may hold some that are gone.
+        return load_config({name: value for name, value in config.items() if name in SETTINGS})
 
     def steps(self, point: Any) -> int:
         """Steps of one training of a point; 0 where the number of images is not in the configuration."""
@@ -248,7 +216,7 @@ class Study:
         order = sorted(range(len(rows)), key=lambda i: (place(rows[i][self.key]), rows[i]["seed"]))
         self.rows = [rows[i] for i in order]
         self.bytes = [self.bytes[i] for i in order] if self.bytes else []
-        self.write()
+        self.write()  # after each: a study takes hours, and may be stopped at any time
 
     def write(self) -> None:
         """Write all files, the matrices before the rows that name them."""
@@ -350,12 +318,6 @@ def in_turn(train: Callable, configs: Sequence[dict], jobs: int) -> Iterator[tup
                 yield waiting[done], done.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration, perhaps of another version, with the settings of this one."""
-    known = load_config()
-    return load_config({name: value for name, value in config.items() if name in known})
 
 
 def _differing(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

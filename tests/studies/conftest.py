@@ -22,5 +22,4 @@ def tiny_world():
     """The images and the encoder; yields the image sets by split."""
     with tiny_encoder(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("barlow_edu.studies.measure.load_cached", load)
-        patch.setattr("barlow_edu.studies.costs.load_images", load)
         yield SETS

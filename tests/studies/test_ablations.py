@@ -1,18 +1,16 @@
 """Experiments: declared in a file; trainings that several share are done once."""
 
-import numpy as np
 import pytest
 import yaml
-from scipy.stats import rankdata
 
 from barlow_edu import cli
 from barlow_edu.config import load_config
 from barlow_edu.studies import ablations as experiments
+from barlow_edu.studies import measure
 from barlow_edu.studies.ablations import (
     declaration,
     experiment_sets,
     load_experiment,
-    rank_agreement,
     run_experiments,
 )
 from barlow_edu.studies.ledger import ledger
@@ -39,8 +37,8 @@ def trained(monkeypatch, tmp_path):
         done.append((config["lambd"], config["proj_hidden"], config["seed"]))
         return {"knn": 0.5 - config["lambd"], "minutes": 1.0, "spectrum": []}, None
 
-    monkeypatch.setattr(experiments, "train", train)
-    monkeypatch.setattr(experiments, "baselines", lambda config, judges: {"pixels": 0.4})
+    monkeypatch.setattr(measure, "train", train)
+    monkeypatch.setattr(measure, "baselines", lambda config, judges: {"pixels": 0.4})
     return done
 
 
@@ -50,7 +48,7 @@ def test_every_training_is_done_once_and_shared_ones_are_taken_over(trained, tmp
     assert (terms.variants, width.variants) == (["both", "one"], ["usual", "wide"])
     assert list(terms.column("both", "knn")) == list(width.column("usual", "knn"))
     assert terms.baselines == width.baselines == {"pixels": 0.4}
-    assert terms.question == "Which?" and terms.path == tmp_path / "out" / "terms"
+    assert terms.settings["question"] == "Which?" and terms.path == tmp_path / "out" / "terms"
     run_experiments("tiny", tmp_path / "out", progress=False)
     assert len(trained) == 6
 
@@ -70,7 +68,7 @@ def test_what_does_not_fit_is_named(trained, tmp_path):
         run_experiments("x")
     with pytest.raises(ValueError, match="No experiment x. There are terms, width"):
         run_experiments("tiny", tmp_path, ["x"])
-    with pytest.raises(FileNotFoundError, match="python -m barlow_edu sweep tiny"):
+    with pytest.raises(FileNotFoundError, match="python -m barlow_edu sweep ablations"):
         load_experiment(tmp_path / "nothing")
     assert not trained
 
@@ -105,22 +103,6 @@ def test_the_records_hold_what_is_declared_or_cannot_bear_on_any_claim():
         else:
             touched = [e for e in entries if any(p.experiment == name for p in e.claim.predictions)]
             assert {e.verdict for e in touched} <= {"cannot bear on it"}
-
-
-def test_rank_agreement_counts_each_training_once():
-    """Spearman's correlation is Pearson's of the ranks."""
-    rows = {}
-    for name in declaration("ablations")["experiments"]:
-        study = load_experiment(f"ablations/{name}")
-        for row in study.rows:
-            key = str(study.config_of(row["variant"], row["seed"]))
-            assert rows.setdefault(key, row)["knn"] == row["knn"]
-    assert len(rows) < sum(len(load_experiment(f"ablations/{n}").rows)
-                           for n in declaration("ablations")["experiments"])  # fmt: skip
-    ranks = [rankdata([row[name] for row in rows.values()]) for name in ("knn", "effective_rank_h")]
-    assert rank_agreement("effective_rank_h") == pytest.approx(np.corrcoef(ranks)[0, 1])
-    with pytest.raises(KeyError, match="rank_of_nothing"):
-        rank_agreement("rank_of_nothing")
 
 
 def test_a_training_is_measured(tiny_world, tiny_settings, tmp_path, capsys, monkeypatch):

@@ -1,6 +1,8 @@
 """A sweep over one setting: what is measured of each training, in this process or in several."""
 
+import runpy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +13,11 @@ import barlow_edu as be
 from barlow_edu import cli
 from barlow_edu.numerics.correlation import from_bytes
 from barlow_edu.studies import lambda_sweep as sweeps
-from barlow_edu.studies.measure import (
-    Judges,
-    measure,
-    short_run,
-    shrink,
-    train,
-)
+from barlow_edu.studies import measure
+from barlow_edu.studies.measure import Judges, measure_run, short_run, shrink, train
 
 JUDGES = Judges(60, 40, 30)
+ROOT = Path(__file__).parents[2]
 
 
 def sweep(out, settings, values=(0.1, 0.001), key="lambd", **options):
@@ -74,10 +72,10 @@ def test_numbers_of_a_row_are_those_of_its_matrix(trained):
         assert row["batch_size"] == JUDGES.twins and 0 <= row["knn"] <= 1
 
 
-def test_measure_against_numpy(trained, tiny_world):
+def test_a_run_is_measured_as_numpy_does(trained, tiny_world):
     config = trained.config_of(0.1, 0)
     with short_run(config) as run:
-        row, small = measure(run, JUDGES)
+        row, small = measure_run(run, JUDGES)
         model, views = run.load_model(), run.views()
     images = tiny_world["test"].images[: JUDGES.twins]
     twins = views(images, torch.Generator().manual_seed(config["seed"] + 1))
@@ -140,7 +138,7 @@ def test_as_many_trainings_at_a_time_as_are_asked_for(tmp_path, monkeypatch):
         yield "trained"
 
     monkeypatch.setattr(sweeps.Study, "fill", fill)
-    monkeypatch.setattr(sweeps, "baselines", lambda config, judges: {})
+    monkeypatch.setattr(measure, "baselines", lambda config, judges: {})
     sweep(tmp_path, {}, jobs=2)
     assert asked == [2]
 
@@ -173,7 +171,7 @@ def test_the_recorded_sweep_is_complete_small_and_consistent():
 def test_the_recorded_sweep_can_be_gone_on_with(tmp_path, monkeypatch):
     """It was written by a version with fewer settings; nothing is left to train."""
     folder = shutil.copytree(sweeps.load_sweep().path, tmp_path / "copy")
-    monkeypatch.setattr(sweeps, "train", lambda config, judges: pytest.fail("trained again"))
+    monkeypatch.setattr(measure, "train", lambda config, judges: pytest.fail("trained again"))
     assert sweeps.lambda_sweep(folder, progress=False).rows == sweeps.load_sweep().rows
 
 
@@ -181,7 +179,8 @@ def test_neighbours_are_the_nearest_in_the_features_of_a_second_training(tmp_pat
     """The file names test images whose features have the highest cosine, by numpy, and never the query itself."""
     monkeypatch.setattr(sweeps, "JUDGES", JUDGES)
     study = sweeps.sweep(tmp_path / "s", "lambda_sweep", "lambd", [0.01], limit=256, epochs=1)
-    path = sweeps.record_neighbours(study)
+    script = runpy.run_path(str(ROOT / "benchmarks" / "record_neighbours.py"))
+    path = script["record_neighbours"](study, judges=JUDGES)
     record = sweeps.recorded_neighbours(study)
     assert path.parent == study.path and [r["lambd"] for r in record["rows"]] == [0.01]
     test = JUDGES.images(study.config)[1]
@@ -196,4 +195,4 @@ def test_neighbours_are_the_nearest_in_the_features_of_a_second_training(tmp_pat
         assert query not in close and len(close) == 12
         np.testing.assert_allclose(np.sort(cosines)[::-1][:12], cosines[close], atol=1e-5)
     kinds = [int(test.labels[q]) for q in record["queries"]]
-    assert kinds == [k for k in sweeps.KINDS if k in test.labels]
+    assert kinds == [k for k in script["KINDS"] if k in test.labels]

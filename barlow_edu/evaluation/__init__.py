@@ -9,14 +9,7 @@ from torch import Tensor, nn
 
 from barlow_edu.config import images_for
 from barlow_edu.data import ImageSet
-from barlow_edu.evaluation import probes, spectra
-from barlow_edu.evaluation.features import (
-    Say,
-    extract_features,
-    labelled_sets,
-    one_by_one,
-    pixel_features,
-)
+from barlow_edu.evaluation import features, probes, spectra
 from barlow_edu.evaluation.results import add_to_run, means
 from barlow_edu.evaluation.supervised import BUDGETS, supervised_encoder, tune_both
 from barlow_edu.numerics.devices import choose_device
@@ -99,7 +92,7 @@ def evaluate(
     if supervised:
         encoders["supervised encoder"] = (with_labels, True)
     # One after the other, and each is kept at once: what comes later may fail.
-    for name, say in one_by_one([*encoders, *map(str, fine_tuning)], progress):
+    for name, say in features.one_by_one([*encoders, *map(str, fine_tuning)], progress):
         if name in encoders:
             sets = (train, test, run.views().normalize)
             results["rows"][name] = protocol.row(*encoders[name], *sets, say)
@@ -147,7 +140,7 @@ class Protocol:
         train: ImageSet,
         test: ImageSet,
         normalize: Callable[[Tensor], Tensor],
-        say: Say = str,
+        say: features.Say = str,
     ) -> dict[str, Any]:
         """One line of the table: means over the seeds; "sd", the deviations of what a seed changed.
 
@@ -158,8 +151,8 @@ class Protocol:
             if varies or not answers:
                 say("features, neighbours and spectrum")
                 encoder = encoder_of(seed)
-                ours = partial(extract_features, encoder, normalize=normalize)
-                features_of = pixel_features if encoder is None else ours
+                ours = partial(features.extract_features, encoder, normalize=normalize)
+                features_of = features.pixel_features if encoder is None else ours
                 x, x_test = features_of(train.images), features_of(test.images)
                 sets = (x, train.labels, x_test, test.labels)
                 knn = probes.knn_accuracy(*sets, self.k, self.temperature)
@@ -188,7 +181,7 @@ def load_sets(run: Run, data: str = "", root: str = "") -> tuple[ImageSet, Image
     config |= {"root": root or known.get("root", config["root"])}
     if data and data != config["data"]:
         config |= {"data": data, "root": root or None, "limit": None}
-    train, test = labelled_sets(config)
+    train, test = features.labelled_sets(config)
     if mark and train.name == known["data"] and mark != images_for(config).fingerprint():
         name = f"{train.name} in {config['root'] or 'another version'}"
         train, test = replace(train, name=name), replace(test, name=name)

@@ -21,6 +21,7 @@ from barlow_edu.numerics.devices import named_device
 from barlow_edu.numerics.optim import OPTIMIZERS
 from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
 from barlow_edu.settings import SWITCH, Setting, complete, did_you_mean, read_settings
+from barlow_edu.storage.containers import data_and_root
 from barlow_edu.storage.libraries import MODULE, check_encoder, features_dim
 from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import scan
@@ -48,7 +49,7 @@ RUN = {
     "seed": Setting(0, "seed of weights, order, views and dropout", int, 0, 2**63 - 2),
 }
 DATA = {
-    "data": Setting("garments", "the image set", choices=NAMES),
+    "data": Setting("garments", "the image set; or hf:NAME", choices=NAMES),
     "root": Setting(None, "folder of the images, where they are not downloaded", null=True),
     "limit": Setting(None, "so many training images, classes balanced", int, 1, null=True),
     "stream": Setting("auto", "read images while training, not before", choices=AUTO),
@@ -143,6 +144,7 @@ def load_config(config: str | Path | Mapping[str, Any] | None = None, **override
     """
     given = _read(config) if isinstance(config, (str, Path)) else dict(config or {})
     given |= overrides
+    given |= data_and_root(given.get("data", DEFAULTS["data"]), given.get("root"))
     config = complete(SETTINGS, given)
     if config["ablate"] and config["method"] != "barlow_twins":
         raise ValueError(f"ablate is for Barlow Twins, and method is {config['method']!r}.")

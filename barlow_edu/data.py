@@ -2,7 +2,7 @@
 
 ``garments`` is embedded: real garment photographs (Fashion-MNIST), composed at load time onto coloured cards, so that
 a course needs no download. ``cifar10`` and ``cifar100`` are torchvision's, or a class-folder tree given by ``root``;
-``folder`` is any such tree.
+``folder`` is any such tree, ``hf:NAME`` a data set of Hugging Face's hub, or in a folder that its library reads.
 """
 
 import zlib
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from barlow_edu.storage.containers import data_and_root
 from barlow_edu.storage.decoding import Batch, decode_images
 from barlow_edu.storage.downloads import cifar
 from barlow_edu.storage.garments import garments
@@ -117,11 +118,11 @@ def load_images(
 ) -> ImageSet:
     """Load an image set.
 
-    name: "garments", "cifar10", "cifar100" or "folder". root: a class-folder tree (``split/class/image.*``; see
-    ``storage.trees``), or for the CIFAR sets torchvision's folder. limit: take this many images, the classes
-    balanced, chosen by ``seed``; of a tree only these files are opened, and those that cannot be read are left
-    out. size: resize every image of a tree (shorter side, then centre crop); needed where the files differ in shape.
-    ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
+    name: "garments", "cifar10", "cifar100", "folder" or "hf:NAME". root: a class-folder tree
+    (``split/class/image.*``; see ``storage.trees``), or for the CIFAR sets torchvision's folder. limit: take this
+    many images, the classes balanced, chosen by ``seed``; of a tree only these files are opened, and those that
+    cannot be read are left out. size: resize every image of a tree (shorter side, then centre crop); needed where
+    the files differ in shape. ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
 
     Raises ValueError for an unknown name or split, a limit out of range, a size that the set does not have, or a
     root for a set that has none; FileNotFoundError for missing files, saying what to put where.
@@ -130,8 +131,9 @@ def load_images(
     ImageSet('garments', 50 images of 3 x 32 x 32, 10 classes)
     """
     # What is asked for, and do its parts go together?
+    name, root = data_and_root(name, root).values()
     if name not in NAMES:
-        raise ValueError(f"No image set {name!r}. Choose one of {', '.join(NAMES)}.")
+        raise ValueError(f"No image set {name!r}. Choose one of {', '.join(NAMES)}, or hf:NAME.")
     if split not in SPLITS:
         raise ValueError(f"split must be train or test (or val), got {split!r}.")
     if (

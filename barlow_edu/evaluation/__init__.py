@@ -14,6 +14,7 @@ from barlow_edu.evaluation.results import add_to_run, means
 from barlow_edu.evaluation.supervised import BUDGETS, supervised_encoder, tune_both
 from barlow_edu.numerics.devices import choose_device
 from barlow_edu.runs import Run, load_run
+from barlow_edu.storage.containers import data_and_root
 
 FEW_LABELS = (1, 5, 10, 100)
 FINE_TUNING = (10, 100, "all")
@@ -180,7 +181,7 @@ def load_sets(run: Run, data: str = "", root: str = "") -> tuple[ImageSet, Image
     config = run.config | ({} if streamed else {"stream": False, "pipeline": "decode_once"})
     config |= {"root": root or known.get("root", config["root"])}
     if data and data != config["data"]:
-        config |= {"data": data, "root": root or None, "limit": None}
+        config |= data_and_root(data, root or None) | {"limit": None}
     train, test = features.labelled_sets(config)
     if mark and train.name == known["data"] and mark != images_for(config).fingerprint():
         name = f"{train.name} in {config['root'] or 'another version'}"

@@ -1,33 +1,52 @@
-"""Images that lie inside larger files: WebDataset's shards, and data sets that Hugging Face's library has saved.
+"""Images that lie inside larger files: WebDataset's shards, and data sets that Hugging Face's library reads.
 
 Such an image has a path, too: that of its container, two slashes, and where it lies. So it is listed, shuffled,
 decoded by workers and named in warnings as any other file. A shard is a plain tar, read where it lies, in any order.
+A data set is hf:NAME, of the hub (the library downloads it once) or of a folder, and each of its splits a container.
 """
 
 import functools
 import io
 import re
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tqdm.auto import tqdm
 
-# SHARD.tar//OFFSET+SIZE NAME, or FOLDER//ROW. No path of a scan has two slashes: they are in their normal form.
+HUB = "hf:"
+# SHARD.tar//OFFSET+SIZE NAME, or hf:NAME:SPLIT//ROW. No path of a scan has two slashes: it is in normal form.
 INSIDE = re.compile(r"(.+)//(\d+)(?:\+(\d+) [^/]*)?")
+
+
+def data_and_root(data: Any, root: Any) -> dict[str, Any]:
+    """Both settings as they are, but for ``data: hf:NAME``, which is a folder whose root is hf:NAME.
+
+    Raises ValueError for a root beside it.
+    """
+    if not str(data).startswith(HUB):
+        return {"data": data, "root": root}
+    if root is not None:
+        raise ValueError(f"data={data} takes no root, got '{root}': give root=null.")
+    folder = Path(data.removeprefix(HUB)).expanduser()
+    return {"data": "folder", "root": f"{HUB}{folder.resolve()}" if folder.is_dir() else data}
 
 
 def packed(folder: Path, suffixes: tuple[str, ...]) -> tuple[list, list[int], list[str]] | None:
     """Paths, labels and classes of the images in a folder's containers; None for a folder that has none.
 
     In a shard every image with one of ``suffixes`` counts, and its class stands in the ``.cls`` beside it. Of a data
-    set that ``save_to_disk`` wrote, the first column of images counts, and the first of class labels. Without
-    labels all images are of one class without a name.
+    set, also one that ``save_to_disk`` wrote, the first column of images counts, and the first of class labels.
+    Without labels all images are of one class without a name.
     Raises ValueError for a shard that is compressed or damaged, and for a data set without images.
     """
+    source = folder.as_posix()
     if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
-        images, *labels = _saved(str(folder))
-        return [f"{folder}//{i}" for i in range(len(images))], *labels
+        source = f"{HUB}{source}:train"
+    if source.startswith(HUB):
+        images, *labels = _rows(source)
+        return [f"{source}//{i}" for i in range(len(images))], *labels
     if not (shards := sorted(folder.glob("*.tar"))):
         return None
     files, names = [], []
@@ -51,7 +70,7 @@ def opened(path: str) -> BinaryIO:
         return open(path, "rb")
     container, place, size = inside.groups()
     if size is None:
-        [image] = _saved(container)[0][int(place)].values()
+        [image] = _rows(container)[0][int(place)].values()
         return open(image["path"], "rb") if image["bytes"] is None else io.BytesIO(image["bytes"])
     with open(container, "rb") as shard:
         shard.seek(int(place))
@@ -72,27 +91,55 @@ def _key(member: tarfile.TarInfo) -> str:
     return folder + slash + name.partition(".")[0]
 
 
+def hub_split(source: str, names: tuple[str, ...]) -> Path:
+    """The container ``hf:NAME:SPLIT`` of the first of these splits that ``hf:NAME`` has; it calls val validation.
+
+    Raises ImportError without Hugging Face's library, and ValueError if it has no such data set or split.
+    """
+    splits = _splits(source)
+    for name in names:
+        for split in {name, name.replace("val", "validation")} & {*splits}:
+            return Path(f"{source}:{split}")
+    raise ValueError(f"{source} has no split {' or '.join(names)}, only {', '.join(splits)}.")
+
+
 @functools.cache  # by process: every worker opens the data set itself
-def _saved(folder: str) -> tuple[Any, list[int], list[str]]:
-    """The images of a saved data set, {column: {"bytes", "path"}} by row; their labels and classes."""
+def _splits(source: str) -> Mapping[str, Any]:
+    """The splits of a data set by name; where only one was saved, it is the training split."""
+    name = Path(source.removeprefix(HUB)).expanduser()
     try:
-        from datasets import ClassLabel, Image, load_from_disk
-    except ImportError:
-        raise ImportError(
-            f"{folder} is a data set of Hugging Face's library, which is not installed: pip install datasets"
-        ) from None
-    data = load_from_disk(folder)
+        from datasets import load_dataset, load_from_disk
+
+        if (name / "state.json").exists():
+            return {"train": load_from_disk(name)}
+        saved = (name / "dataset_dict.json").exists()
+        return load_from_disk(name) if saved else load_dataset(name.as_posix())
+    except ImportError as error:
+        text = f"{source} needs a package that is missing: {error}. pip install datasets"
+        raise ImportError(text) from error
+    except Exception as error:  # of a library that we do not know
+        reason = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{source} cannot be loaded: {reason}. Give hf:OWNER/NAME, a data set on Hugging Face's hub, or "
+            "hf:FOLDER, with images or parquet files."
+        ) from error
+
+
+@functools.cache
+def _rows(source: str) -> tuple[Any, list[int], list[str]]:
+    """The images of a split, {column: {"bytes", "path"}} by row; their labels and classes."""
+    name, _, split = source.rpartition(":")
+    data = _splits(name)[split]
+    from datasets import ClassLabel, Image  # which is there
+
     images = [name for name, kind in data.features.items() if isinstance(kind, Image)]
     if not images:
-        raise ValueError(f"{folder} has no column of images, only {', '.join(data.features)}.")
+        raise ValueError(f"{source} has no column of images, only {', '.join(data.features)}.")
     labels, classes = [0] * len(data), [""]
     for name, kind in data.features.items():
         if isinstance(kind, ClassLabel) and classes == [""]:
             numbers = [-1 if i is None else i for i in data[name][:]]
             if min(numbers) >= 0:  # -1 is a class that nobody knows
                 labels, classes = numbers, kind.names
-    return (
-        data.select_columns(images[:1]).cast_column(images[0], Image(decode=False)),
-        labels,
-        classes,
-    )
+    data = data.select_columns(images[:1]).cast_column(images[0], Image(decode=False))
+    return data, labels, classes

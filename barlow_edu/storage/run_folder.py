@@ -51,7 +51,7 @@ def _about(state: Any, images: Any, root: str | None) -> Callable[[], dict[str, 
     about = describe_environment(state.computer.device) | state.computer.describe()
     about |= {"data": images.name, "images": len(images), "fingerprint": state.images}
     if root is not None:  # absolute: the run may be read from another folder
-        about["root"] = str(Path(root).expanduser().resolve())
+        about["root"] = root if root.startswith("hf:") else str(Path(root).expanduser().resolve())
     if world_size() > 1:
         about["processes"] = world_size()
 

@@ -4,7 +4,8 @@ One rule for images in memory and streamed. A tree is ROOT/SPLIT/CLASS/images, o
 training split is asked for; folders inside a class belong to it. Images with no class folders around them form one
 class without a name. Links to folders are followed, each folder once a class, so that a link which leads back
 makes no circle. Only regular files are taken, for a pipe would hang and a device never end. Where there are neither
-folders nor images, a split may be WebDataset's shards or a data set of Hugging Face's library (``containers.py``).
+folders nor images, a split may be WebDataset's shards or a data set of Hugging Face's library (``containers.py``),
+and the root ``hf:NAME`` is that of one on its hub.
 """
 
 import logging
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from barlow_edu.numerics.distributed import rank
-from barlow_edu.storage.containers import packed
+from barlow_edu.storage.containers import HUB, hub_split, packed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 SPLITS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
@@ -54,7 +55,7 @@ def scan(root: Path, split: str = "train") -> Tree:
     Raises FileNotFoundError if there is no such folder and ValueError if it holds no images.
     """
     folder, left_out = _folder(root, SPLITS[split]), Counter()
-    above = {_identity(path) for path in folder.resolve().parents}
+    above = {_identity(path) for path in folder.resolve().parents if path.exists()}
     entries = _entries(str(folder), left_out, set(above))
     if not entries and (inside := packed(folder, IMAGE_SUFFIXES)):
         files, labels, classes = inside
@@ -91,6 +92,8 @@ def scan(root: Path, split: str = "train") -> Tree:
 
 def _folder(root: Path, names: tuple[str, ...]) -> Path:
     """The split's folder, also ``Train``; the root where training images are wanted and it has no such folders."""
+    if root.as_posix().startswith(HUB):
+        return hub_split(root.as_posix(), names)
     paths = sorted(root.iterdir()) if root.is_dir() else []  # small letters last: they count
     splits = {p.name.lower(): p for p in paths if p.name.lower() in SPLITS and p.is_dir()}
     for name in names:

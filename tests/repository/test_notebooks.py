@@ -32,6 +32,26 @@ def test_a_notebook_links_to_the_one_after_it(here, after):
     assert f"]({after.name})" in text[text.rindex("Next:") :]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_may_change_the_tier_where_it_is_used_later(path):
+    """papermill puts what it is given right behind the cell tagged ``parameters``."""
+    code = [cell for _, cell in guard.cells(nbformat.read(path, as_version=4), "code")]
+    using = [i for i, cell in enumerate(code) if re.search(r"\b(QUICK|TIER)\b", cell.source)]
+    marked = [i for i, cell in enumerate(code) if "parameters" in guard.tags(cell)]
+    assert marked == (using[:1] if len(using) > 1 else [])
+
+
+def test_papermill_runs_a_notebook_in_the_other_tier(tmp_path):
+    papermill = pytest.importorskip("papermill")
+    notebook = nbformat.read(ROOT / "notebooks" / "02_collapse_and_its_cure.ipynb", as_version=4)
+    setup, train = [c for c in notebook.cells if re.search(r"\bQUICK\b", c.source)]
+    notebook.cells = [setup, train, new_code_cell("print(train.__defaults__[-1], 'steps')")]
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    files = str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb")
+    done = papermill.execute_notebook(*files, {"QUICK": False}, progress_bar=False)
+    assert done.cells[-1].outputs[0].text == "2000 steps\n"
+
+
 CHANGE = {"append", "extend", "insert", "pop", "remove", "clear", "mkdir"}
 
 

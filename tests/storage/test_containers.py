@@ -1,12 +1,14 @@
-"""Shards and saved data sets: their images are those of the same files in class folders, to the last bit."""
+"""Shards and data sets: their images are those of the same files in class folders, to the last bit."""
 
 import io
 import tarfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from tiny import CONFIG, tiny_encoder, tiny_images
+from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
 
 import barlow_edu as be
 from barlow_edu.config import load_config, open_stream
@@ -41,7 +43,7 @@ def write_shards(folder, labels=True, mode="w"):
                     archive.addfile(info, io.BytesIO(data))
 
 
-def write_saved(folder, labels=True):
+def as_dataset(labels=True):
     """The same by Hugging Face's library."""
     datasets = pytest.importorskip("datasets")
     rows = {"photo": [{"bytes": png(x), "path": None} for x in IMAGES.images]}
@@ -49,19 +51,44 @@ def write_saved(folder, labels=True):
     if labels:
         rows["kind"] = IMAGES.labels.tolist()
         kinds["kind"] = datasets.ClassLabel(names=["8", "9", "10", "11"])
-    data = datasets.Dataset.from_dict(rows, datasets.Features(kinds))
-    data.save_to_disk(folder)
+    return datasets.Dataset.from_dict(rows, datasets.Features(kinds))
 
 
-KINDS = {"shards": write_shards, "saved": write_saved}
+def write_saved(folder, labels=True):
+    as_dataset(labels).save_to_disk(folder)
+
+
+def write_parquet(folder, labels=True):
+    """Files as most of the hub's data sets have them."""
+    data = as_dataset(labels)
+    folder.mkdir(parents=True)
+    data.to_parquet(folder / "0.parquet")
+
+
+KINDS = {"shards": write_shards, "saved": write_saved, "parquet": write_parquet}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """What the library writes beside the data set does not stay."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("datasets"):
+            import datasets
+
+            patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def root(request, tmp_path_factory):
-    """A folder whose training split is such a container."""
+    """The root of such a container with a training split."""
     root = tmp_path_factory.mktemp(request.param)
     KINDS[request.param](root / "train")
-    return root
+    return root_of(request.param, root)
+
+
+def root_of(kind, folder):
+    return Path(f"hf:{folder}") if kind == "parquet" else folder
 
 
 def test_images_and_labels_are_those_that_were_put_in(root):
@@ -101,7 +128,7 @@ def test_a_run_trains_on_them_as_on_images_in_memory(root, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_labels_there_is_one_class_without_a_name(kind, tmp_path):
     KINDS[kind](tmp_path / "train", labels=False)
-    tree = scan(tmp_path)
+    tree = scan(root_of(kind, tmp_path))
     assert tree.classes == [""] and len(tree.files) == 24 and not tree.labels.any()
 
 
@@ -140,6 +167,49 @@ def test_a_data_set_without_images_or_without_the_library_is_named(tmp_path, mon
     with pytest.raises(ValueError, match="no column of images, only text"):
         scan(tmp_path / "text")
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    containers._saved.cache_clear()
+    containers._splits.cache_clear()
     with pytest.raises(ImportError, match="pip install datasets"):
         scan(tmp_path / "text")
+
+
+def test_by_name_a_folder_of_images_is_the_same_set(tmp_path):
+    pytest.importorskip("datasets")
+    tree = write_tree(tmp_path / "tree")
+    for split in ("train", "test"):
+        ours, theirs = (
+            be.load_images(*of, split=split, size=16) for of in (("folder", tree), (f"hf:{tree}",))
+        )
+        assert torch.equal(ours.images, theirs.images) and torch.equal(ours.labels, theirs.labels)
+        assert ours.classes == theirs.classes
+
+
+def test_by_name_what_was_saved_is_read_too(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    write_saved(tmp_path / "one")
+    datasets.DatasetDict(train=as_dataset(), validation=as_dataset()).save_to_disk(tmp_path / "two")
+    for name, split in (("one", "train"), ("two", "train"), ("two", "val"), ("two", "test")):
+        images = be.load_images(f"hf:{tmp_path / name}", split=split)
+        assert torch.equal(images.images, IMAGES.images) and images.classes[0] == "8"
+    with pytest.raises(ValueError, match="one has no split test or val, only train"):
+        be.load_images(f"hf:{tmp_path / 'one'}", split="test")
+
+
+def test_a_run_knows_the_name_and_is_evaluated_by_it(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    write_tree(tmp_path / "tree")
+    monkeypatch.chdir(tmp_path)
+    with tiny_encoder():
+        run = be.pretrain(CONFIG, "run", "hf:tree", progress=False, epochs=1, stream=True)
+        assert run.environment["root"] == f"hf:{tmp_path / 'tree'}"
+        monkeypatch.chdir(run.path)
+        assert be.evaluate(run.path, linear=False, k=5)["train_images"] == 48
+
+
+def test_a_name_that_is_none_is_told_with_what_to_give(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # does not ask five times
+    for name in ("nobody/nothing", "/no/folder"):
+        with pytest.raises(ValueError, match=f"hf:{name} cannot be loaded: .+. Give hf:OWNER/NAME"):
+            be.load_images(f"hf:{name}")
+    with pytest.raises(ValueError, match="takes no root, got 'x': give root=null"):
+        be.load_config(data="hf:nobody/nothing", root="x")

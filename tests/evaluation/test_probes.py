@@ -49,6 +49,15 @@ def test_knn_is_scikit_learns_with_exponential_weights(k, temperature):
     assert found == pytest.approx(expected, abs=1e-12)
 
 
+def test_every_vote_is_lightlys():
+    knn = pytest.importorskip("lightly.utils.benchmarking.knn")
+    (bank, labels), (queries, _) = clusters(), clusters(100, seed=1)
+    unit = torch.nn.functional.normalize
+    for k, temperature in ((1, 0.1), (20, 0.1), (200, 0.07)):
+        ranks = knn.knn_predict(unit(queries), unit(bank).T, labels, 5, k, temperature)
+        assert be.knn_accuracy(bank, labels, queries, ranks[:, 0], k, temperature) == 1
+
+
 def test_knn_in_parts_is_knn_at_once():
     train, test = clusters(), clusters(2300, seed=1)  # in parts of 1000
     parts = [be.knn_accuracy(*train, f[None], y[None], 20) for f, y in zip(*test, strict=True)]

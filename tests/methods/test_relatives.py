@@ -195,6 +195,8 @@ def ours(name, z_a, z_b, settings):
     if name == "vicreg":
         weights = (settings[key] for key in ("lambda_param", "mu_param", "nu_param"))
         return be.vicreg_loss(z_a, z_b, *weights).loss
+    if name == "barlow_twins":  # by F.batch_norm, which adds to the variances
+        return be.barlow_twins_loss(z_a, z_b, settings["lambda_param"], eps=1e-5).loss
     return negative_cosine(z_a, z_b)
 
 

@@ -271,6 +271,14 @@ def test_the_schedule_starts_full_without_warm_up_and_ends_at_a_thousandth():
     assert warmup_cosine(200, 100, 10) == pytest.approx(0.001)  # and stays there
 
 
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+def test_the_schedule_is_lightlys(warmup):
+    scheduler = pytest.importorskip("lightly.utils.scheduler")
+    for step in range(101):  # theirs is at its end a step earlier
+        theirs = scheduler.cosine_warmup_schedule(step, 101, 1.0, 0.001, warmup, 0.0)
+        assert warmup_cosine(step, 100, warmup) == pytest.approx(theirs)
+
+
 def test_the_rate_is_set_from_the_base_not_from_the_last():
     optimizer = build_optimizer("adamw", network(), lr=0.2, bias_lr=0.1)
     for factor in (0.5, 0.25):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 KEPT = Path(__file__).with_suffix(".json")
+BARLOW_TWINS = [{"lambda_param": lambd} for lambd in (0.005, 0.1)]
 SIMCLR = [{"temperature": t} for t in (0.1, 0.5)]
 VICREG = [
     {"lambda_param": 25.0, "mu_param": 25.0, "nu_param": 1.0},
@@ -18,7 +19,12 @@ VICREG = [
 ]
 CASES = [
     {"loss": loss, "settings": settings, "seed": seed, "shape": shape}
-    for loss, choices in (("simclr", SIMCLR), ("vicreg", VICREG), ("negative_cosine", [{}]))
+    for loss, choices in (
+        ("simclr", SIMCLR),
+        ("vicreg", VICREG),
+        ("negative_cosine", [{}]),
+        ("barlow_twins", BARLOW_TWINS),
+    )
     for settings in choices
     for seed, shape in ((0, [12, 5]), (1, [6, 20]))
 ]
@@ -35,12 +41,13 @@ def embeddings(case):
 
 def of_lightly(case):
     """Lightly's loss for a case."""
-    from lightly.loss import NegativeCosineSimilarity, NTXentLoss, VICRegLoss
+    from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity, NTXentLoss, VICRegLoss
 
     kinds = {
         "simclr": NTXentLoss,
         "vicreg": VICRegLoss,
         "negative_cosine": NegativeCosineSimilarity,
+        "barlow_twins": BarlowTwinsLoss,
     }
     return kinds[case["loss"]](**case["settings"])
 

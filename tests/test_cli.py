@@ -264,6 +264,7 @@ MISTAKES = [
     (P + "stream=maybe", "got 'maybe'", "one of auto, True, False"),
     (P + "device=abacus", "got 'abacus'", "auto, cpu, cuda"),
     (P + "device=cpu:5", "got 'cpu:5'", "auto, cpu, cuda"),
+    (P + "data=hf:a/b", "data=hf:a/b takes no root, got", "give root=null"),
     (P + "data=garments limit=32", "garments take no root, got", "give data=folder"),
     (E + "--data garments --root nowhere", "got 'nowhere'", "give data=folder"),
     (P + "device=cuda:99", "device='cuda:99'", "Take 'auto' or 'cpu'"),

@@ -115,8 +115,7 @@ def _splits(source: str) -> Mapping[str, Any]:
         saved = (name / "dataset_dict.json").exists()
         return load_from_disk(name) if saved else load_dataset(name.as_posix())
     except ImportError as error:
-        text = f"{source} needs a package that is missing: {error}. pip install datasets"
-        raise ImportError(text) from error
+        raise ImportError(f"{source} needs a package ({error}): pip install datasets") from error
     except Exception as error:  # of a library that we do not know
         reason = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
         raise ValueError(

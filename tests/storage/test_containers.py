@@ -1,6 +1,7 @@
 """Shards and data sets: their images are those of the same files in class folders, to the last bit."""
 
 import io
+import sys
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,6 @@ from tiny import CONFIG, tiny_encoder, tiny_images, write_tree
 
 import barlow_edu as be
 from barlow_edu.config import load_config, open_stream
-from barlow_edu.storage import containers
 from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import scan
 
@@ -161,15 +161,20 @@ def test_what_cannot_be_read_is_named_with_what_to_do(tmp_path):
         scan(tmp_path / "empty")
 
 
-def test_a_data_set_without_images_or_without_the_library_is_named(tmp_path, monkeypatch):
+def test_a_data_set_without_images_is_named(tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "text")
     with pytest.raises(ValueError, match="no column of images, only text"):
         scan(tmp_path / "text")
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    containers._splits.cache_clear()
-    with pytest.raises(ImportError, match="pip install datasets"):
-        scan(tmp_path / "text")
+
+
+def test_without_the_library_a_data_set_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    for name in ("state.json", "dataset_info.json"):  # of what save_to_disk wrote
+        (tmp_path / name).touch()
+    for root in (tmp_path, Path("hf:nobody/nothing")):
+        with pytest.raises(ImportError, match=f"{root} needs a package .*: pip install datasets"):
+            scan(root)
 
 
 def test_by_name_a_folder_of_images_is_the_same_set(tmp_path):

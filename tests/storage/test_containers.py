@@ -204,7 +204,7 @@ def test_a_run_knows_the_name_and_is_evaluated_by_it(tmp_path, monkeypatch):
     write_tree(tmp_path / "tree")
     monkeypatch.chdir(tmp_path)
     with tiny_encoder():
-        run = be.pretrain(CONFIG, "run", "hf:tree", progress=False, epochs=1, stream=True)
+        run = be.pretrain(CONFIG, tmp_path / "run", "hf:tree", progress=False, epochs=1)
         assert run.environment["root"] == f"hf:{tmp_path / 'tree'}"
         monkeypatch.chdir(run.path)
         assert be.evaluate(run.path, linear=False, k=5)["train_images"] == 48

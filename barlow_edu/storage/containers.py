@@ -9,7 +9,6 @@ import functools
 import io
 import re
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,10 +20,7 @@ INSIDE = re.compile(r"(.+)//(\d+)(?:\+(\d+) [^/]*)?")
 
 
 def data_and_root(data: Any, root: Any) -> dict[str, Any]:
-    """Both settings as they are, but for ``data: hf:NAME``, which is a folder whose root is hf:NAME.
-
-    Raises ValueError for a root beside it.
-    """
+    """Both settings; ``data: hf:NAME`` is a folder whose root is hf:NAME. Raises ValueError for another root."""
     if not str(data).startswith(HUB):
         return {"data": data, "root": root}
     if root is not None:
@@ -92,19 +88,16 @@ def _key(member: tarfile.TarInfo) -> str:
 
 
 def hub_split(source: str, names: tuple[str, ...]) -> Path:
-    """The container ``hf:NAME:SPLIT`` of the first of these splits that ``hf:NAME`` has; it calls val validation.
-
-    Raises ImportError without Hugging Face's library, and ValueError if it has no such data set or split.
-    """
+    """The first of these splits that ``hf:NAME`` has, as a container. Raises ValueError if there is none."""
     splits = _splits(source)
     for name in names:
-        for split in {name, name.replace("val", "validation")} & {*splits}:
+        for split in {name, name.replace("val", "validation")} & {*splits}:  # as the hub calls it
             return Path(f"{source}:{split}")
     raise ValueError(f"{source} has no split {' or '.join(names)}, only {', '.join(splits)}.")
 
 
 @functools.cache  # by process: every worker opens the data set itself
-def _splits(source: str) -> Mapping[str, Any]:
+def _splits(source: str) -> Any:
     """The splits of a data set by name; where only one was saved, it is the training split."""
     name = Path(source.removeprefix(HUB)).expanduser()
     try:
@@ -114,14 +107,12 @@ def _splits(source: str) -> Mapping[str, Any]:
             return {"train": load_from_disk(name)}
         saved = (name / "dataset_dict.json").exists()
         return load_from_disk(name) if saved else load_dataset(name.as_posix())
-    except ImportError as error:
-        raise ImportError(f"{source} needs a package ({error}): pip install datasets") from error
     except Exception as error:  # of a library that we do not know
         reason = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
-        raise ValueError(
-            f"{source} cannot be loaded: {reason}. Give hf:OWNER/NAME, a data set on Hugging Face's hub, or "
-            "hf:FOLDER, with images or parquet files."
-        ) from error
+        missing = isinstance(error, ImportError)
+        remedy = "hf:OWNER/NAME, a data set on Hugging Face's hub, or hf:FOLDER with images or parquet files"
+        remedy = "Install it: pip install datasets" if missing else f"Give {remedy}"
+        raise ValueError(f"{source} cannot be loaded: {reason}. {remedy}.") from error
 
 
 @functools.cache

@@ -136,9 +136,7 @@ def load_images(
         raise ValueError(f"No image set {name!r}. Choose one of {', '.join(NAMES)}, or hf:NAME.")
     if split not in SPLITS:
         raise ValueError(f"split must be train or test (or val), got {split!r}.")
-    if (
-        name == "garments" and root is not None
-    ):  # ignored, it would train on other images than were meant
+    if name == "garments" and root is not None:  # ignored, it would mean other images
         raise ValueError(f"garments take no root, got '{root}': give data=folder, or split=.")
     if name == "folder" and root is None:
         raise ValueError("load_images('folder') needs root=, a folder of split/class/image files.")
@@ -146,9 +144,8 @@ def load_images(
     # A tree of files, of any shapes. They are chosen first: only those that are taken are opened.
     if name == "folder" or (root is not None and any((root / s).is_dir() for s in SPLITS)):
         tree = scan(root, split).part(limit, seed)
-        if (
-            name in CIFAR_NAMES
-        ):  # JPEG has changed the pixels: results must not pass for those on CIFAR itself
+        # JPEG has changed the pixels: results must not pass for those on CIFAR itself
+        if name in CIFAR_NAMES:
             jpeg = tree.files[0].lower().endswith((".jpg", ".jpeg"))
             name = CIFAR_NAMES[name] + (" (JPEG copy)" if jpeg else " (class folders)")
         return ImageSet(*decode_images(tree, name, "square" if size else "whole", size))

@@ -177,9 +177,8 @@ def load_sets(run: Run, data: str = "", root: str = "") -> tuple[ImageSet, Image
     loads today.
     """
     known, mark = run.environment, run.environment.get("fingerprint", "")  # older runs have none
-    streamed = " files, " in mark  # and the mark is one of files
-    config = run.config | ({} if streamed else {"stream": False, "pipeline": "decode_once"})
-    config |= {"root": root or known.get("root", config["root"])}
+    config = run.config | {"root": root or known.get("root", run.config["root"])}
+    config |= {} if " files, " in mark else {"stream": False, "pipeline": "decode_once"}
     if data and data != config["data"]:
         config |= data_and_root(data, root or None) | {"limit": None}
     train, test = features.labelled_sets(config)

@@ -106,7 +106,7 @@ def test_the_house_is_small():
     entries = [p.name for p in PACKAGE.iterdir() if p.name != "__pycache__"]
     lines = {m: source.count("\n") for m, source in modules(PACKAGE).items()}
     core = sum(lines.get(m, 0) for m in CORE)
-    assert (len(entries) <= MOST_ENTRIES, sum(lines.values()) <= 16_357, core <= 1_500) == (
+    assert (len(entries) <= MOST_ENTRIES, sum(lines.values()) <= 16_350, core <= 1_500) == (
         True,
     ) * 3
 

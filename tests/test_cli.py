@@ -21,6 +21,7 @@ from tiny import CONFIG, write_tree
 import barlow_edu as be
 from barlow_edu import cli
 from barlow_edu.config import settings_help
+from barlow_edu.evaluation import features
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -154,7 +155,7 @@ def test_evaluate_on_other_images(capsys, trained, monkeypatch):
     def fifty(name, root, split, *_):
         return be.load_images(name, root, split, limit=50)
 
-    for module in (be.config, be.evaluation):
+    for module in (be.config, features):
         monkeypatch.setattr(module, "load_images", fifty)
     arguments = ("--data", "garments", "--json", "--no-linear")
     found = json.loads(run(capsys, "evaluate", trained, *arguments)[1])

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 from tqdm.auto import tqdm
 
+from barlow_edu.storage.libraries import missing
+
 HUB = "hf:"
 # SHARD.tar//OFFSET+SIZE NAME, or hf:NAME:SPLIT//ROW. No path of a scan has two slashes: it is in normal form.
 INSIDE = re.compile(r"(.+)//(\d+)(?:\+(\d+) [^/]*)?")
@@ -32,14 +34,12 @@ def data_and_root(data: Any, root: Any) -> dict[str, Any]:
 def packed(folder: Path, suffixes: tuple[str, ...]) -> tuple[list, list[int], list[str]] | None:
     """Paths, labels and classes of the images in a folder's containers; None for a folder that has none.
 
-    In a shard every image with one of ``suffixes`` counts, and its class stands in the ``.cls`` beside it. Of a data
-    set, also one that ``save_to_disk`` wrote, the first column of images counts, and the first of class labels.
-    Without labels all images are of one class without a name.
-    Raises ValueError for a shard that is compressed or damaged, and for a data set without images.
+    In a shard every image with one of ``suffixes`` counts, its class in the ``.cls`` beside it. Of a data set, also
+    one that ``save_to_disk`` wrote, the first column of images and the first of class labels. Without labels all are
+    of one class without a name. Raises ValueError for a damaged or compressed shard, or a data set without images.
     """
-    source = folder.as_posix()
-    if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
-        source = f"{HUB}{source}:train"
+    saved = (folder / "state.json").exists() and (folder / "dataset_info.json").exists()
+    source = f"{HUB}{folder.as_posix()}:train" if saved else folder.as_posix()
     if source.startswith(HUB):
         images, *labels = _rows(source)
         return [f"{source}//{i}" for i in range(len(images))], *labels
@@ -107,12 +107,12 @@ def _splits(source: str) -> Any:
             return {"train": load_from_disk(name)}
         saved = (name / "dataset_dict.json").exists()
         return load_from_disk(name) if saved else load_dataset(name.as_posix())
+    except ImportError as error:
+        raise missing("datasets", f"{source} is read by datasets, which is not here") from error
     except Exception as error:  # of a library that we do not know
         reason = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
-        missing = isinstance(error, ImportError)
         remedy = "hf:OWNER/NAME, a data set on Hugging Face's hub, or hf:FOLDER with images or parquet files"
-        remedy = "Install it: pip install datasets" if missing else f"Give {remedy}"
-        raise ValueError(f"{source} cannot be loaded: {reason}. {remedy}.") from error
+        raise ValueError(f"{source} cannot be loaded: {reason}. Give {remedy}.") from error
 
 
 @functools.cache

@@ -19,9 +19,12 @@ NEEDS = {  # extra: what it brings, and a command that needs it
     "mlflow": ("mlflow", f"{TRAIN} --log mlflow"),
     "timm": ("timm", f"{TRAIN} encoder=timm/resnet18"),
     "hf": ("transformers", f"{TRAIN} encoder=hf/vit"),
+    "datasets": ("datasets", f"{TRAIN} data=hf:owner/name"),
 }
-# Completion does nothing then; test_grading.py and test_containers.py have what is said of the others.
-DO_WITHOUT = {"completion", "grading", "datasets"}
+DO_WITHOUT = {
+    "completion",
+    "grading",
+}  # the one does nothing then; test_grading.py has what is said of the other
 
 
 def test_every_extra_is_tried_here():

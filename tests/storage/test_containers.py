@@ -173,9 +173,8 @@ def test_without_the_library_a_data_set_says_what_it_needs(tmp_path, monkeypatch
     for name in ("state.json", "dataset_info.json"):  # of what save_to_disk wrote
         (tmp_path / name).touch()
     for root in (tmp_path, Path("hf:nobody/nothing")):
-        with pytest.raises(
-            ValueError, match=rf"{root}\b.* cannot be loaded: .*pip install datasets"
-        ):
+        needs = rf"{root}\b.* is read by datasets, which .*pip install \"barlow_edu\[datasets\]\""
+        with pytest.raises(RuntimeError, match=needs):
             scan(root)
 
 

@@ -8,12 +8,23 @@ import runpy
 import signal
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent / "tests"
 OFFLINE = TESTS / "helpers" / "offline"
+# What takes minutes, as measured, the longest first; of the rest a file takes the longer the more tests it has.
+LONG = (
+    "tests/browser/test_site_pages.py",
+    "tests/publishing/test_copies.py",
+    "tests/teaching/test_playground.py",
+    "notebooks",
+    "tests/browser",
+    "tests/publishing",
+    "tests/repository/test_wheel.py",
+)
 
 
 def pytest_configure(config):
@@ -36,6 +47,18 @@ def pytest_configure(config):
         config.option.nbval_sanitize_with = str(TESTS / "nbval.cfg")
 
 
+def pytest_collection_modifyitems(items):
+    """Where several processes share the tests, the longest files begin: in the end no process is alone with one."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (_rank(item.path), -tests[item.path], item.path))
+
+
+def _rank(path):
+    places = [i for i, long in enumerate(LONG) if path.is_relative_to(TESTS.parent / long)]
+    return min(places, default=len(LONG))
+
+
 def pytest_collection_finish(session):
     """Build matplotlib's font cache before the notebooks do: it may warn on their stderr."""
     if any(item.path.suffix == ".ipynb" for item in session.items):
@@ -49,4 +72,5 @@ def pytest_xdist_make_scheduler(config, log):
         return None
     from xdist.scheduler import LoadFileScheduling
 
+    config.option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems
     return LoadFileScheduling(config, log)

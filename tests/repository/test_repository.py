@@ -5,12 +5,14 @@ import copy
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -222,6 +224,51 @@ WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_tex
 
 def commands(job):
     return [step["run"] for step in WORKFLOW["jobs"][job]["steps"] if "run" in step]
+
+
+class Worker:
+    """What xdist's scheduler asks of one; it writes down the tests that it is sent."""
+
+    shutting_down, gateway = False, SimpleNamespace(id="gw")
+
+    def __init__(self):
+        self.sent = []
+
+    def send_runtest_some(self, tests):
+        self.sent += tests
+
+    def shutdown(self):
+        self.shutting_down = True
+
+
+def test_two_workers_begin_with_what_takes_longest(monkeypatch):
+    pytest.importorskip("xdist")
+    top = runpy.run_path(ROOT / "conftest.py")
+    assert all((ROOT / name).exists() for name in top["LONG"])
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    files = ["tests/test_cli.py"] * 4 + ["tests/test_data.py"] * 5 + ["notebooks/04_x.ipynb"] * 3
+    files += ["tests/browser/test_site_pages.py"] * 3 + ["notebooks/05_x.ipynb"] * 6
+    items = [SimpleNamespace(path=ROOT / f, nodeid=f"{f}::{i}") for i, f in enumerate(files)]
+    top["pytest_collection_modifyitems"](items)
+    given = {"dist": "load", "tx": ["2*popen"]}
+    option = SimpleNamespace(loadscopereorder=True)
+    config = SimpleNamespace(option=option, getoption=given.get, getvalue=given.get)
+    schedule = top["pytest_xdist_make_scheduler"](config, None)
+    workers = Worker(), Worker()
+    for worker in workers:
+        schedule.add_node(worker)
+        schedule.add_node_collection(worker, [item.nodeid for item in items])
+    schedule.schedule()
+    for i in range(
+        sum(len(w.sent) for w in workers)
+    ):  # the second finishes all it has, the first nothing
+        if i < len(workers[1].sent):
+            schedule.mark_test_complete(workers[1], workers[1].sent[i])
+    sent = [[items[i].nodeid.partition("::")[0] for i in worker.sent] for worker in workers]
+    begun = [list(dict.fromkeys(files)) for files in sent]
+    assert begun[0] == ["tests/browser/test_site_pages.py"]
+    assert begun[1][:2] == ["notebooks/05_x.ipynb", "notebooks/04_x.ipynb"]
+    assert begun[1][2] == "tests/test_data.py"
 
 
 def test_the_workflow_runs_ci_run():

@@ -8,6 +8,7 @@ a course needs no download. ``cifar10`` and ``cifar100`` are torchvision's, or a
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import SPLITS, balanced, scan
 
 CIFAR_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-NAMES = ("garments", "cifar10", "cifar100", "folder")
+OTHERS = {entry.name: entry for entry in entry_points(group="barlow_edu.data")}
+NAMES = ("garments", "cifar10", "cifar100", "folder", *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,12 @@ def load_images(
 ) -> ImageSet:
     """Load an image set.
 
-    name: "garments", "cifar10", "cifar100", "folder" or "hf:NAME". root: a class-folder tree
-    (``split/class/image.*``; see ``storage.trees``), or for the CIFAR sets torchvision's folder. limit: take this
-    many images, the classes balanced, chosen by ``seed``; of a tree only these files are opened, and those that
-    cannot be read are left out. size: resize every image of a tree (shorter side, then centre crop); needed where
-    the files differ in shape. ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
+    name: "garments", "cifar10", "cifar100", "folder", "hf:NAME", or an entry point of another package in the group
+    ``barlow_edu.data``, a function of all the rest, by keyword. root: a class-folder tree (``split/class/image.*``;
+    see ``storage.trees``), or for the CIFAR sets torchvision's folder. limit: take this many images, the classes
+    balanced, chosen by ``seed``; of a tree only these files are opened, and those that cannot be read are left out.
+    size: resize every image of a tree (shorter side, then centre crop); needed where the files differ in shape.
+    ``seed`` also decides the cards of ``garments`` (``storage.garments.compose``).
 
     Raises ValueError for an unknown name or split, a limit out of range, a size that the set does not have, or a
     root for a set that has none; FileNotFoundError for missing files, saying what to put where.
@@ -141,6 +144,8 @@ def load_images(
     if name == "folder" and root is None:
         raise ValueError("load_images('folder') needs root=, a folder of split/class/image files.")
     root = None if root is None else Path(root).expanduser()
+    if name in OTHERS:
+        return OTHERS[name].load()(root=root, split=split, limit=limit, size=size, seed=seed)
     # A tree of files, of any shapes. They are chosen first: only those that are taken are opened.
     if name == "folder" or (root is not None and any((root / s).is_dir() for s in SPLITS)):
         tree = scan(root, split).part(limit, seed)

@@ -1,9 +1,12 @@
 """Image sets: the embedded garments, balanced limits, CIFAR from torchvision's files, class folders."""
 
 import hashlib
+import importlib.util
 import itertools
 import pickle
+import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,8 @@ from PIL import Image
 from torchvision import datasets
 
 import barlow_edu as be
+from barlow_edu.config import SETTINGS, images_for
+from barlow_edu.evaluation.features import labelled_sets
 from barlow_edu.storage import downloads, places
 from barlow_edu.storage.trees import balanced
 from barlow_edu.views import TwinViews
@@ -258,6 +263,31 @@ def test_an_image_set_says_what_it_is(cards):
 def test_what_cannot_be_loaded_is_told(arguments, message):
     with pytest.raises(ValueError, match=message):
         be.load_images(**arguments)
+
+
+def test_another_package_adds_an_image_set_by_an_entry_point(tmp_path, monkeypatch):
+    code = "import torch, barlow_edu as be\ndef dots(root, split, limit, size, seed):\n"
+    code += "    images = torch.full((limit or 40, 3, 8, 8), len(split), dtype=torch.uint8)\n"
+    code += "    return be.ImageSet(images, torch.arange(len(images)) % 2, ['a', 'b'], 'dots')\n"
+    (tmp_path / "theirs.py").write_text(code, "utf-8")
+    about = tmp_path / "theirs-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: theirs\nVersion: 1.0\n", "utf-8")
+    (about / "entry_points.txt").write_text("[barlow_edu.data]\ndots = theirs:dots\n", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    # As a new process reads it.
+    found = importlib.util.spec_from_file_location("anew", be.data.__file__)
+    monkeypatch.setitem(sys.modules, "anew", anew := importlib.util.module_from_spec(found))
+    found.loader.exec_module(anew)
+    assert (*be.data.NAMES, "dots") == anew.NAMES and SETTINGS["data"].choices is be.data.NAMES
+    # What that process would accept, and train and evaluate on.
+    for name in ("OTHERS", "NAMES"):
+        monkeypatch.setattr(be.data, name, getattr(anew, name))
+    monkeypatch.setitem(SETTINGS, "data", replace(SETTINGS["data"], choices=anew.NAMES))
+    config = be.load_config(data="dots", limit=20)
+    shapes = [(20, len("train")), (20, len("train")), (40, len("test"))]
+    sets = images_for(config), *labelled_sets(config)
+    assert [(len(s), s.images.max()) for s in sets] == shapes
 
 
 # CIFAR

@@ -226,10 +226,6 @@ def apply_where(mask: Tensor, x: Tensor, operation: Callable) -> Tensor:
     return torch.where(mask.view(-1, 1, 1, 1), operation(x.clone(), slice(None)), x)
 
 
-def _bilinear(x: Tensor) -> Tensor:
-    return (1 - x.abs()).clamp_(min=0)
-
-
 def _bicubic(x: Tensor) -> Tensor:
     """Keys' cubic with a = -1/2, the kernel of Pillow and of torchvision's antialiased resizing."""
     x = x.abs().clamp_(max=2)
@@ -238,7 +234,7 @@ def _bicubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, far)
 
 
-FILTERS = {"bilinear": (_bilinear, 1), "bicubic": (_bicubic, 2)}
+FILTERS = {"bilinear": (lambda x: (1 - x.abs()).clamp_(min=0), 1), "bicubic": (_bicubic, 2)}
 
 
 def _resampling(

@@ -67,10 +67,6 @@ def free_step(function: Callable[[Tensor, Tensor, float, float], tuple[Tensor, T
     }, "What you returned", 1e-6, look=_two_tables)  # fmt: skip
 
 
-def _half_learned(gamma: Tensor, s0: Tensor) -> Tensor:
-    return torch.log(1 / (s0**2 * gamma) - 1) / (8 * gamma)
-
-
 @checker
 def learning_time(function: Callable[[Tensor, Tensor], float]) -> None:
     """Check a function (gamma, s0) -> the time at which a mode is half learned, c = 1/2."""
@@ -78,7 +74,7 @@ def learning_time(function: Callable[[Tensor, Tensor], float]) -> None:
     worlds = torch.tensor([[0.25, 1e-3], [1.0, 1e-4], [0.04, 1e-2]], dtype=torch.float64)
     what = "The time for γ = {0:.2f}, s0 = {1:.4f}"
     # without the − 1: a start is so small that it does not show
-    judge(function, [tuple(x) for x in worlds], _half_learned, {
+    judge(function, [tuple(x) for x in worlds], lambda g, s: (1 / (s**2 * g) - 1).log() / (8 * g), {
         "The time is negative. The logarithm of a small number is below 0: turn the sign.":
             lambda g, s: (s**2 * g).log() / (8 * g),
         "You divided by 4 γ. That is how fast s grows. Its square, c = γ s², grows at twice that rate.":

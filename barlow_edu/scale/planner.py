@@ -30,8 +30,11 @@ from barlow_edu.storage.trees import scan
 
 USABLE = 0.92  # of a GPU's memory; the rest is for libraries, and for gaps between tensors
 IMAGES = {"garments": 20_000, "cifar10": 50_000, "cifar100": 50_000, "folder": 1_281_167}
-# Operations a second and GPU in the paper: what 1000 epochs of ImageNet take, over 32 V100 for 124 hours.
-PAPER_TFLOPS = 4.53
+# Training images a second of a ResNet-50 in mixed precision, of each of eight GPUs, as published, and GB of one.
+# V100, A100: NVIDIA's DeepLearningExamples, ResNet-50 v1.5 for PyTorch (container 21.03). H100 (SXM5): the same code
+# without channels last, on synthetic images, in Lambda's deeplearning-benchmark: it can do more.
+GPUS = {"v100": (8_322 / 8, 16), "a100": (16_621 / 8, 80), "h100": (22_088 / 8, 80)}
+RESNET50 = 24.3e9  # operations for one of these images, forward and back, counted as here
 MEMORY_ROWS = {
     "parameters": "weights and buffers",
     "gradients": "gradients",
@@ -175,7 +178,8 @@ def _run_on_fake_tensors(settings: str, rows: int) -> Network:
 # The machine: options of the command ``plan``, and of the function.
 MACHINE = {
     "gpus": Setting(1, "how many", int, 1),
-    "gpu_memory": Setting(80.0, "GB of one", float, 1e-9),
+    "gpu": Setting("a100", "whose memory and published rate count", choices=GPUS),
+    "gpu_memory": Setting(None, "GB of one, in place of gpu's", float, 1e-9, null=True),
     "tflops": Setting(
         None, "10^12 operations a second that one really does", float, 1e-9, null=True
     ),
@@ -218,11 +222,14 @@ class Plan:
 
     def _rate(self) -> tuple[float, str]:
         """10¹² operations a second of one GPU, and who says so."""
-        speed, given = self.machine["images_per_second"], self.machine["tflops"]
+        speed, given, gpu = (self.machine[k] for k in ("images_per_second", "tflops", "gpu"))
         if speed is not None:
             rate = speed * self.operations / self.config["batch_size"] / 1e12
             return rate, f"{speed:g} images a second and GPU, as given"
-        return (given, "as given") if given else (PAPER_TFLOPS, "the paper's V100s")
+        if given is not None:
+            return given, "as given"
+        source = f"ResNet-50 on {gpu.upper()}, as published; small networks reach less"
+        return GPUS[gpu][0] * RESNET50 / 1e12, source
 
     def loss_peak(self, form: str, rows: int) -> int:
         """The most bytes that the loss has at a time, in one process with ``rows`` images."""
@@ -333,9 +340,9 @@ def plan(config: str | Path | Mapping[str, Any], **options: Any) -> Plan:
     """Memory, operations, hours and cost of a configuration on ``gpus`` GPUs of ``gpu_memory`` GB.
 
     options: those of ``MACHINE``, and settings that replace the configuration's. A process on a CPU counts as a
-    GPU. Hours follow from a rate: ``tflops`` or ``images_per_second`` of one GPU; without either, the paper's own
-    V100 rate. images: of an epoch; default, those of the data set, or of the folder ``root``; without a root,
-    ImageNet's 1,281,167.
+    GPU. Hours follow from a rate: ``tflops`` or ``images_per_second`` of one GPU; without either, what is published
+    of a ResNet-50 on the ``gpu`` (v100, a100, h100). The authors' own runs reached 18 and 26 % of that on V100s.
+    images: of an epoch; default, those of the data set, or of the folder ``root``; without, ImageNet's 1,281,167.
 
     Raises ValueError for numbers that cannot be, a batch that does not divide by the GPUs or is more than the
     images, and for another method than Barlow Twins.
@@ -352,6 +359,7 @@ def plan(config: str | Path | Mapping[str, Any], **options: Any) -> Plan:
         )
     if machine["tflops"] is not None and machine["images_per_second"] is not None:
         raise ValueError("Give tflops or images_per_second, not both: each says how fast it goes.")
+    machine["gpu_memory"] = machine["gpu_memory"] or GPUS[machine["gpu"]][1]
     return Plan(config, machine, machine["images"] or _count(config))
 
 

@@ -82,7 +82,7 @@ def reading(cells) -> dict[str, float]:
     words = sum(len(text.split()) for text in prose)
     code_words = sum(len(re.findall(r"\w+", c.source)) for c in code)
     figures = sum("image/png" in o.get("data", {}) for c in code for o in c.get("outputs", []))
-    predictions = sum(text.count("**Predict.**") for text in prose)
+    predictions = sum("predict" in c.metadata.get("tags", []) for c in code)
     return {
         "words": words,
         "read": words / WORDS_A_MINUTE + code_words / CODE_WORDS_A_MINUTE,
@@ -107,7 +107,14 @@ def seconds_of_cells(path: Path, wanted: set[str]) -> dict[str, float]:
             {cell.id: time.perf_counter() - begun[cell.id]}
         ),
     )
-    client.execute()
+    try:
+        client.execute()
+    except AssertionError:
+        if (
+            client.km is not None
+        ):  # else nbclient wants to end a kernel that Ctrl-C or kill has ended
+            raise
+        raise SystemExit("Stopped; nothing was written.") from None
     return took
 
 

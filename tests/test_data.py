@@ -269,11 +269,11 @@ def test_another_package_adds_an_image_set_by_an_entry_point(tmp_path, monkeypat
     code = "import torch, barlow_edu as be\ndef dots(root, split, limit, size, seed):\n"
     code += "    images = torch.full((limit or 40, 3, 8, 8), len(split), dtype=torch.uint8)\n"
     code += "    return be.ImageSet(images, torch.arange(len(images)) % 2, ['a', 'b'], 'dots')\n"
-    (tmp_path / "theirs.py").write_text(code, "utf-8")
-    about = tmp_path / "theirs-1.0.dist-info"
+    (tmp_path / "dotted.py").write_text(code, "utf-8")
+    about = tmp_path / "dotted-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Name: theirs\nVersion: 1.0\n", "utf-8")
-    (about / "entry_points.txt").write_text("[barlow_edu.data]\ndots = theirs:dots\n", "utf-8")
+    (about / "METADATA").write_text("Name: dotted\nVersion: 1.0\n", "utf-8")
+    (about / "entry_points.txt").write_text("[barlow_edu.data]\ndots = dotted:dots\n", "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     # As a new process reads it.
     found = importlib.util.spec_from_file_location("anew", be.data.__file__)

@@ -347,7 +347,7 @@ def plan(config: str | Path | Mapping[str, Any], **options: Any) -> Plan:
     Raises ValueError for numbers that cannot be, a batch that does not divide by the GPUs or is more than the
     images, and for another method than Barlow Twins.
 
-    >>> plan("garments_quick", epochs=10).steps
+    >>> plan("garments_wide", epochs=10).steps
     1560
     """
     machine = complete(MACHINE, {k: v for k, v in options.items() if k in MACHINE})

@@ -460,6 +460,6 @@ def test_the_shell_completes_commands_and_configurations(tmp_path):
         told[line] = {word.strip() for word in (tmp_path / "told").read_text().split("\n")}
     assert list(told.values()) == [
         {"pretrain"},
-        {"garments_quick", "garments_hero"},
+        {"garments_quick", "garments_hero", "garments_wide"},
         {"start", "student"},
     ]

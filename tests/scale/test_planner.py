@@ -292,16 +292,16 @@ def test_what_cannot_be_planned_is_named(options, told):
 
 
 def test_the_command_line_prints_a_table_or_json(capsys, tmp_path):
-    run = ["plan", "garments_quick", "--price-per-gpu-hour", "2", "--gpu-memory", "8"]
+    run = ["plan", "garments_wide", "--price-per-gpu-hour", "2", "--gpu-memory", "8"]
     assert main(run) == 0
     table = capsys.readouterr().out
     assert (
-        "garments_quick: small_resnet at 32 pixels" in table and "largest batch that fits" in table
+        "garments_wide: small_resnet at 32 pixels" in table and "largest batch that fits" in table
     )
     assert main([*run, "--json", "--set", "epochs=3"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == 20_000 and found["epochs"] == 3 and found["fits"]
-    assert main(["plan", "garments_quick", "--gpus", "3"]) == 2
+    assert main(["plan", "garments_wide", "--gpus", "3"]) == 2
     assert "Take 126 or 129." in capsys.readouterr().err
 
 

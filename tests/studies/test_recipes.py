@@ -8,6 +8,7 @@ from barlow_edu.loss import barlow_twins_loss
 from barlow_edu.studies.recipes import lambda_for, lr_for, noise_share
 
 RECIPES = (
+    "garments_wide",
     "garments_quick",
     "garments_hero",
     "cifar10_cpu",
@@ -26,9 +27,11 @@ RECIPES = (
 OWN_LAMBDA = {
     "cifar10_resnet18_official": 0.0051,
     "imagenet_resnet50_1gpu": 0.005,
+    "garments_quick": 0.2,
     "garments_hero": 0.2,
 }
-OWN_LR = {"imagenet_resnet50_1gpu": 0.6, "imagenet_vit_small": 2e-3, "garments_hero": 0.005}
+OWN_LR = {"imagenet_resnet50_1gpu": 0.6, "imagenet_vit_small": 2e-3}
+OWN_LR |= dict.fromkeys(("garments_quick", "garments_hero"), 0.005)
 
 
 def test_the_paper_keeps_its_own_lambda():

@@ -3,7 +3,7 @@
     python benchmarks/busy.py                        # about five minutes on an idle machine
     python benchmarks/busy.py --steps 10 --rounds 1 --place kernel    # a look
 
-Each place trains the first steps of garments_quick, on all threads, torch imported first: with the machine to
+Each place trains the first steps of garments_wide, on all threads, torch imported first: with the machine to
 itself, beside a process that only spins, and beside another training on one thread. They take turns, and it is
 the wall clock that counts. The bar is 2.5 x the time with the machine to itself.
 """
@@ -32,9 +32,9 @@ def seconds(how, steps):
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
         if how == "command line":
-            main(f"pretrain garments_quick --out {out} --set limit={limit} epochs=1".split())
+            main(f"pretrain garments_wide --out {out} --set limit={limit} epochs=1".split())
         else:
-            be.pretrain("garments_quick", out, limit=limit, epochs=1, progress=how == "kernel")
+            be.pretrain("garments_wide", out, limit=limit, epochs=1, progress=how == "kernel")
         print("seconds", time.perf_counter() - began, flush=True)
 """
 SPIN = "while True: pass"
@@ -159,7 +159,7 @@ def main() -> None:
     if places == list(PLACES) and options.rounds > 1:
         env = environment()
         head = f"# Beside another program\n\n{describe(env)}. Made by `python benchmarks/busy.py`."
-        about = f"Seconds of {options.steps} steps of garments_quick, medians; the bar is {BAR} x."
+        about = f"Seconds of {options.steps} steps of garments_wide, medians; the bar is {BAR} x."
         write("busy", "\n\n".join([head, about, text]), {"environment": env, "seconds": found})
 
 

@@ -46,7 +46,7 @@ class Run:
 
     >>> run = load_run("garments_quick")
     >>> run.config["batch_size"], sorted(run.snapshots)[:3]
-    (128, [0, 2, 7])
+    (256, [0, 2, 8])
     """
 
     def __init__(self, path: str | Path, encoder: nn.Module | None = None):

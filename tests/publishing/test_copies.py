@@ -1,22 +1,22 @@
 """Student notebooks fail exactly at the exercises; with the solutions filled in they pass.
 
-Executed are: of every notebook its exercises, open and filled in, with all cells that they need, in IPython within
-this process, which has loaded torch already; of the light notebooks every cell, in both versions, in a kernel. For
-the rest of the heavy notebooks it is shown on the text: filled in they hold the very code that nbval runs, and in
-the student version no other cell needs an exercise or a lost name.
+Executed are, in IPython within this process, which has loaded torch already: of every notebook its exercises, open
+and filled in, with all cells that they need; of the light notebooks every cell, in both versions. For the rest of the
+heavy notebooks it is shown on the text: filled in they hold the very code that nbval runs, and in the student version
+no other cell needs an exercise or a lost name.
 """
 
 import copy
 import json
 import re
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from nbclient import NotebookClient
 from needed_cells import needed
 
 import barlow_edu as be
@@ -32,6 +32,20 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.
 LIGHT = ("04_the_cross_correlation_matrix", "05_the_loss_from_scratch")  # every cell is run
 
 
+read_once = cache(read)
+student_once = cache(lambda path: course.student(read(path)))
+
+
+def original_of(path):
+    """A notebook of the course, to be changed at will."""
+    return copy.deepcopy(read_once(path))
+
+
+def student_of(path):
+    """The student's notebook, to be changed at will."""
+    return copy.deepcopy(student_once(path))
+
+
 def fill_in(student_notebook, notebook):
     """The student's notebook with the solutions of ``notebook`` written into its exercises."""
     for cell in tagged(student_notebook, "exercise"):
@@ -40,23 +54,11 @@ def fill_in(student_notebook, notebook):
 
 
 def failing_cells(notebook):
-    """Ids of the cells that raise, and what they raise, when everything is run."""
-    resources = {"metadata": {"path": NOTEBOOKS[0].parent}}
-    NotebookClient(notebook, timeout=300, allow_errors=True, resources=resources).execute()
-    return {
-        cell.id: f"{output.ename}: {output.evalue}"
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.output_type == "error"
-    }
-
-
-def failing_here(notebook):
-    """``failing_cells``, in an IPython shell of this process; what a cell prints becomes its output."""
+    """Ids of the code cells that raise, and what they raise, when all are run; what one prints becomes its output."""
     InteractiveShell.clear_instance()
     shell, failing = InteractiveShell.instance(), {}
     try:
-        for cell in notebook.cells:
+        for cell in (c for c in notebook.cells if c.cell_type == "code"):
             with capture_output() as printed:
                 result = shell.run_cell(cell.source)
             cell.outputs = [nbformat.v4.new_output("stream", text=printed.stdout)]
@@ -77,7 +79,7 @@ def open_tasks(notebook):
 
 def waiting(path):
     """Ids of the cells that use what a learner's answer makes: without an output in the student version."""
-    original = read(path)
+    original = original_of(path)
     for cell in original.cells:
         if cell.cell_type == "code":
             cell.execution_count = 1
@@ -97,8 +99,8 @@ def assert_fails_at_the_exercises(failing, tasks, users=()):
 
 def as_a_learner_runs_it(path):
     """What the exercises need, and each exercise twice: open, then filled in (its id ends in -filled)."""
-    version, filled = course.student(read(path)), course.student(read(path))
-    filled = fill_in(filled, read(path))
+    version, filled = student_of(path), student_of(path)
+    filled = fill_in(filled, original_of(path))
     exercises = {c.id for c in tagged(version, "exercise")}
     steps = needed(filled, exercises)
     opened, done = ({c.id: c for c in nb.cells} for nb in (version, filled))
@@ -114,7 +116,7 @@ def as_a_learner_runs_it(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_every_exercise_has_a_stub_and_a_solution(path):
-    notebook = read(path)
+    notebook = original_of(path)
     exercises = [number(c) for c in tagged(notebook, "exercise")]
     solutions = [number(c) for c in tagged(notebook, "solution")]
     assert 2 <= len(exercises) <= 6 and exercises == solutions
@@ -125,7 +127,7 @@ def test_every_exercise_has_a_stub_and_a_solution(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_student_version_opens_exercises_and_drops_solutions(path):
-    original, version = read(path), course.student(read(path))
+    original, version = original_of(path), student_of(path)
     assert not tagged(version, "solution") and not tagged(version, "instructor")
     assert len(tagged(version, "exercise")) == len(tagged(original, "exercise"))
     for cell in tagged(version, "exercise"):
@@ -158,7 +160,7 @@ TAUGHT_LATER = ["return a.T @ b / len(a)", "return loss"]
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_no_line_of_a_solution_is_left(path):
-    left = left_lines(read(path), course.student(read(path)))
+    left = left_lines(original_of(path), student_of(path))
     assert [line for line in left if line not in TAUGHT_LATER] == []
 
 
@@ -175,8 +177,8 @@ def test_a_line_of_a_solution_that_is_left_is_seen():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_filled_in_student_version_is_the_tested_notebook(path):
     """The solutions in the exercises' places leave the code that nbval runs, without the open stubs."""
-    original = read(path)
-    filled = fill_in(course.student(read(path)), original)
+    original = original_of(path)
+    filled = fill_in(student_of(path), original)
     code = [c.source for c in filled.cells if c.cell_type == "code"]
     skipped = tagged(original, "exercise") + tagged(original, "instructor")
     tested = [c.source for c in original.cells if c.cell_type == "code" and c not in skipped]
@@ -186,16 +188,18 @@ def test_filled_in_student_version_is_the_tested_notebook(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_most_of_a_page_does_not_wait_for_an_exercise(path):
     """A page uses what the learner wrote, and a learner who skips an exercise can still read on."""
-    code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    code = [cell for cell in original_of(path).cells if cell.cell_type == "code"]
     assert len(waiting(path)) <= len(code) / 3, sorted(waiting(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_no_name_gets_lost_with_the_solutions(path):
     """What only a solution made (an import, a helper) is used nowhere in the student version."""
-    version = course.student(read(path))
+    version = student_of(path)
     found = [names(c.source) for c in version.cells if c.cell_type == "code"]
-    made = {name for cell in tagged(read(path), "solution") for name in names(cell.source)[0]}
+    made = {
+        name for cell in tagged(original_of(path), "solution") for name in names(cell.source)[0]
+    }
     lost = made.difference(*(defined for defined, _ in found))
     assert not [lost & used for _, used in found if lost & used]
 
@@ -210,29 +214,32 @@ def test_exercises_fail_while_open_and_pass_when_filled_in(path, monkeypatch):
     )
     notebook = as_a_learner_runs_it(path)
     with untouched():
-        failing = failing_here(notebook)
+        failing = failing_cells(notebook)
     # What a page asserts of a training, and of a prediction that rests on one, cannot hold here: see above.
     unasked = {c.id for c in tagged(notebook, "reveal")}
     unasked |= {c.id for c in notebook.cells if "be.pretrain(" in c.source} - set(
         open_tasks(notebook)
     )
     failing = {k: v for k, v in failing.items() if k not in unasked or "AssertionError" not in v}
-    assert_fails_at_the_exercises(failing, open_tasks(read(path)))
+    assert_fails_at_the_exercises(failing, open_tasks(original_of(path)))
     done = [c for c in notebook.cells if c.id.endswith("-filled")]
-    assert len(done) == len(tagged(read(path), "solution")) > 0
+    assert len(done) == len(tagged(original_of(path), "solution")) > 0
     for cell in done:
         printed = "".join(o.get("text", "") for o in cell.outputs)
         assert re.search(r"^\w+: right\.$", printed, re.MULTILINE), cell.source
 
 
 @pytest.mark.parametrize("stem", LIGHT)
-def test_student_notebook_fails_exactly_at_the_exercises(stem):
+def test_student_notebook_fails_exactly_at_the_exercises(stem, monkeypatch):
     path = next(p for p in NOTEBOOKS if p.stem == stem)
-    version = course.student(read(path))
+    monkeypatch.chdir(path.parent)
+    version = student_of(path)
     users = {*waiting(path), *(cell.id for cell in tagged(version, "reveal"))}
-    assert_fails_at_the_exercises(failing_cells(version), open_tasks(read(path)), users)
-    filled = fill_in(course.student(read(path)), read(path))
-    assert failing_cells(filled) == {}
+    filled = fill_in(student_of(path), original_of(path))
+    with untouched():
+        failing, failing_filled = failing_cells(version), failing_cells(filled)
+    assert_fails_at_the_exercises(failing, open_tasks(original_of(path)), users)
+    assert failing_filled == {}
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +396,7 @@ def test_teaching_notes_are_put_together(builds):
     text = (builds / "instructor" / "TEACHING_NOTES.md").read_text(encoding="utf-8")
     assert text.count("\n## ") == len(NOTEBOOKS)
     for path in NOTEBOOKS:
-        for cell in tagged(read(path), "instructor"):
+        for cell in tagged(original_of(path), "instructor"):
             assert cell.source.splitlines()[-1] in text
 
 

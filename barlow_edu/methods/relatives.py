@@ -145,9 +145,7 @@ class SimCLRModel(TwinModel):
     """
 
     method = "simclr"
-    settings: ClassVar = {
-        "temperature": Setting(0.1, "simclr: temperature of the softmax", float, 1e-3),
-    }
+    settings: ClassVar = {"temperature": Setting(0.1, "simclr: softmax temperature", float, 1e-3)}
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Two batches of views -> the loss and what there is to watch."""

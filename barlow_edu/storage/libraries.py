@@ -94,6 +94,8 @@ def _hf(name: str, size: int) -> nn.Module:
     config = AutoConfig.from_pretrained(folder) if folder.is_dir() else CONFIG_MAPPING[name]()
     if hasattr(config, "image_size"):
         config.image_size = size
+    if any(folder.glob("*.safetensors")):  # evaluation's random encoder has the same name
+        log.warning("hf/%s begins untrained. For its weights hand over a module.", name)
     return _Pooled(AutoModel.from_config(config))
 
 

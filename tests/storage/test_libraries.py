@@ -93,13 +93,16 @@ def test_models_of_transformers_are_pooled_and_an_idle_token_is_named(pools, mon
     assert "no gradient reaches model.mask_token." in caplog.text
 
 
-def test_a_folder_with_a_configuration_of_transformers_is_a_model(tmp_path):
+def test_a_folder_with_a_configuration_of_transformers_is_a_model(tmp_path, caplog):
     transformers = pytest.importorskip("transformers")
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     transformers.Dinov2Config(**small, image_size=28, patch_size=14).save_pretrained(tmp_path)
     encoder, dim = be.build_encoder(f"hf/{tmp_path}", image_size=56)
     assert dim == 8 and not encoder.model.embeddings.mask_token.requires_grad
-    assert encoder.model.config.image_size == 56
+    assert encoder.model.config.image_size == 56 and "untrained" not in caplog.text
+    encoder.model.save_pretrained(tmp_path)
+    be.build_encoder(f"hf/{tmp_path}", image_size=56)
+    assert "begins untrained" in caplog.text
 
 
 def test_another_package_adds_an_encoder_by_an_entry_point(tmp_path, monkeypatch):

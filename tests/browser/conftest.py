@@ -1,4 +1,4 @@
-"""A Chromium for the browser tests, and where their pictures go."""
+"""A Chromium for the browser tests, and where their pictures go, which ``BARLOW_EDU_PICTURES=1`` asks for."""
 
 import os
 import shutil
@@ -53,10 +53,12 @@ def browser(chromium):
 
 @pytest.fixture
 def picture(capsys):
-    """Save a screenshot of a page or an element, and tell where."""
-    SCREENSHOTS.mkdir(exist_ok=True)
+    """Save a screenshot of a page or an element, and tell where; nothing unless the environment asks for pictures."""
 
     def save(what, name):
+        if not os.environ.get("BARLOW_EDU_PICTURES"):
+            return  # drawing takes a second, and nobody looks at most
+        SCREENSHOTS.mkdir(exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
         what.screenshot(path=path)
         with capsys.disabled():

@@ -1,6 +1,7 @@
-"""The website: built once, every page opened once on a desktop and once on a phone, with all but loopback blocked.
+"""The website: built once, every page loaded once, as a dark phone loads it, with all but loopback blocked.
 
-In that one visit a page is judged, asked by axe-core and photographed; what needs keys or paper has its own visit.
+In that one visit a page is judged and photographed on phone and desktop, in dark and light, and asked by axe-core;
+what needs keys or paper has its own visit, on a desktop.
 """
 
 import re
@@ -42,8 +43,9 @@ def address(site, folder):
 
 
 # One span of code and one formula are enough for each look: thousands are what axe-core spends its time on. A look is
-# what decides about contrast: colour, size and weight of the letters, and the colour that lies behind them.
-ONE_OF_A_KIND = """() => {
+# what decides about contrast: colour, size and weight of the letters, and the colour that lies behind them. Of a kind
+# is what looks alike both now and when LOOKS was asked for, in the other colours.
+LOOKS = """() => {
   const behind = (node) => {
     const colour = getComputedStyle(node).backgroundColor;
     const clear = colour === "rgba(0, 0, 0, 0)" && node.parentElement;
@@ -53,21 +55,22 @@ ONE_OF_A_KIND = """() => {
     const { color, fontSize, fontWeight, opacity } = getComputedStyle(span);
     return [color, fontSize, fontWeight, opacity, behind(span)].join();
   };
-  const seen = new Set(), again = [];
-  for (const span of document.querySelectorAll(".highlight pre span:not(:has(*))")) {
-    seen.has(look(span)) ? again.push(span) : seen.add(look(span));
+  for (const node of document.querySelectorAll(".highlight pre span:not(:has(*)), .katex")) {
+    node.look = `${node.look} ${look(node)}`;
   }
-  for (const span of again) span.replaceWith(...span.childNodes);
-  const set = new Set();
-  for (const formula of document.querySelectorAll(".katex")) {
-    set.has(look(formula)) ? formula.replaceWith("x") : set.add(look(formula));
-  }
+}"""
+ONE_OF_A_KIND = """() => {
+  const again = (selector) => {
+    const seen = new Set();
+    return [...document.querySelectorAll(selector)].filter((x) => seen.size === seen.add(x.look).size);
+  };
+  for (const span of again(".highlight pre span:not(:has(*))")) span.replaceWith(...span.childNodes);
+  for (const formula of again(".katex")) formula.replaceWith("x");
 }"""
 
 
 def axe_violations(axe, page, rules=()):
     """What axe-core finds on an open page, by all or by some of its rules: rule -> (how often, where)."""
-    page.evaluate(ONE_OF_A_KIND)
     options = {"resultTypes": ["violations"], "preload": False}  # what passed need not be told
     if rules:
         options["runOnly"] = {"type": "rule", "values": list(rules)}
@@ -77,28 +80,39 @@ def axe_violations(axe, page, rules=()):
     }
 
 
-@pytest.mark.parametrize(
-    "size, scheme", [("desktop", "light"), ("desktop", "dark"), ("phone", "dark")]
-)
-def test_every_page_opens_whole(browser, site, address, picture, size, scheme):
-    """Also for axe-core; in the dark for colours alone, of the notebooks on a phone, of the rest on a desktop."""
+# The rules that the dark can break: it changes colours and nothing else.
+DARK_RULES = ["color-contrast", "link-in-text-block"]
+
+
+def test_every_page_opens_whole(browser, site, address, picture):
+    """Also for axe-core: notebooks and what is to be looked at, in the dark for colours alone."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    watched, problems = Watched(browser, size, scheme), {}
-    rules = []
-    if scheme == "dark":  # which changes colours and nothing else
-        rules = ["color-contrast", "link-in-text-block"]
-    for name in site:
-        various = name in TO_LOOK_AT or name.startswith("notebooks/")
-        if (size, scheme) == ("desktop", "dark") and name not in TO_LOOK_AT:
-            continue
-        seen = watched.judge(f"{address}/{name}")
+    watched, problems = Watched(browser, "phone", "dark"), {}
+    page = watched.page
+
+    def photograph(name, size, scheme):
         if name in TO_LOOK_AT:
-            assert watched.page.evaluate("document.documentElement.dataset.theme") == scheme
-            picture(watched.page, f"site_{TO_LOOK_AT[name]}_{size}_{scheme}")
-        if various and not (
-            size == "phone" and name in TO_LOOK_AT
-        ):  # the last, as it changes the page
-            seen += [f"axe: {hit}" for hit in axe_violations(axe, watched.page, rules).items()]
+            assert page.evaluate("document.documentElement.dataset.theme") == scheme
+            picture(page, f"site_{TO_LOOK_AT[name]}_{size}_{scheme}")
+
+    for name in site:
+        shown = name in TO_LOOK_AT
+        various = shown or name.startswith("notebooks/")
+        watched.dress("phone", "dark")
+        seen = watched.judge(f"{address}/{name}")
+        photograph(name, "phone", "dark")
+        if various:
+            page.evaluate(LOOKS)
+        for scheme in ("dark", "light") if shown else ("light",):
+            seen += watched.turn("desktop", scheme)
+            photograph(name, "desktop", scheme)
+        if various:  # the last, as it changes the page
+            page.evaluate(LOOKS)
+            page.evaluate(ONE_OF_A_KIND)
+            hits = axe_violations(axe, page)
+            watched.turn("desktop" if shown else "phone", "dark")
+            hits |= axe_violations(axe, page, DARK_RULES)
+            seen += [f"axe: {hit}" for hit in hits.items()]
         if seen:
             problems[name] = seen[:5]
     watched.context.close()
@@ -139,14 +153,27 @@ FAULTS = {
 
 
 def test_axe_sees_a_button_without_a_name_and_pale_letters(browser, site, address):
+    """Also letters that are like others in the light, and pale in the dark alone."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     watched = Watched(browser, "desktop")
+    page = watched.page
     watched.open(f"{address}/glossary.html")
-    watched.page.evaluate("document.body.append(document.createElement('button'))")
-    pale = "<span class=n>a</span> <span class=n style='color: #eee'>pale</span>"
-    pale = f"<div class=highlight><pre>{pale}</pre></div>"
-    watched.page.evaluate(f"""document.querySelector("article").innerHTML += "{pale}" """)
-    assert {"button-name", "color-contrast"} <= set(axe_violations(axe, watched.page))
+    page.evaluate("document.body.append(document.createElement('button'))")
+    spans = "<span class=n>a</span> <span class=n style='color: #eee'>pale</span>"
+    spans += " <span class='n dim'>dark</span><style>[data-theme=dark] .dim {color: #222 !important}</style>"
+    code = f"<div class=highlight><pre>{spans} <span class=n>again</span></pre></div>"
+    page.evaluate(f"""document.querySelector("article").innerHTML += "{code}" """)
+    page.evaluate(LOOKS)
+    watched.turn("desktop", "dark")
+    page.evaluate(LOOKS)
+    page.evaluate(ONE_OF_A_KIND)
+    assert page.locator("pre:has(.dim) span").all_inner_texts() == ["a", "pale", "dark"]
+    _, pale = axe_violations(axe, page, DARK_RULES)["color-contrast"]
+    assert len(pale) == 1 and "dim" in pale[0]
+    watched.turn("desktop", "light")
+    hits = axe_violations(axe, page)
+    assert {"button-name", "color-contrast"} <= set(hits)
+    assert "pale" in hits["color-contrast"][1][0]
     watched.context.close()
 
 
@@ -189,46 +216,51 @@ def reach(page, control):
     assert style != "none" and width >= 2
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["notebooks/08_lambda_explorer", "runs/lambda_sweep"])
-def test_the_explorer_obeys_the_keyboard(browser, site, address, name, scheme):
-    watched = Watched(browser, "desktop", scheme)
+def test_the_explorer_obeys_the_keyboard(browser, site, address, name):
+    watched = Watched(browser, "desktop")
     assert watched.open(f"{address}/{name}.html") == []
-    slider = watched.page.get_by_role("slider", name="lambda", exact=True)
-    reach(watched.page, slider)
-    told = [slider.get_attribute("aria-valuetext")]
-    for key in ("ArrowRight", "ArrowLeft", "Home", "End"):
-        watched.page.keyboard.press(key)
-        told.append(slider.get_attribute("aria-valuetext"))
-    assert told[0] == told[2] and len(set(told)) == 4
-    assert told[3:] == ["λ = 0.00001", "λ = 1"]
-    assert "λ = 1:" in watched.page.locator(".be-lx-readout").first.inner_text()
+    page = watched.page
+    slider = page.get_by_role("slider", name="lambda", exact=True)
+    for scheme in ("light", "dark"):
+        watched.turn("desktop", scheme)
+        reach(page, slider)
+        told = [slider.get_attribute("aria-valuetext")]
+        for key in ("ArrowLeft", "ArrowRight", "Home", "End"):
+            page.keyboard.press(key)
+            told.append(slider.get_attribute("aria-valuetext"))
+        assert told[0] == told[2] and len(set(told)) == 4 - (scheme == "dark")
+        assert told[3:] == ["λ = 0.00001", "λ = 1"]
+        assert "λ = 1:" in page.locator(".be-lx-readout").first.inner_text()
     assert watched.problems == []
     watched.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["notebooks/00_start_here", "runs/garments_quick"])
-def test_the_film_obeys_the_keyboard(browser, site, address, name, scheme):
-    watched = Watched(browser, "desktop", scheme)
+def test_the_film_obeys_the_keyboard(browser, site, address, name):
+    watched = Watched(browser, "desktop")
     assert watched.open(f"{address}/{name}.html") == []
     page, film = watched.page, watched.page.locator(".be-film").first
     slider = film.get_by_role("slider", name="Frame of the film")
-    reach(page, slider)
-    for key in ("ArrowRight", "End", "Home"):
-        before = slider.get_attribute("aria-valuetext")
-        page.keyboard.press(key)
-        told = slider.get_attribute("aria-valuetext")
-        assert told != before and told.startswith("step ") and "mean diagonal" in told
-        assert told.split(",")[0] in film.locator("canvas").first.get_attribute("aria-label")
-    play = film.get_by_role("button", name="Play")
-    reach(page, play)
-    page.keyboard.press("Space")
-    film.get_by_role("button", name="Pause").wait_for()
-    frames = film.get_by_role("button", name="All frames")
-    reach(page, frames)
-    page.keyboard.press("Enter")
-    assert frames.get_attribute("aria-pressed") == "true"
+    for scheme in ("light", "dark"):
+        watched.turn("desktop", scheme)
+        reach(page, slider)
+        for key in ("ArrowRight", "End", "Home"):
+            before = slider.get_attribute("aria-valuetext")
+            page.keyboard.press(key)
+            told = slider.get_attribute("aria-valuetext")
+            assert told != before and told.startswith("step ") and "mean diagonal" in told
+            assert told.split(",")[0] in film.locator("canvas").first.get_attribute("aria-label")
+        reach(page, film.get_by_role("button", name="Play"))
+        page.keyboard.press("Space")
+        film.get_by_role("button", name="Pause").wait_for()
+        page.keyboard.press("Space")
+        film.get_by_role("button", name="Play").wait_for()
+        frames = film.get_by_role("button", name="All frames")
+        reach(page, frames)
+        for pressed in ("true", "false"):
+            page.keyboard.press("Enter")
+            assert frames.get_attribute("aria-pressed") == pressed
     assert watched.problems == []
     watched.context.close()
 

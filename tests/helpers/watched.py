@@ -8,11 +8,13 @@ import threading
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# Containers run as root with a small /dev/shm. No name but loopback's is resolved, for sockets that no route sees.
+# Containers run as root with a small /dev/shm. Whatever is not on loopback goes to a proxy that is not there, and no
+# name but loopback's is resolved. Routes would do the same, but then Chromium caches nothing.
 FLAGS = [
     "--no-sandbox",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
+    "--proxy-server=127.0.0.1:9",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
 NEAR = ("http://127.0.0.1:", "data:", "file:")
@@ -26,6 +28,13 @@ NO_ALT = """() => [...document.querySelectorAll("img")].filter((i) => !i.hasAttr
 # Films and explorers put a canvas in their place once they have found and read their picture.
 IDLE_PLAYERS = """() => [...document.querySelectorAll(".be-film, .be-lx-player, .be-lx-panel")]
   .filter((player) => !player.querySelector("canvas")).map((player) => player.className)"""
+# Colours fade when the theme changes, one after another: at once, until nothing fades any more.
+FADED = """() => {
+  const fading = document.getAnimations().filter((one) => one instanceof CSSTransition);
+  for (const one of fading) one.finish();
+  return !fading.length;
+}"""
+THEMED = "(scheme) => [scheme, undefined].includes(document.documentElement.dataset.theme)"
 READY = "() => document.readyState === 'complete' && [...document.images].every((i) => i.complete)"
 
 
@@ -45,6 +54,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
+    def end_headers(self):
+        if "/_static/" in self.path:  # what all pages share is asked for once
+            self.send_header("Cache-Control", "max-age=3600")
+        super().end_headers()
+
 
 @contextlib.contextmanager
 def served(folder):
@@ -57,23 +71,19 @@ def served(folder):
 
 
 class Watched:
-    """A page that writes down what goes wrong on it, and that reaches nothing but loopback and files."""
+    """A page that writes down what goes wrong on it; with FLAGS it reaches nothing but loopback and files."""
 
     def __init__(self, browser, size, scheme="light", **options):
         width, height = SIZES[size]
         look = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
         self.context = browser.new_context(**look, **options)
         self.problems = []
-        self.context.route("**/*", self._loopback)
         self.page = self.context.new_page()
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("requestfailed", self._failed)
         self.page.on("response", self._answered)
         self.page.on("websocket", lambda socket: self.problems.append(f"socket: {socket.url}"))
-
-    def _loopback(self, route):
-        route.continue_() if route.request.url.startswith(NEAR) else route.abort()
 
     def _failed(self, request):
         # The icon of a page may be on its way still when the next page is opened, which calls it back.
@@ -91,18 +101,38 @@ class Watched:
 
     def open(self, url):
         """Open a page, wait until its films and explorers stand; returns what went wrong on it."""
+        self.page.goto("about:blank")  # what the last page still waits for is called back now
         self.problems.clear()
         self.page.goto(url, wait_until="load")
+        return self._faults()
+
+    def judge(self, url):
+        """Open a page; returns what went wrong, what is wider than the window, and what has no alt text."""
+        return [*self.open(url), *self._unfit()]
+
+    def dress(self, size, scheme):
+        """The window and the colours of pages that are opened next."""
+        width, height = SIZES[size]
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(color_scheme=scheme)
+
+    def turn(self, size, scheme):
+        """Show the open page in another window and other colours; returns what ``judge`` would say now."""
+        self.dress(size, scheme)
+        self.page.wait_for_function(THEMED, arg=scheme)
+        self.page.wait_for_function(FADED)
+        return [*self._faults(), *self._unfit()]
+
+    def _faults(self):
         self.page.wait_for_function(READY)
         idle = self._idle_players()
         missing = [f"missing: {image}" for image in self.page.evaluate(MISSING)]
         return [*self.problems, *missing, *idle]
 
-    def judge(self, url):
-        """Open a page; returns what went wrong, what is wider than the window, and what has no alt text."""
-        problems, over = self.open(url), self.page.evaluate(OVERFLOW)
+    def _unfit(self):
+        over = self.page.evaluate(OVERFLOW)
         wide = [f"{over} pixels too wide"] if over > 0 else []
-        return [*problems, *wide, *(f"no alt text: {x}" for x in self.page.evaluate(NO_ALT))]
+        return [*wide, *(f"no alt text: {x}" for x in self.page.evaluate(NO_ALT))]
 
     def _idle_players(self):
         """Players that have not started after two seconds."""

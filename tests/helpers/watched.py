@@ -54,6 +54,12 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
+    def do_GET(self):
+        if self.path != "/favicon.ico":  # which Chromium asks for where a page names no icon
+            return super().do_GET()
+        self.send_response(204)
+        self.end_headers()
+
     def end_headers(self):
         if "/_static/" in self.path:  # what all pages share is asked for once
             self.send_header("Cache-Control", "max-age=3600")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stories
 import torch
 from javascript import run
 from torch import nn
@@ -337,34 +338,11 @@ def test_neighbours_ranks_and_spectra(draw):
 
 # ---- the stories ---------------------------------------------------------------------------------
 
-TOLD = """
-  const data = await images.unpackImages(given.images), told = {};
-  for (const { key, settings: dials, steps } of given.stories) {
-    const it = new trainer.Trainer(data, { ...dials, seed: given.seed }, 1000), d = it.settings.dim;
-    const begin = it.judge(1).accuracy, far = () => trainer.distanceToIdentity(it.loss.c.data, d);
-    it.drawTwins();
-    it.useTwins(false);
-    const first = far();
-    let least = Infinity, diagonal = 0, distance = 0;
-    for (let i = 0; i < steps; i += 1) {
-      least = Math.min(least, it.train().loss);
-      if (i < steps - 10) continue;
-      distance += far() / 10;
-      for (let j = 0; j < d; j += 1) diagonal += it.loss.c.data[j * (d + 1)] / d / 10;
-    }
-    const { accuracy, rankZ } = it.judge(1);
-    told[key] = { begin, accuracy, rankZ, first, distance, diagonal, least, floor: it.floor,
-      singular: Array.from(evaluate.singularValues(it.loss.c.data, d)) };
-  }
-  return told;"""
-
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_story_keeps_its_promise(seed):
-    stories = run("return stories.STORIES;", module="page")
-    assert all(0 <= story["answer"] < 3 for story in stories)
-    given = {"seed": seed, "stories": stories, "images": images(3000, 500)}
-    told = run(START + TOLD, given)
+    assert all(0 <= story["answer"] < 3 for story in stories.stories())
+    told = stories.outcome(seed)
     works = told["works"]
     assert works["distance"] < 0.6 * works["first"]
     assert works["accuracy"] > works["begin"] + 0.1

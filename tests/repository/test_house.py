@@ -17,7 +17,7 @@ BESIDE = sorted(
     p for folder in ("benchmarks", "examples") for p in PACKAGE.parent.glob(f"{folder}/*.py")
 )
 CORE = ["recipe", "views", "models", "loss", "data", "state", "training", "evaluation"]
-MOST_ENTRIES, MOST_LINES, MOST_CORE_LINES = 24, 13_600, 1_500
+MOST_ENTRIES, MOST_LINES, MOST_CORE_LINES = 24, 16_350, 1_500
 
 
 def modules(package):
@@ -106,9 +106,9 @@ def test_the_house_is_small():
     entries = [p.name for p in PACKAGE.iterdir() if p.name != "__pycache__"]
     lines = {m: source.count("\n") for m, source in modules(PACKAGE).items()}
     core = sum(lines.get(m, 0) for m in CORE)
-    assert (len(entries) <= MOST_ENTRIES, sum(lines.values()) <= 16_350, core <= 1_500) == (
-        True,
-    ) * 3
+    assert len(entries) <= MOST_ENTRIES
+    assert sum(lines.values()) <= MOST_LINES
+    assert core <= MOST_CORE_LINES
 
 
 def test_editors_see_the_names_that_there_are():

@@ -95,7 +95,7 @@ def _hf(name: str, size: int) -> nn.Module:
     if hasattr(config, "image_size"):
         config.image_size = size
     if any(folder.glob("*.safetensors")):  # evaluation's random encoder has the same name
-        log.warning("hf/%s begins untrained. For its weights hand over a module.", name)
+        log.warning("hf/%s begins untrained. For its weights hand over a module that pools.", name)
     return _Pooled(AutoModel.from_config(config))
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from barlow_edu import __version__
+from barlow_edu import __version__, doctor
 from barlow_edu.publishing.commands import add_commands as add_publishing
 from barlow_edu.scale.commands import add_commands as add_scale
 from barlow_edu.studies.commands import add_commands as add_studies
@@ -90,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"barlow_edu {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    doctor = commands.add_parser("doctor", help="check that everything the course needs works")
-    doctor.set_defaults(run=_doctor)
+    doctoring = commands.add_parser("doctor", help="check that everything the course needs works")
+    doctoring.set_defaults(run=lambda _: doctor.run())
     text = "train Barlow Twins in a browser: one HTML file, no kernel, no network"
     playground = commands.add_parser("playground", help=text)
     playground.add_argument(
@@ -171,12 +171,6 @@ def _labels(text: str) -> int | str:
 def _is_first() -> bool:
     """Whether this is the process that speaks for all that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from barlow_edu import doctor
-
-    return doctor.run(sys.stdout)
 
 
 def _playground(options: argparse.Namespace) -> None:

@@ -1,9 +1,9 @@
 """Will the course run here? One line a check, and for every problem the command that fixes it.
 
-This module imports only the standard library. Whatever may be missing or broken is imported
-inside its check, where the failure becomes a line of the report.
+Whatever may be missing or broken is imported inside its check, where the failure becomes a line of the report.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TextIO
 
 OK, NOTE, FIX = "ok", "note", "FIX"
 GB = 1e9
@@ -26,16 +25,17 @@ THIS_PACKAGE = "-e ."  # for pip, in the folder of the repository
 NOTEBOOK_PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "matplotlib", "seaborn")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 DOWNLOAD_CIFAR = "python -c \"import barlow_edu; barlow_edu.load_images('cifar10')\""
+EXPORT = (
+    "set" if os.name == "nt" else "export"
+)  # sets an environment variable in this system's shell
 Finding = tuple[str, str] | tuple[str, str, str]  # status, text and, where there is one, a command
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report.
+    """One line of the report: a name, what it is like, and "ok", "note" or "FIX" (the course will not run).
 
-    name: what was looked at. status: "ok", "note" (worth knowing) or "FIX" (the course will not
-    run). text: what it is like. fix: the command that helps, or "". training: whether training
-    from the command line needs it too, not the notebooks alone.
+    fix: the command that helps, or "". training: whether training needs it too, not the notebooks alone.
     """
 
     name: str
@@ -50,10 +50,10 @@ def diagnose() -> list[Check]:
     return [_checked(*entry) for entry in CHECKS]
 
 
-def run(stream: TextIO | None = None) -> int:
-    """Print the report to `stream` (default: stdout). Returns 0 if the course will run, else 1."""
+def run() -> int:
+    """Print the report. Returns 0 if the course will run, else 1."""
     checks = diagnose()
-    print(report(checks), file=stream or sys.stdout)
+    print(report(checks))
     return int(any(check.status == FIX for check in checks))
 
 
@@ -73,14 +73,10 @@ def install_command(*names: str, again: bool = False) -> str:
 
     again: install anew what is there already. THIS_PACKAGE is nothing for conda.
     """
-    flag = ["--force-reinstall"] if again else []
+    tool = "python -m pip install" if importlib.util.find_spec("pip") else "uv pip install"
     if (Path(sys.prefix) / "conda-meta").is_dir() and THIS_PACKAGE not in names:
-        words = ["conda install -c conda-forge", *flag, *(CONDA_NAMES.get(n, n) for n in names)]
-    elif importlib.util.find_spec("pip"):
-        words = ["python -m pip install", *flag, *names]
-    else:
-        words = ["uv pip install", *flag, *names]
-    return " ".join(words)
+        tool, names = "conda install -c conda-forge", [CONDA_NAMES.get(n, n) for n in names]
+    return " ".join([tool, *["--force-reinstall"] * again, *names])
 
 
 def _checked(name: str, training: bool, look: Callable[[], Finding]) -> Check:
@@ -103,11 +99,6 @@ def _verdict(checks: list[Check]) -> str:
     if not any(check.training for check in broken):
         text += " Training from the command line works: only the notebooks are affected."
     return text
-
-
-def _set(assignment: str) -> str:
-    """The command that sets an environment variable in this system's shell."""
-    return f"{'set' if os.name == 'nt' else 'export'} {assignment}"
 
 
 def _python() -> Finding:
@@ -150,7 +141,11 @@ def _device() -> Finding:
         try:
             torch.ones(2, device="cuda").sum().item()
         except Exception as error:
-            return FIX, f"{text}, but it fails. {_sentence(error)}", _set("CUDA_VISIBLE_DEVICES=-1")
+            return (
+                FIX,
+                f"{text}, but it fails. {_sentence(error)}",
+                f"{EXPORT} CUDA_VISIBLE_DEVICES=-1",
+            )
         return OK, text
     if torch.backends.mps.is_available():
         return OK, f"MPS, {platform.processor() or platform.machine()}"
@@ -159,50 +154,27 @@ def _device() -> Finding:
     return OK, "CPU (enough for the quick tier)"
 
 
-def _quota(name: str) -> list[int]:
-    """What a container may use, as the kernel has it in a file of numbers; empty where there is no quota."""
-    try:
-        words = (Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8").split()
-        return [int(word) for word in words]
-    except (OSError, ValueError):  # no container, or no quota ("max")
-        return []
-
-
-def _cores() -> int:
-    """The cores this process may use: the system's, or fewer where a container has a quota."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        cores = os.cpu_count() or 1
-    quota = _quota("cpu.max")
-    return min(cores, max(1, round(quota[0] / quota[1]))) if quota else cores
-
-
 def _threads() -> Finding:
+    import joblib
     import torch
 
-    cores, threads = _cores(), torch.get_num_threads()
+    cores, threads = joblib.cpu_count(), torch.get_num_threads()
     text = f"{cores} cores, torch uses {threads} threads"
     if threads > cores:
-        return NOTE, f"{text}; more than cores is slow", _set(f"OMP_NUM_THREADS={cores}")
+        return NOTE, f"{text}; more than cores is slow", f"{EXPORT} OMP_NUM_THREADS={cores}"
     return OK, text
 
 
-def _free_memory() -> float | None:
-    """Bytes that programs can still have, or None where the standard library cannot tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        free = float(dict(x.split(":") for x in lines)["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-    limit, used = _quota("memory.max"), _quota("memory.current")
-    return min(free, limit[0] - used[0]) if limit and used else free
-
-
 def _memory() -> Finding:
-    free = _free_memory()
-    if free is None:
-        return OK, "free memory is not known on this system"
+    import psutil  # which comes with Jupyter: training does without it
+
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+        control = Path("/sys/fs/cgroup")
+        limit, used = (
+            int((control / f"memory.{x}").read_text("utf-8")) for x in ("max", "current")
+        )
+        free = min(free, limit - used)
     if free < 2 * GB:
         return NOTE, f"{free / GB:.1f} GB free: close other programs, or use smaller batches"
     return OK, f"{free / GB:.1f} GB free"
@@ -261,16 +233,14 @@ def _kernel() -> Finding:
     """Notebooks start the Python of the kernel `python3`: is it there, with the course in it?"""
     fix = "python -m ipykernel install --sys-prefix"
     try:
-        from jupyter_client.kernelspec import KernelSpecManager
+        from jupyter_client import KernelManager
 
-        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+        program = KernelManager(kernel_name="python3").format_kernel_cmd()[0]
     except ImportError:
         text = "jupyter_client is missing. Training does not need it."
         return FIX, text, install_command("ipykernel")
     except Exception as error:
         return FIX, f"no notebook kernel python3. {_sentence(error)}", fix
-    if program in {"python", "python3", f"python3.{sys.version_info.minor}"}:
-        program = sys.executable  # as Jupyter reads it
     probe = "from importlib.util import find_spec as f; print(f('ipykernel') and f('barlow_edu'))"
     try:
         there = tempfile.gettempdir()  # where no folder of the course is on the path
@@ -297,7 +267,7 @@ CHECKS: tuple[tuple[str, bool, Callable[[], Finding]], ...] = (
     ("PyTorch", True, _torch),
     ("Device", True, _device),
     ("Processor", True, _threads),
-    ("Memory", True, _memory),
+    ("Memory", False, _memory),
     ("Disk", True, _disk),
     ("Data", True, _data),
     ("CIFAR-10", True, _cifar),

@@ -154,6 +154,7 @@ class ImageStream:
 
 
 def _workers() -> int:
-    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
-    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    import joblib
+
+    cores = joblib.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(MOST_WORKERS, cores))

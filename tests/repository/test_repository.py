@@ -109,7 +109,13 @@ def test_torch_has_no_upper_bound():
 # What the command line trains with. Whatever else the package depends on may be missing there.
 TRAINING = {
     *("torch", "torchvision", "numpy", "pyyaml", "tqdm", "filelock"),
-    *("safetensors", "scikit-learn", "pillow", "threadpoolctl"),  # the last comes with scikit-learn
+    *(
+        "safetensors",
+        "scikit-learn",
+        "pillow",
+        "threadpoolctl",
+        "joblib",
+    ),  # two come with scikit-learn
 }
 ALL = set(requirements(PYPROJECT["project"]["dependencies"]))
 DEV = set(direct_requirements(PYPROJECT))

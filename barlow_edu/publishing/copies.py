@@ -3,8 +3,9 @@
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from barlow_edu import __version__
 from barlow_edu.publishing.notebook import NUMBERED, paths, read_whole
@@ -13,7 +14,7 @@ from barlow_edu.storage.places import data_dir
 
 # What is for teachers alone and lies beside the notebooks. No student build, no copy and no wheel holds it.
 INSTRUCTORS_ONLY = ("EXAM_ANSWERS.md", "INSTRUCTOR_GUIDE.md")
-GUIDES = {"student": ("FORMULA_SHEET.md",), "instructor": ("FORMULA_SHEET.md", *INSTRUCTORS_ONLY)}
+GUIDES = ("FORMULA_SHEET.md",)
 NOT_COPIED = ("downloads", "*.part", "checkpoint*.pt", ".*", "__pycache__")
 # Archives of equal content are equal files: every entry bears this date.
 DATE = (2020, 1, 1, 0, 0, 0)
@@ -33,61 +34,57 @@ def notebooks_dir() -> Path:
     )
 
 
-def copy_course(out: Path) -> int:
-    """Put notebooks, data, recorded runs and a README into the folder ``out``; returns the bytes written.
-
-    Raises FileExistsError if ``out`` holds anything already: a learner's work is never overwritten; ValueError if a
-    notebook is not a full run.
-    """
+def new_folder(out: Path) -> Path:
+    """``out``, whole. Raises FileExistsError if anything is there: a learner's work is never overwritten."""
     out = Path(out).expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} exists and is not an empty folder. Nothing was copied; choose another name."
-        )
-    source, data = notebooks_dir(), data_dir()
+        raise FileExistsError(f"{out} is not an empty folder. Choose another one.")
+    return out
+
+
+def copy_course(out: Path) -> int:
+    """Put notebooks, data, recorded runs and a README into the new folder ``out``; returns the bytes written.
+
+    Raises FileExistsError as ``new_folder``, ValueError if a notebook is not a full run.
+    """
+    out, source, data = new_folder(out), notebooks_dir(), data_dir()
     for path in paths(source):
         read_whole(path)
-    sheets = [p for p in beside("student", source).values() if isinstance(p, Path)]
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
-    leave = shutil.ignore_patterns(*NOT_COPIED)
-    try:
-        for file in [*paths(source), *sheets]:  # whatever else lies there is somebody's own
-            target = unfinished / "notebooks" / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, target)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=out.parent) as unfinished:
+        course = Path(unfinished, out.name)
+        books = {path.name: path.read_bytes() for path in paths(source)}
+        put(books | beside("copy", source), course / "notebooks")
+        leave = shutil.ignore_patterns(*NOT_COPIED)
         for name in ("runs", "figures"):
             if (data / name).is_dir():
-                shutil.copytree(data / name, unfinished / "data" / name, ignore=leave)
+                shutil.copytree(data / name, course / "data" / name, ignore=leave)
         for name in ("garments.npz", "garments.LICENSE"):
-            shutil.copy(data / name, unfinished / "data" / name)
-        write_text(unfinished / "README.md", _readme("copy"))
+            shutil.copy(data / name, course / "data" / name)
+        write_text(course / "README.md", _readme("copy"))
         if out.exists():  # and is empty: the copy takes its place in one move, whole or not at all
             out.rmdir()
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        os.replace(course, out)
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
 
 
-def beside(kind: str, source: Path) -> dict[str, Path | str]:
-    """What goes with the notebooks of a build, by its name there: a file to copy, or a text to write.
+def beside(kind: str, source: Path) -> dict[str, bytes]:
+    """What goes with the notebooks of a build ("copy", "student", "instructor"), by its name there.
 
-    Pictures, and for instructors the guide, the formula sheet and the answers to the exam; for students the sheet and
-    a README.
+    Pictures and the formula sheet; for instructors the guide and the answers to the exam, for students a README.
     """
     files = [p for p in (source / "images").rglob("*") if p.is_file() and not p.is_symlink()]
-    files += [source / name for name in GUIDES[kind] if (source / name).is_file()]
-    content: dict[str, Path | str] = {p.relative_to(source).as_posix(): p for p in files}
-    if kind == "student":
-        content["README.md"] = _readme("student")
-    return content
+    guides = GUIDES + INSTRUCTORS_ONLY * (kind == "instructor")
+    files += [source / name for name in guides if (source / name).is_file()]
+    content = {p.relative_to(source).as_posix(): p.read_bytes() for p in files}
+    return content | ({"README.md": _readme(kind).encode()} if kind == "student" else {})
 
 
-def put(content: Path | str, target: Path) -> None:
-    """Write what ``beside`` names, whole or not at all."""
-    text = content.read_bytes() if isinstance(content, Path) else content.encode()
-    with replacing(target) as temporary:
-        temporary.write_bytes(text)
+def put(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write what ``beside`` returns, each file whole or not at all."""
+    for name, content in files.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)
 
 
 def archive(folder: Path, files: Iterable[Path]) -> Path:

@@ -8,7 +8,6 @@ Neither grader is imported: both read what is written here from the notebook and
 import ast
 import re
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,23 +47,19 @@ def build(grader: str, notebooks: Path, out: Path) -> str:
     without notebooks, ValueError for one that is not a full run or an exercise without stars; then nothing is
     written.
     """
-    out = Path(out).expanduser().resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is not an empty folder. Choose another one.")
+    out = copies.new_folder(out)
     books = {p.stem: versions.student(nb.read_whole(p)) for p in nb.paths(notebooks)}
     seed = 1 + secrets.randbelow(10**9)
-    mark = {"nbgrader": _nbgrader, "otter": _otter}[grader]
-    marked = {name: list(mark(notebook, seed)) for name, notebook in books.items()}
+    marked = {name: _marked(notebook, grader, seed) for name, notebook in books.items()}
     for name, notebook in books.items():
         folder = out / ("source/" + name if grader == "nbgrader" else "student")
         nb.relink_all(notebook, lambda to: _link(to, grader))
         nb.write(notebook, folder / f"{name}.ipynb")
-        tests = [exercise for exercise in marked[name] if exercise.test and grader == "otter"]
-        for exercise in tests:
-            file = out / "autograder" / name / "tests" / f"{exercise.name}.py"
-            write_text(file, _otter_test(exercise))
-        for beside, content in copies.beside("student", Path(notebooks)).items():
-            copies.put(content, folder / beside)
+        copies.put(copies.beside("student", Path(notebooks)), folder)
+        for exercise in marked[name]:
+            if exercise.test and grader == "otter":
+                file = out / "autograder" / name / "tests" / f"{exercise.name}.py"
+                write_text(file, _otter_test(exercise))
     if grader == "nbgrader":
         write_text(out / "nbgrader_config.py", CONFIG)
     points = sum(exercise.points for exercises in marked.values() for exercise in exercises)
@@ -79,54 +74,58 @@ def _link(to: str, grader: str) -> str | None:
     return f"../{Path(to).stem}/{to}" if apart else to
 
 
-def _exercises(notebook, seed: int) -> Iterator[tuple[int, Exercise]]:
-    """Place and exercise, from the last to the first, so that cells can be put in around one."""
-    for place in reversed(range(len(notebook.cells))):
-        cell = notebook.cells[place]
-        if "exercise" not in nb.tags(cell):
-            continue
-        stars = STARS.findall("".join(c.source for c in notebook.cells[:place]))
-        if not stars:
-            raise ValueError(f"Exercise {nb.number(cell)}: no line **Difficulty:** ★☆☆ above it.")
-        points = len(stars[-1])
-        test = [
-            "from barlow_edu.teaching import checks",  # whatever the name means on the page by now
-            f"with checks.graded(seed={seed}):",
-            *(f"    {ast.unparse(call)}" for call in nb.checks_in(cell.source)),
-        ]
-        name = "exercise_" + nb.number(cell).replace(".", "_")
-        yield place, Exercise(name, points, test if points < 3 else [])
+def _marked(notebook, grader: str, seed: int) -> list[Exercise]:
+    """The exercises of a notebook, of which each is marked for the grader."""
+    cells, exercises, stars = [], [], []
+    for cell in notebook.cells:
+        cells.append(cell)
+        stars += STARS.findall(cell.source)
+        if "exercise" in nb.tags(cell):
+            exercises.append(_exercise(cell, stars, seed))
+            {"nbgrader": _nbgrader, "otter": _otter}[grader](cells, exercises[-1])
+    notebook.cells = cells
+    return exercises
 
 
-def _nbgrader(notebook, seed: int) -> Iterator[Exercise]:
-    """Mark the exercises, and put a locked test behind each that has one; nbgrader hides its inside from students."""
-    for place, exercise in _exercises(notebook, seed):
-        cell, name, points = notebook.cells[place], exercise.name, {"points": exercise.points}
-        # Without a region nbgrader would replace the whole cell.
-        cell.source = STUB.sub(r"\1### BEGIN SOLUTION\n\g<0>\n\1### END SOLUTION", cell.source)
-        common = {"schema_version": 3, "solution": True, "locked": False, "task": False}
-        graded = {"grade": True, **points} if not exercise.test else {"grade": False}
-        cell.metadata["nbgrader"] = {**common, **graded, "grade_id": name}
-        if exercise.test:
-            hidden = ["### BEGIN HIDDEN TESTS", *exercise.test, "### END HIDDEN TESTS"]
-            says = "# Your answer is graded here. Leave this cell as it is."
-            test = new_code_cell("\n".join([says, *hidden]), id=f"{name}_test")
-            common |= {"solution": False, "locked": True}
-            test.metadata["nbgrader"] = {**common, "grade": True, **points, "grade_id": test.id}
-            notebook.cells.insert(place + 1, test)
-        yield exercise
+def _exercise(cell, stars: list[str], seed: int) -> Exercise:
+    if not stars:
+        raise ValueError(f"Exercise {nb.number(cell)}: no line **Difficulty:** ★☆☆ above it.")
+    test = [
+        "from barlow_edu.teaching import checks",  # whatever the name means on the page by now
+        f"with checks.graded(seed={seed}):",
+        *(f"    {ast.unparse(call)}" for call in nb.checks_in(cell.source)),
+    ]
+    name, points = "exercise_" + nb.number(cell).replace(".", "_"), len(stars[-1])
+    return Exercise(name, points, test if points < 3 else [])
 
 
-def _otter(notebook, seed: int) -> Iterator[Exercise]:
-    """Name the test of each exercise, and frame what a person grades: otter's PDF can show just that."""
-    for place, exercise in _exercises(notebook, seed):
-        if exercise.test:
-            notebook.cells[place].metadata["otter"] = {"tests": [exercise.name]}
-        else:
-            for at, edge in ((place + 1, "END"), (place - 1, "BEGIN")):
-                mark = new_markdown_cell(f"<!-- {edge} QUESTION -->", id=f"{exercise.name}_{edge}")
-                notebook.cells.insert(at, mark)
-        yield exercise
+def _nbgrader(cells: list, exercise: Exercise) -> None:
+    """Mark the last cell, and put its locked test behind it, the inside of which nbgrader hides from students."""
+    cell, name, points = cells[-1], exercise.name, {"points": exercise.points}
+    # Without a region nbgrader would replace the whole cell.
+    cell.source = STUB.sub(r"\1### BEGIN SOLUTION\n\g<0>\n\1### END SOLUTION", cell.source)
+    common = {"schema_version": 3, "solution": True, "locked": False, "task": False}
+    graded = {"grade": True, **points} if not exercise.test else {"grade": False}
+    cell.metadata["nbgrader"] = {**common, **graded, "grade_id": name}
+    if exercise.test:
+        hidden = ["### BEGIN HIDDEN TESTS", *exercise.test, "### END HIDDEN TESTS"]
+        says = "# Your answer is graded here. Leave this cell as it is."
+        test = new_code_cell("\n".join([says, *hidden]), id=f"{name}_test")
+        common |= {"solution": False, "locked": True}
+        test.metadata["nbgrader"] = {**common, "grade": True, **points, "grade_id": test.id}
+        cells.append(test)
+
+
+def _otter(cells: list, exercise: Exercise) -> None:
+    """Name the test of the last cell, or frame what a person grades: otter's PDF can show just that."""
+    if exercise.test:
+        cells[-1].metadata["otter"] = {"tests": [exercise.name]}
+        return
+    begin, end = (
+        new_markdown_cell(f"<!-- {edge} QUESTION -->", id=f"{exercise.name}_{edge}")
+        for edge in ("BEGIN", "END")
+    )
+    cells[-2:] = [begin, *cells[-2:], end]
 
 
 def _otter_test(exercise: Exercise) -> str:

@@ -18,7 +18,6 @@ A cell tagged ``notes`` or ``skip`` is what its tag says instead.
 import html
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,12 +35,14 @@ NOTICE = re.compile(r"\*\*What to notice\S*\s+\S")
 CARD = re.compile(r"\| \| \|.*\*\*Time\*\*", re.DOTALL)  # goals, prerequisites, minutes
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z*_`$])")
 WHOLE = re.compile(r"[#|<>]|[*-] |1\. |\*\*(What to notice|Claim)|.*\$\$", re.DOTALL)  # is not cut
+# Paragraphs, lists and tables, code and formulas whole, and a heading also right above its text.
+BLOCK = re.compile(r"^#[^\n]*|(?:\$\$.*?\$\$|```.*?```|(?!\n\s*\n).)+", re.DOTALL | re.MULTILINE)
 LONG, ROOM, LEAD = 32, 95, 30  # words of a paragraph, on a slide, and above a picture
 NO_GUESS = "You have not committed to a guess. "  # as nobody had when the notebook was run
 TOO_LONG = "<p>The table is in the notebook, and in the speaker's notes.</p>"
 
 
-@dataclass
+@dataclass(eq=False)
 class Slide:
     """One slide: HTML of what is shown, Markdown of what is said, and how readily it goes into another's notes."""
 
@@ -108,7 +109,7 @@ def slides(notebook) -> list[Slide]:
 def _of_prose(part: str, before: list[Slide]) -> list[Slide]:
     """A slide, if the text has a heading or none is before it; else notes, of which what to notice is shown."""
     text = relink(FOLDED.sub("", part), lambda to: None if ".ipynb" in to else to).strip()
-    blocks = [_beginning(b) for b in _blocks(text) if not CARD.match(b)]
+    blocks = [_beginning(b.strip()) for b in BLOCK.findall(text) or [text] if not CARD.match(b)]
     if not blocks:
         return []
     if blocks[0].startswith("#") or not before:
@@ -139,9 +140,9 @@ def _lead(pages: list[Slide], slide: Slide) -> None:
 
 def _fitting(blocks: list[str]) -> list[str]:
     """A heading, the first block after it, and of the others those for which there is room."""
-    shown: list[str] = []
-    for place, block in enumerate(blocks):
-        if place < 2 or _room([*shown, block]) <= ROOM:
+    shown = blocks[:2]
+    for block in blocks[2:]:
+        if _room([*shown, block]) <= ROOM:
             shown.append(block)
     return shown
 
@@ -188,32 +189,12 @@ def _of_outputs(outputs) -> tuple[list[str], list[str], list[str]]:
 
 def _shortened(pages: list[Slide]) -> list[Slide]:
     """At most ``MOST`` slides: the others go into the notes of the slide before them."""
-    gone = sorted(pages[1:], key=lambda s: (-s.kind, len(" ".join(s.said).split())))
-    gone = [id(s) for s in gone[: max(0, len(pages) - MOST)]]
-    shown: list[Slide] = []
-    for slide in pages:
-        if id(slide) in gone:
-            shown[-1].said += slide.said
-        else:
-            shown.append(slide)
-    return shown
-
-
-def _blocks(text: str) -> Iterator[str]:
-    """Paragraphs, lists, tables, fenced code and displayed formulas of a text; each whole."""
-    pieces: list[str] = []
-    for piece in re.split(r"\n\s*\n", text):
-        pieces.append(piece)
-        joined = "\n\n".join(pieces)
-        if joined.count("$$") % 2 == 0 and joined.count("```") % 2 == 0:
-            # a heading right above its text is a block of its own
-            if joined.startswith("#") and "\n" in joined:
-                first, joined = joined.split("\n", 1)
-                yield first
-            yield joined.strip()
-            pieces = []
-    if pieces:
-        yield "\n\n".join(pieces)
+    spare = sorted(pages[1:], key=lambda s: (-s.kind, len(" ".join(s.said).split())))
+    for slide in spare[: max(0, len(pages) - MOST)]:
+        place = pages.index(slide)
+        pages[place - 1].said += slide.said
+        del pages[place]
+    return pages
 
 
 def _beginning(block: str, always: bool = False) -> str:

@@ -56,7 +56,7 @@ def build(kind: str, notebooks: Path, out: Path, keep: bool = False) -> list[Pat
         raise FileExistsError(f"{out} is a file, or the course itself. Choose another folder.")
     beside = copies.beside(kind, notebooks)
     if kind == "instructor":
-        beside[NOTES] = teaching_notes(map(nb.read, sources.values()))
+        beside[NOTES] = teaching_notes(map(nb.read, sources.values())).encode()
     taken = [name for name in [*sources, *beside] if (out / name).exists()]
     if taken and not keep:
         raise FileExistsError(
@@ -67,9 +67,8 @@ def build(kind: str, notebooks: Path, out: Path, keep: bool = False) -> list[Pat
     for name, notebook in books.items():
         nb.relink_all(notebook, lambda to: None if to.startswith("../") else to)  # is left behind
         nb.write(notebook, out / name)
-    rest = [name for name in beside if name not in taken]
-    for name in rest:
-        copies.put(beside[name], out / name)
+    rest = {name: content for name, content in beside.items() if name not in taken}
+    copies.put(rest, out)
     return [out / name for name in [*books, *rest]]
 
 

@@ -187,7 +187,7 @@ def test_an_exercise_without_stars_is_named(course, tmp_path):
     for cell in book.cells:
         cell.source = cell.source.replace("**Difficulty:**", "Difficulty")
     nb.write(book, tmp_path / "in" / path.name)
-    with pytest.raises(ValueError, match="Exercise 5.4: no line"):
+    with pytest.raises(ValueError, match="Exercise 5.1: no line"):
         grading.build("nbgrader", tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -16,13 +16,13 @@ from torch import nn
 from barlow_edu.data import NAMES, ImageSet, in_memory, load_images
 from barlow_edu.methods.ablations import AblatedBarlowTwins
 from barlow_edu.methods.relatives import METHODS
-from barlow_edu.models import ENCODERS, BarlowTwinsModel, TwinModel
+from barlow_edu.models import ENCODERS, BarlowTwinsModel, TwinModel, build_encoder
 from barlow_edu.numerics.devices import named_device
 from barlow_edu.numerics.optim import OPTIMIZERS
 from barlow_edu.recipe import PRESETS, ViewRecipe, reference_transforms
 from barlow_edu.settings import SWITCH, Setting, complete, did_you_mean, read_settings
 from barlow_edu.storage.containers import data_and_root
-from barlow_edu.storage.libraries import MODULE, check_encoder, features_dim
+from barlow_edu.storage.libraries import MODULE, check_encoder, features_dim, pooled
 from barlow_edu.storage.stream import ImageStream
 from barlow_edu.storage.trees import scan
 from barlow_edu.views import TwinViews
@@ -163,7 +163,7 @@ def with_encoder(config: Any, overrides: Mapping[str, Any]) -> tuple[dict, nn.Mo
         return load_config(config, **overrides), None
     encoder, name = copy.deepcopy(encoder).train(), MODULE + type(encoder).__name__
     config = load_config(config, **{**overrides, "encoder": name})
-    dim = features_dim(encoder, config["image_size"], name, config["encoder_dim"])
+    dim = features_dim(pooled(encoder), config["image_size"], name, config["encoder_dim"])
     return config | {"encoder_dim": dim}, encoder
 
 
@@ -252,21 +252,30 @@ def _check_batch(config: Mapping[str, Any], images: int, world_size: int) -> Non
         )
 
 
-def build_model(config: Mapping[str, Any], encoder: nn.Module | None = None) -> TwinModel:
+def build_model(
+    config: Mapping[str, Any], encoder: nn.Module | None = None, weights: bool = False
+) -> TwinModel:
     """The model of the method that a run's configuration asks for, initialised from its seed.
 
-    encoder: the module, of which a copy is taken, where the configuration has the name of its class. Raises
-    ValueError if it has another name.
+    encoder: the module, of which a copy is taken, where the configuration has the name of its class. weights: begin
+    with those of hf/FOLDER, as a run does; the same model untrained has none. Raises ValueError if the encoder has
+    another name.
     """
-    if encoder is not None and (name := MODULE + type(encoder).__name__) != config["encoder"]:
-        raise ValueError(f"The encoder of this run is {config['encoder']}, not {name}.")
+    name = config["encoder"]
+    if encoder is not None and (given := MODULE + type(encoder).__name__) != name:
+        raise ValueError(f"The encoder of this run is {name}, not {given}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         method = METHODS[config.get("method", "barlow_twins")]
         if config.get("ablate"):
             method = AblatedBarlowTwins
         values = {k: config[k] for k in method.known if k in config}
-        return method(values | ({"encoder": copy.deepcopy(encoder)} if encoder else {}))
+        if encoder is not None:
+            values["encoder"] = copy.deepcopy(pooled(encoder))
+        elif weights and name.startswith("hf/"):
+            net, dim = build_encoder(name, config["stem"], config["image_size"], weights)
+            values |= {"encoder": net, "encoder_dim": values["encoder_dim"] or dim}
+        return method(values)
 
 
 def build_views(config: Mapping[str, Any]) -> TwinViews:

@@ -97,14 +97,15 @@ ENCODERS: dict[str, Callable[[str, int], tuple[nn.Module, int]]] = {
 
 
 def build_encoder(
-    name: str, stem: str = "imagenet", image_size: int = 224
+    name: str, stem: str = "imagenet", image_size: int = 224, weights: bool = False
 ) -> tuple[nn.Module, int]:
     """An encoder by name, randomly initialised, and the dimension of its features.
 
     The encoder maps float images (N, 3, H, W) to features (N, dim). name: one of ``ENCODERS``, or "timm/NAME",
     "torchvision/NAME", "hf/NAME" (see ``storage/libraries.py``). stem, of our own names: "imagenet" (7 x 7, stride 2,
     max-pool; patches of 16) or "cifar" (3 x 3, stride 1, no max-pool; patches of 4). image_size matters to vision
-    transformers only. Raises ValueError for an unknown name or stem, or a size that does not divide into patches.
+    transformers only. weights: begin with those that the folder of hf/FOLDER holds, if any. Raises ValueError for an
+    unknown name or stem, or a size that does not divide into patches.
 
     >>> build_encoder("resnet18", stem="cifar")[1]
     512
@@ -113,7 +114,7 @@ def build_encoder(
     if stem not in STEMS:
         raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}.")
     own = ENCODERS.get(name)
-    return own(stem, image_size) if own else library_encoder(name, stem, image_size)
+    return own(stem, image_size) if own else library_encoder(name, stem, image_size, weights)
 
 
 class Projector(nn.Sequential):

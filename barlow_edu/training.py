@@ -95,7 +95,7 @@ def pretrain(
         schedule = Schedule.of(config, len(images), distributed.world_size())
         computer = Computer.choose(config)
         # All that changes while training: the model, initialised from the seed, its optimizer, the step.
-        model = build_model(config, encoder)
+        model = build_model(config, encoder, weights=True)
         state = TrainingState(config, model, computer, images.fingerprint(), DEFAULTS)
         distributed.check_same(state.images, "images (is a copy on one machine not whole?)")
         # Hold the folder, go on from its last checkpoint if there is one to go on from, and train.

@@ -1,14 +1,17 @@
 """Encoders from elsewhere: ``timm/NAME``, ``torchvision/NAME``, ``hf/NAME``, of other packages, and modules.
 
-A name gives an untrained network without its classifier. ``hf/NAME`` is a type of model that transformers knows, such
-as ``hf/vit``, or a folder with the config.json of one. Another package adds names of its own by entry points in the
-group ``barlow_edu.encoders``, each a function (stem, image_size) -> (module, dim). Nothing is downloaded.
+A name gives a network without its classifier. ``hf/NAME`` is a type of model that transformers knows, such as
+``hf/vit``, or a folder that ``save_pretrained`` wrote: a run begins with the weights that it holds. All others begin
+untrained. Another package adds names of its own by entry points in the group ``barlow_edu.encoders``, each a function
+(stem, image_size) -> (module, dim). Nothing is downloaded.
 """
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -34,11 +37,13 @@ def check_encoder(name: object, own: Iterable[str]) -> None:
         raise ValueError(f"No encoder {name!r}. Choose one of {names}, or a module.")
 
 
-def library_encoder(name: str, stem: str, size: int) -> tuple[nn.Module, int]:
+def library_encoder(
+    name: str, stem: str, size: int, weights: bool = False
+) -> tuple[nn.Module, int]:
     """The encoder that another package or a library has under a name, and the dimension of its features.
 
-    Raises ValueError for a name that it does not have, or a size that the network does not take, and RuntimeError if
-    the library is not installed.
+    weights: load those of hf/FOLDER, if its folder has any. Raises ValueError for a name that it does not have, or a
+    size that the network does not take, and RuntimeError if the library is not installed.
     """
     library, _, inner = name.partition("/")
     for entry in entry_points(group=GROUP, name=name):
@@ -49,7 +54,8 @@ def library_encoder(name: str, stem: str, size: int) -> tuple[nn.Module, int]:
             f"load_run(path, encoder={inner}(...)): the run has its weights, not its code."
         )
     try:
-        encoder = LIBRARIES[library](inner, size)
+        build = partial(_hf, weights=weights) if library == "hf" else LIBRARIES[library]
+        encoder = build(inner, size)
     except ImportError as error:
         raise missing(library, f"{name} needs a package that is missing: {error}") from error
     return encoder, features_dim(encoder, size, name)
@@ -84,22 +90,29 @@ def _torchvision(name: str, size: int) -> nn.Module:
     return net
 
 
-def _hf(name: str, size: int) -> nn.Module:
+def _hf(name: str, size: int, weights: bool = False) -> nn.Module:
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
     folder = Path(name).expanduser()
     if not folder.is_dir() and name not in CONFIG_MAPPING:
         near = did_you_mean(name, CONFIG_MAPPING)
         raise ValueError(f"{name!r} is no folder, and no type of model in transformers.{near}")
+    if weights and any(folder.glob("*.safetensors")):  # else AutoModel would ask for them
+        return _Pooled(AutoModel.from_pretrained(folder, local_files_only=True).float().train())
     config = AutoConfig.from_pretrained(folder) if folder.is_dir() else CONFIG_MAPPING[name]()
-    if hasattr(config, "image_size"):
+    if hasattr(config, "image_size") and not folder.is_dir():  # the weights are for that size
         config.image_size = size
-    if any(folder.glob("*.safetensors")):  # evaluation's random encoder has the same name
-        log.warning("hf/%s begins untrained. For its weights hand over a module that pools.", name)
     return _Pooled(AutoModel.from_config(config))
 
 
 LIBRARIES = {"timm": _timm, "torchvision": _torchvision, "hf": _hf}
+
+
+def pooled(encoder: nn.Module) -> nn.Module:
+    """A model of transformers as an encoder, without its classifier; any other module as it is."""
+    if getattr(encoder, "main_input_name", None) != "pixel_values":
+        return encoder
+    return _Pooled(encoder.base_model)
 
 
 class _Pooled(nn.Module):
@@ -108,9 +121,13 @@ class _Pooled(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        known = signature(
+            model.forward
+        ).parameters  # images may have another size than in its training
+        self.options = {name: True for name in ["interpolate_pos_encoding"] if name in known}
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.model(pixel_values=x)
+        out = self.model(pixel_values=x, **self.options)
         if getattr(out, "pooler_output", None) is not None:
             return out.pooler_output.flatten(1)
         last = out.last_hidden_state  # (N, tokens, dim) or (N, dim, H, W)

@@ -2,6 +2,7 @@
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -93,16 +94,54 @@ def test_models_of_transformers_are_pooled_and_an_idle_token_is_named(pools, mon
     assert "no gradient reaches model.mask_token." in caplog.text
 
 
-def test_a_folder_with_a_configuration_of_transformers_is_a_model(tmp_path, caplog):
+@pytest.fixture
+def vit(tmp_path):
+    """A folder that transformers wrote, of a ViT that was made for 16 x 16 pixels, and that ViT."""
     transformers = pytest.importorskip("transformers")
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    transformers.Dinov2Config(**small, image_size=28, patch_size=14).save_pretrained(tmp_path)
-    encoder, dim = be.build_encoder(f"hf/{tmp_path}", image_size=56)
-    assert dim == 8 and not encoder.model.embeddings.mask_token.requires_grad
-    assert encoder.model.config.image_size == 56 and "untrained" not in caplog.text
-    encoder.model.save_pretrained(tmp_path)
-    be.build_encoder(f"hf/{tmp_path}", image_size=56)
-    assert "begins untrained" in caplog.text
+    config = transformers.ViTConfig(**small, intermediate_size=16, image_size=16, patch_size=8)
+    net = transformers.ViTModel(config)
+    net.save_pretrained(tmp_path / "vit")
+    return f"hf/{tmp_path / 'vit'}", net
+
+
+TINY = dict(data="garments", limit=16, batch_size=8, image_size=32, proj_dim=4, proj_hidden=4)
+TINY |= dict(epochs=1, snapshots=0, progress=False, lr=1e-9)
+
+
+def test_a_run_begins_with_the_weights_of_a_folder_and_its_twin_without(vit, tmp_path):
+    name, theirs = vit
+    x = torch.rand(2, 3, 32, 32)
+    expected = theirs.eval()(x, interpolate_pos_encoding=True).pooler_output
+    run = be.pretrain("garments_quick", tmp_path / "run", encoder=name, **TINY)
+    trained = be.load_run(run.path).load_model()  # with this rate it is as it began
+    torch.testing.assert_close(trained.encoder(x), expected)
+    for untrained in run.untrained(), run.load_model(weights=False):
+        assert (untrained.eval().encoder(x) - expected).abs().max() > 0.01
+    encoder, dim = be.build_encoder(name, image_size=32, weights=True)
+    torch.testing.assert_close(encoder.eval()(x), expected)
+    assert dim == 8 and encoder(x).dtype == torch.float32 and be.build_encoder(name)[0].training
+
+
+def test_a_folder_with_a_configuration_alone_is_an_untrained_model(vit):
+    name, theirs = vit
+    (Path(name.removeprefix("hf/")) / "model.safetensors").unlink()
+    encoder, dim = be.build_encoder(name, image_size=32, weights=True)
+    token = encoder.model.embeddings.cls_token
+    assert dim == 8 and encoder.training and not token.equal(theirs.embeddings.cls_token)
+
+
+@pytest.mark.parametrize("kind", ["ViTModel", "ViTForImageClassification"])
+def test_a_model_of_transformers_is_an_encoder_as_it_is(kind, vit, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    net = getattr(transformers, kind)(vit[1].config)
+    run = be.pretrain("garments_quick", tmp_path / "run", encoder=net, **TINY)
+    assert run.config["encoder"] == f"module/{kind}" and run.config["encoder_dim"] == 8
+    again = be.load_run(run.path, encoder=getattr(transformers, kind)(vit[1].config))
+    x = torch.rand(2, 3, 32, 32)
+    out = net.base_model.eval()(x, interpolate_pos_encoding=True)
+    pooled = out.pooler_output if kind == "ViTModel" else out.last_hidden_state.mean(1)
+    torch.testing.assert_close(again.load_model().encoder(x), pooled)
 
 
 def test_another_package_adds_an_encoder_by_an_entry_point(tmp_path, monkeypatch):

@@ -94,40 +94,36 @@ def _parser() -> argparse.ArgumentParser:
     doctoring.set_defaults(run=lambda _: doctor.run())
     text = "train Barlow Twins in a browser: one HTML file, no kernel, no network"
     playground = commands.add_parser("playground", help=text)
-    playground.add_argument(
-        "--out", type=Path, default=Path("playground.html"), help="the file (playground.html)"
-    )
-    playground.add_argument(
-        "--no-open", action="store_true", help="write it, and do not open a browser"
-    )
+    add = playground.add_argument
+    add("--out", type=Path, default="playground.html", help="the file (playground.html)")
+    add("--no-open", action="store_true", help="write it, and do not open a browser")
     playground.set_defaults(run=_playground)
-    for add in (_add_pretrain, _add_evaluate, _add_record, add_scale, add_studies, add_publishing):
-        add(commands)
+    for more in (_add_pretrain, _add_evaluate, _add_record, add_scale, add_studies, add_publishing):
+        more(commands)
     return parser
 
 
 def _add_pretrain(commands: argparse._SubParsersAction) -> None:
     pretrain = commands.add_parser("pretrain", help="pretrain an encoder", add_help=False)
+    add = pretrain.add_argument
     text = "show this, all settings and all configurations"
-    pretrain.add_argument("-h", "--help", nargs=0, action=_HelpWithSettings, help=text)
-    config = pretrain.add_argument("config", help="a configuration's name or a YAML file")
+    add("-h", "--help", nargs=0, action=_HelpWithSettings, help=text)
+    config = add("config", help="a configuration's name or a YAML file")
     folder = Path(__file__).with_name("configs")
     config.completer = lambda **_: [path.stem for path in folder.glob("*.yaml")]
-    pretrain.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
+    add("--out", type=Path, help="run folder (default: runs/NAME)")
     resume = pretrain.add_mutually_exclusive_group()
     resume.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     text = "go on if there is a checkpoint, else begin: for jobs that are started again"
     resume.add_argument("--auto-resume", action="store_true", help=text)
-    pretrain.add_argument("--minutes", type=float, help="train so long, whatever the epochs")
+    add("--minutes", type=float, help="train so long, whatever the epochs")
     loggers = ("csv", "tensorboard", "wandb", "mlflow")
     text = "log there, too; all but csv are extras: pip install 'barlow_edu[tensorboard]'"
-    pretrain.add_argument("--log", nargs="+", default=[], choices=loggers, help=text)
-    text = "kNN and a linear probe on test images, every K epochs"
-    pretrain.add_argument("--probe", type=int, metavar="K", help=text)
-    text = "change settings, which are listed below"
-    pretrain.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help=text
-    )
+    add("--log", nargs="+", default=[], choices=loggers, help=text)
+    probe = "kNN and a linear probe on test images, every K epochs"
+    add("--probe", type=int, metavar="K", help=probe)
+    change = {"nargs": "+", "default": [], "action": "extend", "metavar": "KEY=VALUE"}
+    add("--set", help="change settings, which are listed below", **change)
     pretrain.set_defaults(run=_pretrain)
 
 

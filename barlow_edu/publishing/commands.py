@@ -26,35 +26,35 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     course = commands.add_parser("course", help="work on the notebooks")
     builds = course.add_subparsers(required=True, metavar="BUILD")
 
-    def add(name: str, run: Callable, what: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable, what: str) -> Callable:
         build = builds.add_parser(name, help=what)
-        build.set_defaults(run=run, kind=name)
-        return build
+        build.set_defaults(run=run, kind=name, grader=None)
+        return build.add_argument
 
-    start = add("start", _start, "a folder of your own with the notebooks, opened in JupyterLab")
+    add = command("start", _start, "a folder of your own with the notebooks, opened in JupyterLab")
     text = "the folder (default: barlow_edu_course); what is in it stays as it is"
-    start.add_argument("folder", nargs="?", type=Path, default="barlow_edu_course", help=text)
-    start.add_argument("--no-browser", action="store_true", help="JupyterLab opens no browser")
+    add("folder", nargs="?", type=Path, default="barlow_edu_course", help=text)
+    add("--no-browser", action="store_true", help="JupyterLab opens no browser")
     text = "an option of JupyterLab, such as --lab=--allow-root; more than once for more"
-    start.add_argument("--lab", action="append", default=[], metavar="OPTION", help=text)
-    start.add_argument("--no-lab", action="store_true", help="only put the notebooks there")
-    execute = add("run", _run, "restart and run notebooks, storing their outputs")
-    execute.add_argument("notebooks", nargs="+", type=Path)
-    copy = add("copy", _copy, "a folder of your own with notebooks, data and recorded runs")
-    copy.add_argument("out", type=Path, metavar="DIR", help="a new folder")
+    add("--lab", action="append", default=[], metavar="OPTION", help=text)
+    add("--no-lab", action="store_true", help="only put the notebooks there")
+    add = command("run", _run, "restart and run notebooks, storing their outputs")
+    add("notebooks", nargs="+", type=Path)
+    add = command("copy", _copy, "a folder of your own with notebooks, data and recorded runs")
+    add("out", type=Path, metavar="DIR", help="a new folder")
     for kind, what in KINDS.items():
-        version = add(kind, _build, what)
-        version.add_argument("--notebooks", type=Path, default=None, help="where the notebooks are")
-        version.add_argument("--zip", action="store_true", help="also pack them as OUT.zip")
-        version.add_argument("--out", type=Path, required=True, help="a folder for them")
+        add = command(kind, _build, what)
+        add("--notebooks", type=Path, help="where the notebooks are")
+        add("--zip", action="store_true", help="also pack them as OUT.zip")
+        add("--out", type=Path, required=True, help="a folder for them")
         if kind == "student":
             text = "points and tests for this grader; every notebook is an assignment"
-            version.add_argument("--for", dest="grader", choices=("nbgrader", "otter"), help=text)
-    slides = add("slides", _slides, "slides of a notebook, to be opened in a browser")
-    slides.add_argument("notebook", metavar="NN", help="its number, or its path")
-    slides.add_argument("--out", type=Path, required=True, help="a folder for them")
-    site = add("site", _site, "a website of the stored outputs, which needs no network")
-    site.add_argument("--out", type=Path, required=True, help="a folder for it")
+            add("--for", dest="grader", choices=("nbgrader", "otter"), help=text)
+    add = command("slides", _slides, "slides of a notebook, to be opened in a browser")
+    add("notebook", metavar="NN", help="its number, or its path")
+    add("--out", type=Path, required=True, help="a folder for them")
+    add = command("site", _site, "a website of the stored outputs, which needs no network")
+    add("--out", type=Path, required=True, help="a folder for it")
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -105,7 +105,7 @@ def _build(options: argparse.Namespace) -> None:
     from barlow_edu.publishing import copies, versions
 
     source = options.notebooks or copies.notebooks_dir()
-    if getattr(options, "grader", None):
+    if options.grader:
         from barlow_edu.publishing import grading
 
         if options.zip:

@@ -15,6 +15,7 @@ from barlow_edu.publishing.site import gallery
 from barlow_edu.runs import Run, load_run
 from barlow_edu.scale.official import official_layout
 from barlow_edu.storage.files import write_text
+from barlow_edu.teaching.figures import plots
 
 IMAGES, QUERIES, NEIGHBOURS = 2000, 6, 6
 
@@ -43,8 +44,6 @@ def _filled(template: str, **values: object) -> str:
 
 def _seen(run: Run) -> list[str]:
     """What the encoder makes of test images: spectra of its features, and whom it takes for neighbours."""
-    from barlow_edu.teaching.figures import plots
-
     try:
         model, test = run.load_model(), load_sets(run)[1]
     except (OSError, ValueError, RuntimeError) as error:

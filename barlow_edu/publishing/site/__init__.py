@@ -25,29 +25,27 @@ HERE = Path(__file__).parent
 MARK = ".barlow_edu_site"  # names the files that this module wrote, and may therefore replace
 
 
-def build_site(out: str | Path, source: Path | None = None) -> list[str]:
-    """Write the site into the folder ``out``; returns its pages, as paths in ``out``.
+def build_site(out: str | Path) -> list[str]:
+    """Write the site of the course into the folder ``out``; returns its pages, as paths in ``out``.
 
-    ``source``: the notebooks, default those of the course. A site that was written there before is replaced, and
-    what else has come into the folder (``.git``, ``CNAME``) stays. Raises RuntimeError, saying what to install,
-    without Sphinx and its companions, and with Sphinx's own words if there is any warning; FileExistsError if ``out``
-    holds something else than a site of this course.
+    A site that was written there before is replaced, and what else has come into the folder (``.git``, ``CNAME``)
+    stays. Raises RuntimeError, saying what to install, without Sphinx and its companions, and with Sphinx's own words
+    if there is any warning; FileExistsError if ``out`` holds something else than a site of this course.
     """
-    out = Path(out)
+    out, mark = Path(out), Path(out, MARK)
     check_installed()
-    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+    if out.exists() and any(out.iterdir()) and not mark.exists():
         raise FileExistsError(f"{out} holds something else than a site. Choose another folder.")
     with tempfile.TemporaryDirectory(prefix="barlow_edu_site_") as folder:
-        write_source(Path(folder) / "source", source or copies.notebooks_dir())
-        run_sphinx(Path(folder) / "source", Path(folder) / "html")
-        playground.write_beside(Path(folder) / "html")
-        write_text(Path(folder) / "html" / MARK, "\n".join(_files(Path(folder) / "html")))
-        before = (
-            (out / MARK).read_text(encoding="utf-8").splitlines() if (out / MARK).exists() else []
-        )
-        for name in _files(out) & set(before):
-            (out / name).unlink()
-        shutil.copytree(Path(folder) / "html", out, dirs_exist_ok=True)
+        source, html = Path(folder, "source"), Path(folder, "html")
+        write_source(source, copies.notebooks_dir())
+        run_sphinx(source, html)
+        playground.write_beside(html)
+        write_text(html / MARK, "\n".join(_files(html)))
+        if mark.exists():
+            for name in _files(out) & set(mark.read_text(encoding="utf-8").splitlines()):
+                (out / name).unlink()
+        shutil.copytree(html, out, dirs_exist_ok=True)
     pages = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.html"))
     return [name for name in pages if not name.startswith("_static/")]
 

@@ -1,5 +1,6 @@
 """The gallery of recorded runs: one page for every folder of ``data/runs``, made from its files alone."""
 
+import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,17 @@ from barlow_edu.runs import Run
 from barlow_edu.storage.files import read_json, write_text
 from barlow_edu.storage.places import data_dir
 from barlow_edu.studies.study import Study
+from barlow_edu.teaching.embed import pixels, to_png
+from barlow_edu.teaching.explorer import LambdaExplorer
+from barlow_edu.teaching.figures import plots
+from barlow_edu.teaching.figures.film import Film
 
 
 def records() -> dict[str, Path]:
     """Name -> folder of the recorded runs and studies, such as ``"ablations/width"``."""
-    top = data_dir() / "runs"
-    folders = sorted(file.parent for file in top.rglob("environment.json"))
-    named = {path.relative_to(top).as_posix(): path for path in folders}
-    return {n: p for n, p in named.items() if not any(x.startswith(".") for x in n.split("/"))}
+    top = data_dir() / "runs"  # whose hidden folders are unfinished records, which glob passes over
+    files = glob.iglob("**/environment.json", root_dir=top, recursive=True)
+    return {path.as_posix(): top / path for path in sorted(Path(file).parent for file in files)}
 
 
 def page_name(record: str) -> str:
@@ -40,14 +44,8 @@ def write_gallery(folder: Path) -> dict[str, str]:
         lines[page], parts = page_of(path)
         write_text(folder / f"{page}.md", "\n\n".join([f"# {heading}", lines[page], *parts, ""]))
         rows.append((html.Markdown(f"[{heading}]({page}.md)"), lines[page]))
-    index = [
-        "# Recorded runs",
-        html.TEXTS["records"],
-        html.table(("record", "what it is"), rows),
-        html.toctree(lines),
-        "",
-    ]
-    write_text(folder / "index.md", "\n\n".join(index))
+    index = ["# Recorded runs", html.TEXTS["records"], html.table(("record", "what it is"), rows)]
+    write_text(folder / "index.md", "\n\n".join([*index, html.toctree(lines), ""]))
     return lines
 
 
@@ -58,25 +56,15 @@ def page_of(path: Path) -> tuple[html.Markdown, list[str]]:
     minutes = environment["minutes"]
     time = f"{minutes:.1f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
     where = html.text(f"{environment['data']}, {time} on {device}")
-    if (path / "study.yaml").exists():
-        line, parts, config = _study(Study(path))
-    elif (path / "metrics.jsonl").exists():
-        line, parts, config = _run(Run(path))
-    else:
-        line, parts, config = html.text(path.name), [], {}
-    labels = html.TEXTS["environment"]
-    parts += [
-        "## Where it ran",
-        _pairs({labels[k]: environment[k] for k in labels if k in environment}),
-    ]
+    study = (path / "study.yaml").exists()
+    line, parts, config = _study(Study(path)) if study else _run(Run(path))
+    labels = {k: label for k, label in html.TEXTS["environment"].items() if k in environment}
+    parts += ["## Where it ran", _pairs({label: environment[k] for k, label in labels.items()})]
     configured = html.fenced(yaml.safe_dump(config, sort_keys=False).strip(), "yaml")
     return html.Markdown(f"{line}: {where}."), [*parts, "## Configuration", configured]
 
 
 def _run(run: Run) -> tuple[str, list[str], Any]:
-    from barlow_edu.teaching.figures import plots
-    from barlow_edu.teaching.figures.film import Film
-
     last, name, c = run.metrics[-1], run.path.name, run.config
     encoder, stem, views = (html.code(c[key]) for key in ("encoder", "stem", "views"))
     stem = "" if "/" in c["encoder"] else f" with the {stem} stem"  # others have their own
@@ -94,42 +82,27 @@ def _run(run: Run) -> tuple[str, list[str], Any]:
 
 def picture(fig: Any, alt: str) -> str:
     """A figure as a part of a page."""
-    from barlow_edu.teaching.embed import pixels, to_png
-
     return html.raw(html.image(to_png(fig, alt), alt, pixels(fig)[0]))
 
 
 def _study(study: Study) -> tuple[str, list[str], Any]:
-    """Several trainings: their question, and an explorer or a table of their rows."""
-    rows, compared = study.rows, _compared(study.baselines)
-    line = f"{len(rows)} trainings, each with another {html.code(study.key)}"
-    if not study.bytes:
+    """Several trainings: their question, and an explorer of C where it is kept, or a table of their scores."""
+    rows = study.rows
+    if study.bytes:
+        explorer = LambdaExplorer(study)
+        line = f"{len(rows)} trainings, each with another {html.code(study.key)}"
+        player = html.image(explorer.png, explorer.spec["alt"], 700) + explorer.player()
+        parts = ["## Slide through it", html.raw(player)]
+    else:
         names = ", ".join(map(method_name, study.groups))
         question = str(study.settings.get("question") or f"{names} on one budget")
         line = html.text(question + ("" if question.endswith(("?", ")")) else "."))
         line = f"{line} {len(rows)} trainings"
-        parts = ["## Results", means_table(rows, study.key), *compared]
-    elif study.key == "lambd":
-        from barlow_edu.teaching.explorer import LambdaExplorer
-
-        explorer = LambdaExplorer(study)
-        player = html.image(explorer.png, explorer.spec["alt"], 700) + explorer.player()
-        parts = ["## Slide through it", html.raw(player), *compared]
-    else:
-        keys = [k for k, value in rows[0].items() if not isinstance(value, list)]
-        head = [html.TEXTS["scores"].get(k, k) for k in keys]
-        parts = [
-            "## Results",
-            html.table(head, [[_number(k, row[k]) for k in keys] for row in rows]),
-        ]
+        parts = ["## Results", means_table(rows, study.key)]
+    accuracies = {n: v["knn"] if isinstance(v, dict) else v for n, v in study.baselines.items()}
+    named = {html.TEXTS["baselines"].get(n, n): _number("knn", v) for n, v in accuracies.items()}
+    parts += ["## Compared with", _pairs(named)] if named else []
     return line, parts, study.settings
-
-
-def _compared(baselines: Mapping[str, Any]) -> list[str]:
-    """kNN accuracies without training, each a number or among several of its kind."""
-    numbers = {n: v["knn"] if isinstance(v, dict) else v for n, v in baselines.items()}
-    pairs = {html.TEXTS["baselines"].get(n, n): _number("knn", v) for n, v in numbers.items()}
-    return ["## Compared with", _pairs(pairs)] if pairs else []
 
 
 def means_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
@@ -149,9 +122,8 @@ def means_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
 def evaluation(scores: Mapping[str, Any]) -> str:
     """Table of an evaluation, what it was measured on below it."""
     rows = scores["rows"]
-    labels = {
-        k: v for k, v in html.TEXTS["scores"].items() if any(k in row for row in rows.values())
-    }
+    measured = set().union(*rows.values())
+    labels = {k: label for k, label in html.TEXTS["scores"].items() if k in measured}
     cells = [[name, *(_number(k, row.get(k)) for k in labels)] for name, row in rows.items()]
     images = f"{scores['train_images']:,} training and {scores['test_images']:,} test images"
     return f"{html.table(['features', *labels.values()], cells)}\n\n{images} of {html.text(scores['data'])}."
@@ -163,8 +135,7 @@ def _number(key: str, value: Any) -> str:
         return "not measured"
     if key in ("knn", "linear"):
         return f"{100 * value:.1f}"
-    digits = ".1f" if "rank" in key else ".2f" if "diagonal" in key else ".4g"
-    return format(value, digits) if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if key == "diagonal_mean" else f"{value:.1f}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -16,6 +16,10 @@ from barlow_edu.publishing.site import gallery
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LABEL = "Figure: "
+FOLDED = {
+    "solution": ("hide-cell", "Show a solution"),
+    "reveal": ("hide-output", "Show the result"),
+}
 PLAYER = re.compile(r'class="be-film"|class="be-lx be-lx-player"')
 
 
@@ -42,12 +46,10 @@ def page(notebook, known: set[str]):
     notebook.cells = [c for c in notebook.cells if "instructor" not in tags(c)]
     relink_all(notebook, partial(on_site, known))
     for cell in notebook.cells:
-        if "solution" in tags(cell):
-            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-cell"]
-            cell.metadata["mystnb"] = {"code_prompt_show": "Show a solution"}
-        elif "reveal" in tags(cell):
-            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-output"]
-            cell.metadata["mystnb"] = {"code_prompt_show": "Show the result"}
+        for tag in tags(cell) & set(FOLDED):
+            hide, says = FOLDED[tag]
+            cell.metadata["tags"] = [*cell.metadata["tags"], hide]
+            cell.metadata["mystnb"] = {"code_prompt_show": says}
         if cell.cell_type == "code":
             cell.outputs = joined([one for output in cell.outputs for one in outputs(output)])
     return notebook

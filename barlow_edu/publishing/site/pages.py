@@ -17,6 +17,7 @@ from barlow_edu.publishing.versions import teaching_notes
 from barlow_edu.runs import load_run
 from barlow_edu.storage.files import write_text
 from barlow_edu.storage.places import data_dir
+from barlow_edu.studies import ledger
 
 HERE = Path(__file__).parent
 MANUALS = ("install", "using")
@@ -43,7 +44,7 @@ def write_home(folder: Path, source: Path, guides: Mapping[str, str]) -> None:
         "guides": ", ".join(links),
         "version": __version__,
         "notebooks": table(("notebook", "its claim"), [_row(*book) for book in books.items()]),
-        "contents": "\n\n".join(toctree(pages, name) for name, pages in chapters.items() if pages),
+        "contents": "\n\n".join(toctree(pages, name) for name, pages in chapters.items()),
     }
     home = (HERE / "home.md").read_text(encoding="utf-8").format(**fill)
     write_text(folder / "index.md", home)
@@ -63,8 +64,7 @@ def _row(name: str, notebook) -> tuple[Markdown, Markdown]:
 def write_guides(source: Path, folder: Path) -> dict[str, str]:
     """Write the guides beside the notebooks and the teaching notes of all of them; returns page -> its heading."""
     books = paths(source)
-    files = {name: source / file for file, name in GUIDES.items() if (source / file).exists()}
-    texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    texts = {name: (source / file).read_text(encoding="utf-8") for file, name in GUIDES.items()}
     texts["teaching_notes"] = teaching_notes(map(read, books))
     known = {path.name for path in books} | records() | {f"{name}.md" for name in texts}
     for name, content in texts.items():
@@ -84,8 +84,6 @@ def write_manuals(folder: Path) -> None:
 
 def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
     """Write the claims ledger: every claim of ``claims.json`` with what the recorded trainings say."""
-    from barlow_edu.studies import ledger
-
     parts = ["# Claims ledger", TEXTS["claims"]]
     for i, entry in enumerate(ledger.ledger(), 1):
         claim = entry.claim
@@ -93,22 +91,18 @@ def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
         parts += [f"Why: {'; '.join(entry.obstacles)}."] if entry.obstacles else []
         parts.append(f"* Who says so: {claim.who}\n* In the paper: {claim.paper}")
         measured = zip(claim.predictions, entry.effects, entry.outcomes, strict=True)
-        parts.append(
-            table(("prediction", "measured", "outcome"), [_prediction(*row) for row in measured])
-        )
+        rows = [_prediction(*row) for row in measured]
+        parts.append(table(("prediction", "measured", "outcome"), rows))
         wanted = dict.fromkeys(p.experiment for p in claim.predictions)
         names = [n for e in wanted for n in (e, f"ablations/{e}")]
         links = [f"[{n}](runs/{p}.md)" for n in names if (p := gallery.page_name(n)) in runs]
-        if links:
-            parts.append(f"Record: {', '.join(links)}")
+        parts += [f"Record: {', '.join(links)}"] if links else []
     write_text(folder / "claims.md", "\n\n".join([*parts, ""]))
 
 
 def _prediction(prediction, effect, outcome: str) -> tuple[str, str, str]:
     """A prediction as a row: what it says, what was measured, what came of it."""
-    from barlow_edu.studies.ledger import KEYS
-
-    name, unit = KEYS[prediction.key]
+    name, unit = ledger.KEYS[prediction.key]
     measured = f"{effect} {unit}".strip().replace("-", "−") if effect else "not recorded"
     one, other = map(gallery.method_name, (prediction.variant, prediction.other))
     return f"{one} {prediction.relation} {other}, {name}", measured, outcome

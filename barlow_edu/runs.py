@@ -211,22 +211,19 @@ def record(run: Run, name: str, without_weights: bool = False) -> Run:
         raise ValueError(f"{run.path} is not finished: it holds no encoder.safetensors.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".", dir=target.parent) as unfinished:
-        _copy(run, Path(unfinished, name), without_weights)
-        os.replace(Path(unfinished, name), target)
+        copy = Path(unfinished, name)
+        left_out = ["*.safetensors", "*.part", "*.pt", "*.pth", ".lock", "wandb*", "mlflow_id"]
+        shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns(*left_out))
+        for file in () if without_weights else run.path.glob("*.safetensors"):
+            weights = read_weights(file)
+            half = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+            write_weights(copy / file.name, half)
+        # Folders of this machine stay here; the images' name and fingerprint say which they were.
+        write_yaml(copy / "config.yaml", run.config | {"root": None})
+        about = {k: v for k, v in run.environment.items() if k != "root"}
+        write_json(copy / "environment.json", about)
+        os.replace(copy, target)
     return Run(target)
-
-
-def _copy(run: Run, target: Path, without_weights: bool) -> None:
-    left_out = ["*.safetensors", "*.part", "*.pt", "*.pth", ".lock", "wandb*", "mlflow_id"]
-    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*left_out))
-    for file in () if without_weights else run.path.glob("*.safetensors"):
-        weights = read_weights(file)
-        half = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-        write_weights(target / file.name, half)
-    # Folders of this machine stay here; the images' name and fingerprint say which they were.
-    write_yaml(target / "config.yaml", run.config | {"root": None})
-    about = {k: v for k, v in run.environment.items() if k != "root"}
-    write_json(target / "environment.json", about)
 
 
 def _complete(path: Path, content: Any, names: tuple = (), **kinds: type) -> dict[str, Any]:

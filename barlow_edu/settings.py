@@ -1,5 +1,6 @@
 """Settings: what a value is by default, what it may be, how it is read from text, and what it does."""
 
+import contextlib
 import math
 import re
 import sys
@@ -101,7 +102,11 @@ class Setting:
                 problem = " ".join(str(error).split())
                 raise ValueError(f"{name}: {text!r} is not YAML, {problem}.") from None
         if self.kind in (int, float):
-            return _number(text, self.kind)
+            with contextlib.suppress(ValueError):
+                return self.kind(text)
+            with contextlib.suppress(ValueError):  # 1e3 is a whole number, too
+                number = float(text)
+                return int(number) if number.is_integer() else number
         if any(isinstance(choice, bool) for choice in self.choices):
             return WORDS.get(text.lower(), text)
         return text
@@ -212,17 +217,3 @@ def did_you_mean(names: str | Iterable[object], known: Iterable[str]) -> str:
 def _is_number(value: Any, kind: type) -> bool:
     number = isinstance(value, (int, kind)) and not isinstance(value, bool)
     return number and abs(value) <= sys.float_info.max  # neither nan nor a whole number beyond inf
-
-
-def _number(text: str, kind: type) -> Any:
-    """1e3 is a whole number, too, where one is asked for."""
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    if kind is float:
-        return number
-    try:
-        return int(text)
-    except ValueError:
-        return int(number) if number.is_integer() else number

@@ -193,14 +193,10 @@ def check_embeddings(*views: Tensor, group: Group = None) -> list[Tensor]:
     may differ, but not between float64 and others.
     """
     for z in views:
-        if not isinstance(z, Tensor):
-            kind = type(z).__name__
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            kind = z.dtype if isinstance(z, Tensor) else f"a {type(z).__name__}"
             raise ValueError(
-                f"Embeddings must be tensors, got a {kind}. Call torch.as_tensor first."
-            )
-        if not z.is_floating_point():
-            raise ValueError(
-                f"Embeddings must be floating point, got {z.dtype}. Call .float() first."
+                f"Embeddings must be floating point tensors, got {kind}. Give torch.as_tensor(z).float()."
             )
     shapes = list(dict.fromkeys(tuple(z.shape) for z in views))
     dtypes = list(dict.fromkeys(z.dtype for z in views))

@@ -39,24 +39,28 @@ def process_group(device: str = "auto") -> Iterator[None]:
     device: as in a configuration. On GPUs tensors go through NCCL, and a few numbers of the host through gloo.
     Raises ValueError if torchrun's variables are set only in part, and PeerLost.
     """
+    joins = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+    if joins:
+        _join(device)
+    together = True
     try:
-        with _joined(device):
-            yield
-    except RuntimeError as error:
+        yield  # all ranks have agreed on Ctrl-C and its like
+    except Exception as error:
+        together = False  # another process may be gone: no farewell that waits for it
         # The libraries say it with the line of their source where they noticed.
-        if not dist.is_initialized() or not re.search("gloo/|NCCL|TCPStore", str(error)):
+        lost = isinstance(error, RuntimeError) and re.search("gloo/|NCCL|TCPStore", str(error))
+        if not lost or not dist.is_initialized():
             raise
         raise PeerLost(
             f"Process {rank()} cannot go on: another of the {world_size()} processes has ended, or cannot be "
             "reached. See what that one said last, then start all of them again with --resume."
         ) from error
+    finally:
+        if joins and together:
+            dist.destroy_process_group()
 
 
-@contextlib.contextmanager
-def _joined(device: str) -> Iterator[None]:
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
-        yield
-        return
+def _join(device: str) -> None:
     missing = [name for name in NEEDED if name not in os.environ]
     if missing:
         raise ValueError(
@@ -73,15 +77,6 @@ def _joined(device: str) -> Iterator[None]:
     store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
-    together = True
-    try:
-        yield  # all ranks have agreed on Ctrl-C and its like
-    except Exception:
-        together = False  # another process may be gone: no farewell that waits for it
-        raise
-    finally:
-        if together:
-            dist.destroy_process_group()
 
 
 def active_group(group: Group = None) -> Group:
@@ -91,9 +86,9 @@ def active_group(group: Group = None) -> Group:
     return group if group is not None and group.size() > 1 else None
 
 
-def rank(group: Group = None) -> int:
+def rank() -> int:
     """The number of this process, from 0; 0 in a process on its own."""
-    group = active_group(group)
+    group = active_group()
     return 0 if group is None else group.rank()
 
 

@@ -15,6 +15,7 @@ from barlow_edu.storage.files import replacing, sync
 
 FORMAT = 2
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint_previous.pt", "checkpoint_damaged.pt"
+NAMES = [NEWEST, PREVIOUS, DAMAGED]
 log = logging.getLogger("barlow_edu")
 
 
@@ -79,12 +80,6 @@ def find_checkpoints(folder: Path) -> list[Path]:
             f"Nothing to resume: {folder / NEWEST} is missing. Start with resume=False, in an empty folder."
         )
     return paths
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Remove what an earlier run may have left."""
-    for name in (NEWEST, PREVIOUS, DAMAGED):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _read(path: Path, device: torch.device | str) -> dict[str, Any]:

@@ -49,13 +49,16 @@ def packed(folder: Path, suffixes: tuple[str, ...]) -> tuple[list, list[int], li
     for shard in tqdm(shards, desc="reading shards", unit="shard", disable=len(shards) < 20):
         try:
             with tarfile.open(shard, "r:") as archive:
-                members, classes = _members(archive, suffixes)
+                members = [member for member in archive if member.isfile()]
+                labels = [m for m in members if m.name.endswith(".cls")]
+                classes = {_key(m): archive.extractfile(m).read(99) for m in labels}
         except (tarfile.TarError, EOFError) as error:
             raise ValueError(
                 f"{shard} cannot be read as a plain tar ({error}). Write it again, without compression."
             ) from None
-        files += [f"{shard}//{m.offset_data}+{m.size} {Path(m.name).name}" for m in members]
-        names += [classes.get(_key(m), "") for m in members]
+        images = [m for m in members if m.name.lower().endswith(suffixes)]
+        files += [f"{shard}//{m.offset_data}+{m.size} {Path(m.name).name}" for m in images]
+        names += [classes.get(_key(m), b"").decode().strip() for m in images]
     order = sorted(set(names), key=lambda name: (int(name) if name.isdecimal() else -1, name))
     return files, [order.index(name) for name in names], order
 
@@ -71,14 +74,6 @@ def opened(path: str) -> BinaryIO:
     with open(container, "rb") as shard:
         shard.seek(int(place))
         return io.BytesIO(shard.read(int(size)))
-
-
-def _members(archive: tarfile.TarFile, suffixes: tuple[str, ...]) -> tuple[list, dict[str, str]]:
-    """The images in a shard, and the class of each key that has one."""
-    files = [member for member in archive if member.isfile()]
-    labels = [m for m in files if m.name.endswith(".cls")]
-    classes = {_key(m): archive.extractfile(m).read(99).decode().strip() for m in labels}
-    return [m for m in files if m.name.lower().endswith(suffixes)], classes
 
 
 def _key(member: tarfile.TarInfo) -> str:

@@ -21,14 +21,11 @@ def garments(train: bool, seed: int) -> tuple[Tensor, Tensor, list[str], str, di
     Raises FileNotFoundError if the file is missing.
     """
     # A copy: what is written into one set of images must not appear in the next.
-    cards, labels, factors = copy.deepcopy(_cards("train" if train else "test", seed))
-    factors = {key: torch.from_numpy(values) for key, values in factors.items()}
-    cards, labels = torch.from_numpy(cards), torch.from_numpy(labels.astype(np.int64))
-    return cards, labels, list(GARMENT_CLASSES), "garments", factors
+    return copy.deepcopy(_garments("train" if train else "test", seed))
 
 
 @lru_cache(maxsize=4)
-def _cards(split: str, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+def _garments(split: str, seed: int) -> tuple:
     path = data_dir() / "garments.npz"
     if not path.exists():
         raise FileNotFoundError(
@@ -38,7 +35,9 @@ def _cards(split: str, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.
     with np.load(path) as stored:
         photos, labels = stored[f"{split}_images"], stored[f"{split}_labels"]
     cards, factors = compose(photos, np.random.RandomState([seed, split == "test"]))
-    return cards, labels, factors
+    factors = {key: torch.from_numpy(values) for key, values in factors.items()}
+    cards, labels = torch.from_numpy(cards), torch.from_numpy(labels.astype(np.int64))
+    return cards, labels, list(GARMENT_CLASSES), "garments", factors
 
 
 def compose(
@@ -52,12 +51,19 @@ def compose(
     factors: tint (N, 3) and background (N, 3) in 0..255, side (N,) and place (N, 2; top, left) in pixels.
     """
     alpha, factors = place(photos, rng, card)
+    # Bilinear weights of the four corners, in integers that sum to (card - 1)².
+    far = np.arange(card, dtype=np.int32)
+    near = far[::-1]
+    weights = np.stack([np.outer(a, b) for a in (near, far) for b in (near, far)])
+    corners = factors.pop("corners").astype(np.int32)
+    tint, background = (factors[key].astype(np.int32) for key in ("tint", "background"))
     cards = np.empty((len(photos), 3, card, card), np.uint8)
     for start in range(0, len(photos), 256):  # a few at a time: fast in the cache, small in memory
         rows = slice(start, start + 256)
-        colours = (factors[key][rows] for key in ("tint", "background", "corners"))
-        _paint(cards[rows], alpha[rows, None].astype(np.int32), *colours)
-    del factors["corners"]
+        shade = np.tensordot(corners[rows], weights, 1)[:, None]  # (n, 1, card, card), per cent
+        dim = background[rows, :, None, None] * shade // (100 * (card - 1) ** 2)
+        garment = alpha[rows, None].astype(np.int32)
+        cards[rows] = (dim * (255 - garment) + tint[rows, :, None, None] * garment + 127) // 255
     return cards, factors
 
 
@@ -80,16 +86,3 @@ def place(
         a[top : top + s, left : left + s] = small
     factors = {"tint": tint, "background": background, "side": side, "place": where}
     return alpha, {**factors, "corners": corners}
-
-
-def _paint(cards, alpha, tint, background, corners) -> None:
-    """Blend the tint over the shaded background; integers only. alpha: (n, 1, 32, 32), cards: (n, 3, 32, 32)."""
-    card = alpha.shape[-1]
-    # Bilinear weights of the four corners, in integers that sum to (card - 1)².
-    far = np.arange(card, dtype=np.int32)
-    near = far[::-1]
-    weights = np.stack([np.outer(a, b) for a in (near, far) for b in (near, far)])
-    shade = np.tensordot(corners.astype(np.int32), weights, 1)[:, None]  # (n, 1, 32, 32), per cent
-    bright, dim = (x[..., None, None].astype(np.int32) for x in (tint, background))
-    dim = dim * shade // (100 * (card - 1) ** 2)
-    cards[:] = (dim * (255 - alpha) + bright * alpha + 127) // 255

@@ -35,12 +35,10 @@ class StopRequest:
     nothing changes; a signal that is ignored stays ignored.
     """
 
-    def __init__(self):
-        self.signum: int | None = None
-        self._since = 0.0
-        self._before = {}
+    signum: int | None = None
 
     def __enter__(self) -> Self:
+        self._before = {}
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 # None: set by a library in C, and Python could not put it back.

@@ -38,8 +38,9 @@ def choose_folder(name: str, out: str | Path | None, resume: bool | str) -> tupl
     while out is None and resume is False and (folder / "config.yaml").exists():
         number += 1
         folder = Path("runs") / f"{name}-{number}"
-    started = any((folder / c).exists() for c in (checkpoints.NEWEST, checkpoints.PREVIOUS))
-    if resume is True or (resume == "auto" and started):
+    if resume == "auto":
+        resume = any((folder / c).exists() for c in (checkpoints.NEWEST, checkpoints.PREVIOUS))
+    if resume:
         checkpoints.find_checkpoints(folder)
         return folder, True
     _refuse_a_run(folder)
@@ -132,11 +133,11 @@ class RunWriter:
         """Make the folder that of ``state``; nothing stays of an earlier run, or of steps still to come."""
         if not resume:
             _refuse_a_run(self.path)  # again: one may have been begun since
-            checkpoints.remove_checkpoints(self.path)
         self.rewind(state.step if resume else -1)
         if state.step < total:
             # The encoder goes first here, and comes last in ``finish``: it says that the run is finished.
-            for name in ("encoder.safetensors", "projector.safetensors", "evaluation.json"):
+            stale = ["encoder.safetensors", "projector.safetensors", "evaluation.json"]
+            for name in stale + ([] if resume else checkpoints.NAMES):
                 (self.path / name).unlink(missing_ok=True)
         if not resume:
             state.save(self.path)  # from now on the run can be resumed, whatever happens

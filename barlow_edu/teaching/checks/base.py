@@ -20,12 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STILL_OPEN = "{}: still open. Replace the three dots, then run this cell again."
-LOST = "The value is right, but autograd lost its way: leave out .item(), float(), .detach() and numpy."
-PARTLY_LOST = (
-    "The value is right, but its gradient is not: a part of it is a plain number for autograd. Leave out "
-    ".item(), float(), .detach() and numpy in every term."
-)
 BY_HEART = " Your function was right on other inputs: does it hold a number that it should take from its arguments?"
 
 # Added to every seed while answers are graded: those who read the checkers know the inputs of 0 alone.
@@ -89,10 +83,10 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
 
     The check runs with float32 and gradients, whatever is set on the page, and changes nothing there.
     """
+    name = check.__name__
 
     @functools.wraps(check)
     def run(*answers: Any, **options: Any) -> None:
-        """Check the answers, and say what came out."""  # a reader of this file sees it, ``help`` that of the check
         try:
             if any(a is ... for a in answers):
                 raise _Open
@@ -100,9 +94,10 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
                 torch.set_default_dtype(torch.float32)
                 check(*answers, **options)
         except _Open:
+            dots = f"{name}: still open. Replace the three dots, then run this cell again."
             if GRADING.get():
-                raise NotRight(STILL_OPEN.format(check.__name__)) from None
-            print(STILL_OPEN.format(check.__name__))
+                raise NotRight(dots) from None
+            print(dots)
             return
         except NotRight:
             raise
@@ -112,9 +107,9 @@ def checker(check: Callable[..., None]) -> Callable[..., None]:
                 raise NotRight(f"Your answer cannot be used here. {problem}") from error
             error._render_traceback_ = functools.partial(NotRight._render_traceback_, error)
             raise
-        print(f"{check.__name__}: right.")
+        print(f"{name}: right.")
 
-    CHECKERS[check.__name__] = run
+    CHECKERS[name] = run
     return run
 
 
@@ -138,10 +133,8 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
 
     Generators and ``SWITCHES`` are as before when it returns. One attempt may call another: the inner one is heard.
     """
-    if not callable(function):
-        raise NotRight(
-            f"Give the function itself, not {type(function).__name__}: check(my_function)."
-        )
+    itself = f"Give the function itself, not {type(function).__name__}: check(my_function)."
+    tell({itself: not callable(function)})
     before = [x.detach().clone() for x in _tensors(inputs)]
     try:
         with untouched():
@@ -151,35 +144,24 @@ def attempt(function: Callable, *inputs: Any, **options: Any) -> Any:
     except Exception as error:
         if _is_stub(error):
             raise
-        raise NotRight(
-            f"Your function raised {type(error).__name__}: {error}{_place(function, error)}"
-        ) from error
+        raised = f"Your function raised {type(error).__name__}: {error}"
+        raise NotRight(raised + _place(function, error)) from error
     if answer is ...:
         raise _Open
-    after = _tensors(inputs)
-    same = len(after) == len(before) and all(
-        x.shape == y.shape and torch.allclose(x, y.detach(), rtol=0, atol=0, equal_nan=True)
-        for x, y in zip(before, after, strict=True)
-    )
     tell({
         "Your function returned nothing. Is the return statement missing?": answer is None,
-        "Your function changed its input in place. Work on a copy, or without x -= ...": not same,
+        "Your function changed its input in place. Work on a copy, or without x -= ...":
+            not equal(before, [x.detach() for x in _tensors(inputs)]),
     })  # fmt: skip
     return answer
 
 
 def features(function: Callable, inputs: Tensor, what: str) -> Tensor:
     """The learner's features of ``inputs``, (N, k), in float32. Raises NotRight where they are none."""
-    answer = attempt(function, inputs)
-    if not torch.is_tensor(answer) or answer.ndim != 2 or len(answer) != len(inputs):
-        raise NotRight(
-            f"Return one row of features for each of the {len(inputs):,} {what}, (N, k)."
-        )
-    rows = answer.detach().double()
-    tell({
-        "The features hold NaN or infinity.": not rows.isfinite().all(),
-        f"All {what} have the same features: the network has collapsed.": (rows - rows[:1]).abs().max() < 1e-6,
-    })  # fmt: skip
+    wanted = f"one row of features for each of the {len(inputs):,} {what}, (N, k)"
+    rows = numbers(attempt(function, inputs), wanted, len(inputs), None)
+    collapsed = f"All {what} have the same features: the network has collapsed."
+    tell({collapsed: (rows - rows[:1]).abs().max() < 1e-6})
     return rows.float()
 
 
@@ -231,13 +213,16 @@ def follow(function: Callable, inputs: tuple, right: Callable) -> None:
         for x in inputs
     ]
     answer = attempt(function, *inputs)
-    tell({LOST: not (torch.is_tensor(answer) and answer.requires_grad)})
+    plain = "leave out .item(), float(), .detach() and numpy"
+    lost = f"The value is right, but autograd lost its way: {plain}."
+    tell({lost: not (torch.is_tensor(answer) and answer.requires_grad)})
     leaves = [x for x in inputs if torch.is_tensor(x) and x.requires_grad]
     gradients = [
         torch.cat([g.flatten() for g in torch.autograd.grad(value, leaves, materialize_grads=True)])
         for value in (answer, right(*inputs))
     ]
-    tell({PARTLY_LOST: not _close(*gradients, 1e-4)})
+    partly = "The value is right, but its gradient is not: a part of it is a plain number"
+    tell({f"{partly} for autograd; {plain} in every term.": not close(*gradients, 1e-4)})
 
 
 def _tensors(inputs: Iterable) -> list[Tensor]:
@@ -280,10 +265,9 @@ def compare(
         answer = torch.as_tensor(answer).detach()
         values = answer.real.double()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise NotRight(
-            f"{what} must be a tensor or a number, got {type(answer).__name__}."
-        ) from error
-    if _close(values, expected, tolerance) and not answer.is_complex():
+        kind = f"{what} must be a tensor or a number, got {type(answer).__name__}."
+        raise NotRight(kind) from error
+    if close(values, expected, tolerance) and not answer.is_complex():
         return
     for diagnosis, wrong in (mistakes or {}).items():
         with contextlib.suppress(ArithmeticError):  # a mistake that has no answer here
@@ -293,7 +277,7 @@ def compare(
             elif isinstance(wrong, Shaped):
                 fits = values.shape == wrong
             else:
-                fits = _close(values, torch.as_tensor(wrong).detach().double(), tolerance)
+                fits = close(values, torch.as_tensor(wrong).detach().double(), tolerance)
             tell({diagnosis: fits})
     shapes = f"{tuple(values.shape)}; it should be {tuple(expected.shape)}."
     tell({
@@ -304,17 +288,37 @@ def compare(
     raise NotRight(f"{what} has the right shape, but the values differ by up to {worst:.3g}.{hint}")
 
 
-def numbers(answer: Any, names: str, count: int | None = None) -> Tensor:
-    """A list of numbers, or of tensors of one shape, in float64. Anything else is NotRight, with their ``names``."""
+def numbers(answer: Any, names: str, *shape: int | None) -> Tensor:
+    """A tensor, or a list of numbers or of tensors of one shape, as finite numbers in float64.
+
+    Anything else is NotRight, with their ``names``; ``shape``: the one they must have, None where any length will do.
+    """
     try:
-        values = torch.stack([torch.as_tensor(x).detach().double() for x in answer])
+        if not torch.is_tensor(answer) or not answer.ndim:
+            answer = torch.stack([torch.as_tensor(x).detach().double() for x in answer])
     except (TypeError, ValueError, RuntimeError) as error:
         raise NotRight(f"Return {names}.") from error
-    tell({f"Return {names}. You gave {len(values)}.": count and values.shape != (count,)})
+    values, given = answer.detach().double(), tuple(answer.shape)
+    fits = len(given) == len(shape) and all(
+        n in (None, m) for n, m in zip(shape, given, strict=False)
+    )
+    tell({
+        f"Return {names}. Yours has the shape {given}.": shape and not fits,
+        "Your answer holds NaN or infinity. Is something divided by zero?": not values.isfinite().all(),
+    })  # fmt: skip
     return values
 
 
-def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+def equal(a: Any, b: Any) -> bool:
+    """Bit for bit, through nested mappings and lists; NaN equals NaN."""
+    try:
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    except (AssertionError, TypeError, ValueError):
+        return False
+    return True
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     """Equal in shape, and in value within ``tolerance`` of the largest of ``b``."""
     scale = max(1e-12, b.abs().max().item()) if b.numel() else 1.0
     return a.shape == b.shape and bool(((a - b).abs() <= tolerance * scale).all())

@@ -24,8 +24,7 @@ def paired_interval(learner) -> None:
         "That is b − a. The question is how far a lies above b.": lambda a, b, t: _ends(b, a, t),
         "You took the deviations of a and of b apart. Subtract first, seed by seed: what a seed does to both "
         "then cancels.": {"sd": lambda a, b: (a.var() + b.var()).sqrt()},
-        "Your deviation is divided by n. With few seeds take n − 1, as torch's std does.":
-            {"sd": lambda a, b: (a - b).std(correction=0)},
+        "Your deviation is divided by n. With few seeds, take n − 1.": {"sd": lambda a, b: (a - b).std(correction=0)},
         "√n is missing: the mean of n seeds wavers less than one seed.": {"power": 0},
         "You divided by n. The mean wavers like 1 / √n.": {"power": 1},
         "t is missing: that is the standard error. With few seeds it is much too narrow.": {"t": 1.0},

@@ -29,16 +29,11 @@ def _crowd(classes: int, seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
     return x[:90], labels[:90], x[90:]
 
 
-def _vote(
-    bank, y, queries, k, t, similarity=cosines, weight=lambda s, t: (s / t).exp(), take=torch.topk
-) -> Tensor:
-    """A vote by its parts: how similar, how heavy, and who votes."""
-    s, rows = take(similarity(queries, bank), k)
+def _vote(bank, y, queries, k, t, like=cosines, weight=lambda s, t: (s / t).exp(), take=torch.topk):
+    """A vote by its parts: how alike, how heavy, and who votes."""
+    s, rows = take(like(queries, bank), k)
     votes = torch.zeros(len(s), int(y.max()) + 1, dtype=s.dtype)
     return votes.scatter_add(1, y[rows], weight(s, t)).argmax(1)
-
-
-_LENGTHS = "A feature's length must not count: divide queries and bank by their lengths first."
 
 
 @checker
@@ -47,34 +42,25 @@ def knn_vote(function: Callable[[Tensor, Tensor, Tensor, int, float], Tensor]) -
     worlds = [(*_crowd(3, 9, 600), 30, 0.3), (*_crowd(4, 10, 100), 11, 0.8)]
     judge(function, worlds, _vote, {
         "These are the votes, one column a class. Return the class with most of them: argmax(1).":
-            lambda bank, y, queries, k, t: Shaped([len(queries), int(y.max()) + 1]),
-        "This has one column a neighbour. The neighbours must still vote, row by row.":
-            lambda bank, y, queries, k, t: Shaped([len(queries), k]),
+            lambda b, y, q, k, t: Shaped([len(q), int(y.max()) + 1]),
+        "This has one column a neighbour. They must still vote.": lambda b, y, q, k, t: Shaped([len(q), k]),
         "This is one number. Return a label for each query, shape (Q,).": lambda *_: Shaped(),
-        "You took the plain scalar product. " + _LENGTHS: {"similarity": lambda q, b: q @ b.T},
-        "The features of the bank keep their lengths. " + _LENGTHS:
-            {"similarity": lambda q, b: F.normalize(q, dim=1) @ b.T},
-        "The queries keep their lengths, which changes the temperature. " + _LENGTHS:
-            {"similarity": lambda q, b: q @ F.normalize(b, dim=1).T},
-        "You divided every column by its length (dim 0). A feature is a row: normalise along dim 1.":
-            {"similarity": lambda q, b: cosines(q, b, dim=0)},
-        "These are the nearest by Euclidean distance, not by cosine.":
-            {"similarity": lambda q, b: -torch.cdist(q, b)},
-        "All neighbours have the same weight in your vote. Weigh each with exp(s / temperature).":
-            {"weight": lambda s, t: torch.ones_like(s)},
+        "You took the plain scalar product: divide by the lengths first.": {"like": lambda q, b: q @ b.T},
+        "The rows of the bank keep their lengths: divide.": {"like": lambda q, b: F.normalize(q, dim=1) @ b.T},
+        "The queries keep their lengths, a temperature each.": {"like": lambda q, b: q @ F.normalize(b, dim=1).T},
+        "You divided columns by their lengths: normalise along dim 1.": {"like": lambda q, b: cosines(q, b, dim=0)},
+        "These are the nearest by Euclidean distance, not by cosine.": {"like": lambda q, b: -torch.cdist(q, b)},
+        "All have the same weight: take exp(s / temperature).": {"weight": lambda s, t: torch.ones_like(s)},
         "You weigh with the similarity itself. The weight is exp(s / temperature).": {"weight": lambda s, t: s},
         "You multiply by the temperature. Divide: exp(s / temperature).": {"weight": lambda s, t: (s * t).exp()},
-        "Your weight falls with the similarity. There is no minus: exp(s / temperature).":
-            {"weight": lambda s, t: (-s / t).exp()},
+        "Your weight falls with the similarity: exp(s / temperature).": {"weight": lambda s, t: (-s / t).exp()},
         "The temperature is missing: exp(s / temperature).": {"weight": lambda s, t: s.exp()},
         "Only the nearest neighbour decides in your answer. All k vote.": {"take": lambda s, k: s.topk(1, 1)},
         "The whole bank votes. Keep the k most similar: topk.": {"take": lambda s, k: s.topk(s.shape[1], 1)},
-        "You took the k least similar. topk takes the largest unless told otherwise.":
-            {"take": lambda s, k: s.topk(k, 1, largest=False)},
+        "You took the k least similar. topk takes the largest.": {"take": lambda s, k: s.topk(k, 1, largest=False)},
         "You left out the nearest. That is for queries which are in the bank; these are not.":
             {"take": lambda s, k: [x[:, 1:] for x in s.topk(k + 1, 1)]},
-        "These are row numbers of the bank. Look up their labels: labels[rows].":
-            lambda bank, y, queries, k, t: cosines(queries, bank).argmax(1),
+        "These are row numbers of the bank. Look up labels[rows].": lambda b, y, q, k, t: cosines(q, b).argmax(1),
     }, "the list of labels", 1e-9)  # fmt: skip
 
 
@@ -90,22 +76,17 @@ def rankme_by_hand(function: Callable[[Tensor], Tensor]) -> None:
     x, other = normal(50, 6, seed=3) * spread + 0.8, normal(40, 4, seed=4) * spread[1:5] - 0.3
     judge(function, [(x,), (other,)], _rankme, {
         "This is a list of 6 numbers. RankMe is one: sum up, then take exp.": lambda x: Shaped(x.shape[1:]),
-        "You centred the features first. That is the effective rank; RankMe takes them as they are.":
-            lambda x: _rankme(centred(x)),
+        "You centred the features first. That is the effective rank, not RankMe.": lambda x: _rankme(centred(x)),
         "Your shares are those of the covariance's eigenvalues. Take singular values, not centred.":
             {"values": lambda x: torch.linalg.svdvals(centred(x)) ** 2},
         "This is the entropy itself. Take exp of it: then D equal values count as D.": {"out": lambda h: h},
-        "This is the entropy in bits. Use the natural logarithm, and exp at the end.":
-            {"out": lambda h: h / math.log(2)},
-        "You took exp of an entropy in bits. Use the natural logarithm, log and not log2.":
-            {"out": lambda h: (h / math.log(2)).exp()},
+        "This is the entropy in bits. Use the natural logarithm, then exp.": {"out": lambda h: h / math.log(2)},
+        "You took exp of an entropy in bits. Use log, not log2.": {"out": lambda h: (h / math.log(2)).exp()},
         "You took 2 to the power of an entropy in nats. Use exp.": {"out": torch.exp2},
         "The sign of the entropy is turned: it is minus the sum of p log p.": {"out": lambda h: (-h).exp()},
-        "You squared the singular values. Here p is each one divided by their sum.":
-            {"values": lambda x: torch.linalg.svdvals(x) ** 2},
+        "You squared the singular values. Here p is their share.": {"values": lambda x: torch.linalg.svdvals(x) ** 2},
         "The singular values were not divided by their sum. The shares must add up to 1.": {"share": lambda s: s},
-        "You divided by the largest singular value. Divide by their sum: the shares must add up to 1.":
-            {"share": lambda s: s / s[0]},
+        "You divided by the largest singular value. Divide by their sum: shares.": {"share": lambda s: s / s[0]},
         "This counts every singular value above 0 as one. A small one should count for less.": lambda x: x.shape[1],
         "This is the participation ratio, (Σ s)² / Σ s². A fair count too, but not the one asked for.":
             lambda x: torch.linalg.svdvals(x).sum() ** 2 / x.square().sum(),
@@ -119,7 +100,8 @@ def two_questions(function: Callable[[Tensor], Tensor]) -> None:
     Judged on test garments by R² (``factor_probe``) of ``garments_hero``, of its untrained twin, and of grey pixels.
     """
     grey, tables = _tables()
-    answers, again = (_two_each(attempt(function, x), len(x)) for x in (grey, grey[:50]))
+    wanted = "a tensor (N, 2): two numbers for each image"
+    answers, again = (numbers(attempt(function, x), wanted, len(x), 2) for x in (grey, grey[:50]))
     other = ((again - answers[:50]).abs() > 1e-3 * answers.std(0)).any()
     tell({"An image gets another number in different company. Look at each by itself.": other})
     r2 = factor_probe(tables, {"First": answers[:, 0], "Second": answers[:, 1]})
@@ -144,13 +126,3 @@ def _tables() -> tuple[Tensor, dict[str, Tensor]]:
     encoders = {"untrained": run.load_model(weights=False), "trained": run.load_model()}
     features = {n: extract_features(m.encoder, images, normalize) for n, m in encoders.items()}
     return grey, {"pixels": grey.flatten(1)} | features
-
-
-def _two_each(answer: object, n: int) -> Tensor:
-    """A learner's answer as finite float64 numbers (n, 2)."""
-    values = numbers(answer, "a tensor (N, 2): two numbers for each image")
-    tell({
-        f"Return two numbers for each image, ({n}, 2), none of them NaN; you gave {tuple(values.shape)}.":
-            values.shape != (n, 2) or not values.isfinite().all()
-    })  # fmt: skip
-    return values

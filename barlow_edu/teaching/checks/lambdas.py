@@ -19,10 +19,8 @@ def same_balance(learner) -> None:
         "Close: but a row of C has D − 1 entries off the diagonal, not D.": lambda w, d, n: w * d / n,
         "You counted all off-diagonal terms, D (D − 1). The diagonal grows too: how many are there "
         "for each diagonal one?": lambda w, d, n: w * d * (d - 1) / (n * (n - 1)),
-        "You divided by D². Count the terms for each diagonal one: they grow like D.":
-            lambda w, d, n: w * d**2 / n**2,
-        "The root is too weak: the loss is linear in λ and in the number of terms.":
-            lambda w, d, n: w * ((d - 1) / (n - 1)) ** 0.5,
+        "You divided by D². Count the terms for each diagonal one: about D.": lambda w, d, n: w * d**2 / n**2,
+        "The root is too weak: the loss is linear in λ and terms.": lambda w, d, n: w * ((d - 1) / (n - 1)) ** 0.5,
         "You returned the same λ. Then the balance moves, because the number of terms changes.": lambda w, d, n: w,
         "That is the weight λ (D − 1) itself. Which λ gives the same weight at new_dim?": lambda w, d, n: w * (d - 1),
     }, "λ at the new width")  # fmt: skip
@@ -59,8 +57,7 @@ def plateau(learner) -> None:
         "The stretch must be unbroken: the first λ is good by accident, with a bad one in between.":
             lambda x, y, m: torch.stack([x[y.argmax()], *x[y >= y.max() - m].aminmax()]),
         "You went one step too far on each side: those λ are outside the margin.": {"further": 1},
-        "You stopped at the best. Walk to both sides while kNN stays within the margin.":
-            lambda x, y, m: x[[int(y.argmax())] * 3],
+        "You stopped at the best. Go both ways, within the margin of kNN.": lambda x, y, m: x[[int(y.argmax())] * 3],
         "The order is: best λ, lowest λ, highest λ.": lambda x, y, m: _chosen(x, y, m).sort().values,
         "You took the worst λ for the best.": lambda x, y, m: x[[int(y.argmin())] * 3],
         "Your margin is relative. Take kNN of at least best − margin.": lambda x, y, m: _chosen(x, y, m * y.max()),
@@ -81,7 +78,6 @@ def schedule(learner) -> None:
     said, diagonal = world.distinct(), float(world.c.diagonal().mean())
     tell({
         f"All dimensions are copies: they say {said:.1f} different things. Raise λ.": said < 2,
-        f"The dimensions say {said:.1f} different things, {THINGS:g} are wanted. A higher λ forbids copies.":
-            said < THINGS,
+        f"They say {said:.1f} different things, {THINGS:g} are wanted. A higher λ forbids copies.": said < THINGS,
         f"The mean diagonal is {diagonal:.2f}, {DIAGONAL:g} is wanted: twins disagree. Lower λ.": diagonal < DIAGONAL,
     })  # fmt: skip

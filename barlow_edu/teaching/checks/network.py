@@ -19,8 +19,7 @@ STEM = {"imagenet": (7, 2, 3), "cifar": (3, 1, 1)}  # kernel, stride, padding of
 def _whole_numbers(answer: Sequence[int], *_) -> Tensor:
     sizes = numbers(answer, "a list of five whole numbers")
     tell({
-        "Six numbers. The stem counts once: the resolution after its max-pool, where it has one. Then four stages.":
-            sizes.shape == (6,),
+        "Six numbers. The stem counts once: after its max-pool, where it has one.": sizes.shape == (6,),
         "Return five numbers: after the stem, and after each of the four stages.": sizes.shape != (5,),
         "A resolution is a whole number of pixels: divide with //, as in the formula.": bool((sizes % 1).any()),
     })  # fmt: skip
@@ -36,10 +35,8 @@ def _resolutions(size, stem, pool=None, strides=(1, 2, 2, 2), conv=None, after=_
     size = after(size, *(conv or STEM[stem]))
     if stem == "imagenet" if pool is None else pool:
         size = after(size, 3, 2, 1)
-    sizes = [size]
-    for stride in strides:
-        sizes.append(after(sizes[-1], 3, stride, 1))
-    return torch.tensor(sizes)
+    sizes = itertools.accumulate(strides, lambda n, stride: after(n, 3, stride, 1), initial=size)
+    return torch.tensor([*sizes])
 
 
 @checker
@@ -51,16 +48,12 @@ def stem_resolutions(function: Callable[[int, str], Sequence[int]]) -> None:
         "That is the imagenet stem. Does your function look at its second argument?": {"stem": "imagenet"},
         "The max-pool is missing: after the 7 x 7 convolution it halves once more.": {"pool": False},
         "The cifar stem has no max-pool.": {"pool": True},
-        "The first stage does not halve: its blocks have stride 1. Stages 2, 3 and 4 begin with stride 2.":
-            {"strides": (2, 2, 2, 2)},
-        "You rounded down. With the padding of this network an odd resolution is rounded up: 33 becomes 17.":
-            {"after": lambda n, k, s, p: n // s},
-        "You left out the padding: 2p belongs in the formula.":
-            {"after": lambda n, k, s, p: max(0, (n - k) // s + 1)},
+        "The first stage does not halve: only stages 2, 3 and 4 begin with stride 2.": {"strides": (2, 2, 2, 2)},
+        "You rounded down. With padding, odd ones are rounded up: 33 to 17.": {"after": lambda n, k, s, p: n // s},
+        "You left out the padding: 2p is in the formula.": {"after": lambda n, k, s, p: max(0, (n - k) // s + 1)},
         "You left out the + 1 at the end of the formula.": {"after": lambda n, k, s, p: (n + 2 * p - k) // s},
         "You forgot that stages 2, 3 and 4 halve the resolution.": {"strides": (1, 1, 1, 1)},
-        "You padded by 2. A 3 x 3 kernel reaches one pixel to each side, so padding 1 keeps the size.":
-            {"conv": (3, 1, 2)},
+        "You padded by 2. A 3 x 3 kernel reaches one pixel further: padding 1.": {"conv": (3, 1, 2)},
     }, "resolutions({0}, {1!r})", 1e-9, look=_whole_numbers)  # fmt: skip
 
 
@@ -91,18 +84,15 @@ def _check_layers(head: nn.Module, linears: list, norms: list, inputs: int, dim:
         f"The projector has three linear layers; yours has {len(linears)}.": len(linears) != 3,
         f"With inputs={inputs} and dim={dim} the layers should map {inputs} → {dim} → {dim} → {dim}; "
         f"yours are {yours}.": shapes != [(inputs, dim), (dim, dim), (dim, dim)],
-        "A linear layer has a bias. The batch norm after it subtracts the mean and the bias with it, "
-        "so it would do nothing: bias=False.": any(m.bias is not None for m in linears),
+        "A linear layer has a bias. Batch norm subtracts it: bias=False.": any(m.bias is not None for m in linears),
         "You took layer norm, which treats each image by itself. Batch norm compares the images of a batch.":
             any(isinstance(m, nn.LayerNorm) for m in head.modules()),
         "There is no batch norm: one belongs after each linear layer.": not norms,
         "The last linear layer is bare, as in the paper's text. The published code puts a batch norm "
         "after it, without weight and bias: affine=False.": len(norms) == 2 and not any(bare),
         f"One batch norm belongs after each of the three linear layers; yours has {len(norms)}.": len(norms) != 3,
-        "The last batch norm has a weight and a bias. The loss standardises each dimension, so they "
-        "would do nothing: affine=False.": not all(bare[-1:]),
-        "A batch norm between the layers has no weight and no bias. Only the last one has affine=False.":
-            any(bare[:-1]),
+        "The last batch norm has a weight and a bias. The loss undoes both: affine=False.": not all(bare[-1:]),
+        "A batch norm between layers has a weight and a bias. Only the last one has affine=False.": any(bare[:-1]),
     })  # fmt: skip
 
 
@@ -119,8 +109,7 @@ def _head(x: Tensor, linears, norms, relus: Sequence[int] = (0, 1), first: str =
 
 
 _HEADS = {
-    "There is a ReLU after the last layer: no entry of z can be below 0, and half of what the layer "
-    "could say is cut off. ReLU stands between the layers only.": {"relus": (0, 1, 2)},
+    "There is a ReLU after the last layer: it cuts z off below 0. It stands between layers.": {"relus": (0, 1, 2)},
     "There is no ReLU, so three linear layers do no more than one. Put one between each two.": {"relus": ()},
     "A ReLU is missing after the first layer: one belongs between each two layers.": {"relus": (1,)},
     "A ReLU is missing after the second layer: one belongs between each two layers.": {"relus": (0,)},

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from barlow_edu.numerics.optim import warmup_cosine
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, judge, numbers, tell
+from barlow_edu.teaching.checks.base import NotRight, attempt, checker, equal, judge, numbers, tell
 
 
 def _minutes(images: int, n: int, epochs: int, rate: float, unit: float = 60) -> float:
@@ -26,8 +26,7 @@ def run_length(function: Callable[[int, int, int, float], tuple[int, float]]) ->
         return lambda answer, *_: numbers(answer, names, 2)[k]
 
     judge(function, worlds, lambda i, n, e, r: i // n * e, {
-        "You counted the scrap at the end of each epoch as a step. It is dropped: round down.":
-            lambda i, n, e, r: math.ceil(i / n) * e,
+        "You counted the scrap at the end of each epoch. Round down.": lambda i, n, e, r: math.ceil(i / n) * e,
         "These are the steps of one epoch. The run has several.": lambda i, n, e, r: i // n,
         "A step is a whole batch: round down, each epoch on its own.": lambda i, n, e, r: i / n * e,
         "You joined the epochs before dividing. Each epoch drops its own scrap.": lambda i, n, e, r: i * e // n,
@@ -41,8 +40,7 @@ def run_length(function: Callable[[int, int, int, float], tuple[int, float]]) ->
         "The images that are dropped cost no time: count steps × batch size.": lambda i, n, e, r: i * e / r / 60,
         "This is the time of one epoch.": {"epochs": 1},
         "The rate is in images a second, not in steps a second.": lambda i, n, e, r: _minutes(i, n, e, r) / n,
-        "You multiplied by the rate. Divide by it: faster means shorter.":
-            lambda i, n, e, r: _minutes(i, n, e, r) * r**2,
+        "You multiplied by the rate. Divide by it: fast is short.": lambda i, n, e, r: _minutes(i, n, e, r) * r**2,
     }, "the time in minutes", look=part(1))  # fmt: skip
 
 
@@ -50,14 +48,11 @@ def _half(x: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * x))
 
 
-def _cool(x: float, f: float) -> float:
-    return f + (1 - f) * _half(x)
-
-
-def _factors(total, warmup, final, early=1, x=lambda s, t, w: (s - w) / (t - w), cool=_cool):
-    """(step + early) / warmup, then cool(x, final), at each step; x: the progress after the warm-up, 0 to 1."""
+def _factors(total, warmup, final, early=1, x=lambda s, t, w: (s - w) / (t - w), fall=_half, top=1):
+    """(step + early) / warmup, then from ``top`` to ``final`` as ``fall`` says of the progress x, 0 to 1."""
     warm = [(step + early) / warmup for step in range(warmup)]
-    return warm + [cool(x(step, total, warmup), final) for step in range(warmup, total)]
+    cool = [fall(x(step, total, warmup)) for step in range(warmup, total)]
+    return warm + [final + (top - final) * share for share in cool]
 
 
 @checker
@@ -74,24 +69,17 @@ def warmup_factor(function: Callable[[int, int, int, float], float]) -> None:
     judge(every_step, worlds, _factors, {
         "There is no warm-up: the factor starts at 1.": {"warmup": 0},
         "The first step has the factor 0 and is lost. Steps count from 0, so take (step + 1) / warmup.": {"early": 0},
-        "Your cosine starts at step 0, so the factor jumps where the warm-up ends. Start it there: progress = "
-        "(step − warmup) / (total − warmup).": {"x": lambda s, t, w: s / t},
-        "Your progress is (step − warmup) / total: it never gets to 1, so the rate ends too high.":
-            {"x": lambda s, t, w: (s - w) / t},
-        "You reach the final factor one step early. Divide by total − warmup, not by one less.":
-            {"x": lambda s, t, w: (s - w) / (t - w - 1)},
+        "Your cosine starts at step 0, not after the warm-up: the factor jumps.": {"x": lambda s, t, w: s / t},
+        "Your progress is (step − warmup) / total: it never gets to 1.": {"x": lambda s, t, w: (s - w) / t},
+        "You get to final one step early: divide by total − warmup.": {"x": lambda s, t, w: (s - w) / (t - w - 1)},
         "The factor falls to 0. It should end at final: final + (1 − final) · half cosine.": {"final": 0},
-        "You added final on top, so the factor starts above 1. Shrink the rest: (1 − final) · half cosine.":
-            {"cool": lambda x, f: f + _half(x)},
-        "Your cosine goes down and comes up again: half a period is π, not 2π.":
-            {"cool": lambda x, f: _cool(2 * x, f)},
-        "The factor starts near 2 after the warm-up. Take half of 1 + cos, which runs from 1 to 0.":
-            {"cool": lambda x, f: f + (1 - f) * 2 * _half(x)},
-        "Without the 1 the cosine goes below 0, and the rate with it: (1 + cos) / 2.":
-            {"cool": lambda x, f: f + (1 - f) * math.cos(math.pi * x)},
-        "It falls on a straight line. Half a cosine is wanted: slow, fast, slow.":
-            {"cool": lambda x, f: f + (1 - f) * (1 - x)},
-        "It rises again after the warm-up: your cosine stands upside down.": {"cool": lambda x, f: _cool(1 - x, f)},
+        "You added final, so that it starts above 1: shrink the rest.": lambda t, w, f: _factors(t, w, f, top=1 + f),
+        "Your cosine goes down and comes up again: half a period is π, not 2π.": {"fall": lambda x: _half(2 * x)},
+        "The factor starts near 2 after the warm-up. Take half of 1 + cos.": {"fall": lambda x: 2 * _half(x)},
+        "Without the 1 the cosine goes below 0, and the rate too: (1 + cos) / 2.":
+            {"fall": lambda x: math.cos(math.pi * x)},
+        "It falls on a straight line. Half a cosine is wanted: slow, fast, slow.": {"fall": lambda x: 1 - x},
+        "It rises again after the warm-up: your cosine stands upside down.": {"fall": lambda x: _half(1 - x)},
     }, "the list of factors", 1e-6, look=listed)  # fmt: skip
 
 
@@ -151,7 +139,7 @@ def checkpoint(function: Callable[..., Mapping[str, Any]]) -> None:
         except Exception as error:
             raise NotRight(f"A fresh run could not take it up: {error}") from error
         again.train(until=steps + 3)
-        other = not _equal(again.model.state_dict(), run.model.state_dict())
+        other = not equal(again.model.state_dict(), run.model.state_dict())
         tell({"The run can be taken up, but it arrives at other weights.": other})
 
 
@@ -167,11 +155,8 @@ class _Tiny:
     """A run of milliseconds: batch norm, AdamW, a schedule, random batches and noise as views."""
 
     def __init__(self) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(8)
-            self.model = nn.Sequential(
-                nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)
-            )
+        torch.manual_seed(8)
+        self.model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.05)
         self.generator = torch.Generator().manual_seed(8)
         self.step = 0
@@ -194,32 +179,21 @@ def _explain(state: Mapping[str, Any], then: _Tiny, now: _Tiny) -> None:
     for key in ("model", "optimizer"):
         held, right = state[key], getattr(then, key).state_dict()
         # tensors that were not copied have gone on with the training; those of who left some out have not
-        copied = key == "model" and not _equal(held, getattr(now, key).state_dict())
+        copied = key == "model" and not equal(held, getattr(now, key).state_dict())
         tell({
-            f"You kept the {key} itself. It goes on changing, and a file of it needs this very code "
-            f"to be opened: keep a copy of {key}.state_dict().":
+            f"You kept the {key} itself, which goes on changing: keep a copy of {key}.state_dict().":
                 isinstance(held, (nn.Module, torch.optim.Optimizer)),
             f"{key!r} should hold {key}.state_dict(), got {type(held).__name__}.": not isinstance(held, Mapping),
             "Something of the model is missing or changed. state_dict() holds the running averages of "
-            "batch norm too, parameters() does not.": copied and not _equal(held, right),
+            "batch norm too, parameters() does not.": copied and not equal(held, right),
             f"state_dict() of the {key} holds the tensors themselves, not copies. Training went on and changed "
-            "what you had kept. Use copy.deepcopy, or write it to a file at once.": not _equal(held, right),
+            "what you had kept. Use copy.deepcopy, or write it to a file at once.": not equal(held, right),
         })  # fmt: skip
     generator, step = state["generator"], state["step"]
     tell({
-        "You kept the generator itself. It goes on drawing: keep its get_state().":
-            isinstance(generator, torch.Generator),
+        "You kept the generator itself. It goes on drawing: get_state().": isinstance(generator, torch.Generator),
         "'generator' should hold generator.get_state(), a tensor of bytes.": not isinstance(generator, Tensor),
         "This is not the state that the generator is in. initial_seed() and a fresh generator know where it "
-        "began, get_state() knows where it is.": not _equal(generator, then.generator.get_state()),
+        "began, get_state() knows where it is.": not equal(generator, then.generator.get_state()),
         f"step should be {then.step}, the steps already made, got {step!r}.": step != then.step,
     })  # fmt: skip
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Bit for bit, through nested mappings and lists."""
-    try:
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
-    except (AssertionError, TypeError, ValueError):
-        return False
-    return True

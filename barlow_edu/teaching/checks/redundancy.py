@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from barlow_edu.teaching.checks.base import GRADING, Shaped, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.base import GRADING, Shaped, attempt, checker, close, judge, tell
 from barlow_edu.teaching.checks.worlds import normal, views
 from barlow_edu.teaching.live import LiveProblem
 
@@ -23,20 +23,22 @@ def _covariances() -> list[tuple[Tensor]]:
     return worlds
 
 
-def _root(covariance: Tensor, power: float = -0.5) -> Tensor:
-    return _spectral(covariance, lambda values: values**power)
+def _filter(
+    covariance: Tensor, sigma: float = 0.0, by=lambda v, s: v.sqrt() / (v + s**2)
+) -> Tensor:
+    """U by(Λ, σ) Uᵀ: without noise it whitens, Σ^(−1/2)."""
+    values, u = torch.linalg.eigh(covariance)
+    return (u * by(values, sigma)) @ u.T
 
 
 @checker
 def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function: covariance Σ (D, D) -> Σ^(-1/2), the symmetric whitening matrix (D, D)."""
-    judge(function, _covariances(), _root, {
-        "This is Σ to the power −1: the eigenvalues want the root too, λ^(−1/2).": {"power": -1},
-        "This is Σ^(+1/2): it would make the pixels more redundant. Divide by the roots.": {"power": 0.5},
-        "This only divides every pixel by its own deviation. The correlations stay as they are.":
-            lambda c: c.diagonal().rsqrt().diag(),
-        "You returned the eigenvectors U alone: they turn the pixels, and nothing gets variance 1.":
-            lambda c: torch.linalg.eigh(c)[1],
+    judge(function, _covariances(), _filter, {
+        "This is Σ to the power −1: the eigenvalues want the root too, λ^(−1/2).": {"by": lambda v, s: 1 / v},
+        "This is Σ^(+1/2), which makes pixels more redundant. Divide by the roots.": {"by": lambda v, s: v.sqrt()},
+        "This divides each pixel by its own deviation. Correlations stay.": lambda c: c.diagonal().rsqrt().diag(),
+        "You returned the eigenvectors U alone. They turn, and do not scale.": lambda c: torch.linalg.eigh(c)[1],
         "You turned with Uᵀ but did not scale: λ^(−1/2) is missing.": lambda c: torch.linalg.eigh(c)[1].T,
         "These are the scales λ^(−1/2) alone. Turn before with Uᵀ, and back after with U.":
             lambda c: torch.linalg.eigvalsh(c).rsqrt().diag(),
@@ -46,20 +48,19 @@ def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
 def _explain_whitening(answer: object, covariance: Tensor) -> object:
     """Tell whitening matrices that are not ZCA, and U in the wrong place, whatever the signs in U."""
     tell({"Return one matrix W, (D, D), not a tuple.": isinstance(answer, tuple)})
-    right, eye = _root(covariance), torch.eye(len(covariance), dtype=covariance.dtype)
+    right, eye = _filter(covariance), torch.eye(len(covariance), dtype=covariance.dtype)
     if not torch.is_tensor(answer) or answer.shape != eye.shape or not answer.isfinite().all():
         return answer
     w = answer.detach().double()
-    if _near(w, right):
+    if close(w, right, 1e-3):
         return answer
     tell({
         "This whitens: W Σ Wᵀ = I. But so does any rotation of it, and ZCA is the one that turns "
-        "back, with U on the left: U diag(λ^(−1/2)) Uᵀ.": _near(w @ covariance @ w.T, eye),
+        "back, with U on the left: U diag(λ^(−1/2)) Uᵀ.": close(w @ covariance @ w.T, eye, 1e-3),
         "Yours is a transposed whitening matrix: Wᵀ Σ W = I, but W Σ Wᵀ is not. For ZCA turn "
-        "(Uᵀ), scale, and turn back (U).": _near(w.T @ covariance @ w, eye),
-        "The scales are right, but the directions are not. eigh returns the eigenvectors as "
-        "columns of U, so it is U diag(λ^(−1/2)) Uᵀ, not Uᵀ diag(λ^(−1/2)) U.":
-            _near(w, w.T) and _near(torch.linalg.eigvalsh(w), torch.linalg.eigvalsh(right)),
+        "(Uᵀ), scale, and turn back (U).": close(w.T @ covariance @ w, eye, 1e-3),
+        "The scales are right, but the directions are not: eigh returns the eigenvectors as columns of U.":
+            close(w, w.T, 1e-3) and close(torch.linalg.eigvalsh(w), torch.linalg.eigvalsh(right), 1e-3),
     })  # fmt: skip
     return answer
 
@@ -119,11 +120,9 @@ def agreement(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     worlds = [views(20, 4, seed=15), views(9, 3, seed=16)]
     judge(function, worlds, lambda a, b: (a - b).square().mean(), {
         "That is the sum. Take the mean over images and dimensions.": lambda a, b: (a - b).square().sum(),
-        "Positive and negative differences cancel: square them before you take the mean.":
-            lambda a, b: (a - b).mean(),
+        "Positive and negative differences cancel: square them before the mean.": lambda a, b: (a - b).mean(),
         "That is the mean absolute difference. Square in place of abs.": lambda a, b: (a - b).abs().mean(),
-        "You took a root: the mean of the squares is all that is asked for.":
-            lambda a, b: (a - b).square().mean().sqrt(),
+        "You took a root: the mean of the squares is asked for.": lambda a, b: (a - b).square().mean().sqrt(),
         "You summed over the dimensions: take the mean over them, too.": lambda a, b: (a - b).square().sum(1).mean(),
         "Return one number: the mean over images and dimensions.": lambda a, b: Shaped([len(a)]),
     }, "the disagreement")  # fmt: skip
@@ -150,30 +149,21 @@ def my_cure(function: Callable[[Tensor, Tensor], Tensor]) -> None:
         f"The views do not agree: the diagonal of C is {agree:.2f} on average, 0.5 is asked for.": not agree > 0.5,
     })  # fmt: skip
     distinct = problem.distinct()
-    tell({
-        f"The six numbers say {distinct:.1f} different things, more than 4 are asked for: what in your loss grows "
-        "when one number repeats another?": not distinct > 4,
-    })  # fmt: skip
-
-
-def _careful(covariance: Tensor, sigma: float, by=lambda v, s: v.sqrt() / (v + s**2)) -> Tensor:
-    return _spectral(covariance, lambda values: by(values, sigma))
+    copies = f"The six numbers say {distinct:.1f} different things, not more than 4: what forbids copies?"
+    tell({copies: not distinct > 4})
 
 
 @checker
 def dim_light_filter(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check a function: covariance Σ (D, D), noise σ -> U Λ^(−1/2) Λ / (Λ + σ²) Uᵀ, (D, D)."""
     worlds = [(*c, sigma) for c, sigma in zip(_covariances(), (0.7, 1.3), strict=True)]
-    judge(function, worlds, _careful, {
-        "This is plain whitening: the fraction λ / (λ + σ²), which holds noise back, is missing.":
-            lambda c, _: _root(c),
+    judge(function, worlds, _filter, {
+        "This is plain whitening: λ / (λ + σ²), which holds noise back, is missing.": lambda c, _: _filter(c),
         "This removes the noise and does not whiten: λ^(−1/2) is missing.": {"by": lambda v, s: v / (v + s**2)},
-        "σ is a standard deviation. The eigenvalues are variances: add σ² to them.":
-            {"by": lambda v, s: v.sqrt() / (v + s)},
+        "σ is a deviation. Eigenvalues are variances: add σ² to them.": {"by": lambda v, s: v.sqrt() / (v + s)},
         "This whitens the noisy patches, (λ + σ²)^(−1/2). It does not hold back the directions in which noise rules.":
             {"by": lambda v, s: (v + s**2).rsqrt()},
-        "The fraction is upside down: strong directions pass, λ / (λ + σ²).":
-            {"by": lambda v, s: v.rsqrt() * s**2 / (v + s**2)},
+        "The fraction is upside down: λ / (λ + σ²) is asked for.": {"by": lambda v, s: v.rsqrt() * s**2 / (v + s**2)},
     }, "W")  # fmt: skip
 
 
@@ -190,8 +180,8 @@ def my_retina(function: Callable[[], Tensor]) -> None:
     })  # fmt: skip
     recoded = F.conv2d(_scene()[None, None], kernel[None, None])[0, 0]
     pairs = (recoded[:, 1:], recoded[:, :-1]), (recoded[1:], recoded[:-1])
-    pairs = (torch.stack([x.flatten(), y.flatten()]) for x, y in pairs)
-    worst = max((torch.corrcoef(x)[0, 1].item() for x in pairs), key=abs)
+    beside = [torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1] for x, y in pairs]
+    worst = max(beside, key=abs).item()
     tell({
         "Nothing gets through: what it sends on is the same everywhere.": not recoded.std() > 1e-3,
         f"Neighbours in what it sends on still correlate by {worst:.2f}; ±0.3 is asked for.": not abs(worst) <= 0.3,
@@ -204,12 +194,3 @@ def _scene() -> Tensor:
     amplitude = 1 / (f[:, None] ** 2 + f**2).sqrt().clamp(min=1 / 128)
     picture = torch.fft.ifft2(torch.fft.fft2(normal(128, 128, seed=17)) * amplitude).real
     return picture / picture.std()
-
-
-def _spectral(matrix: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    values, u = torch.linalg.eigh(matrix)
-    return (u * change(values)) @ u.T
-
-
-def _near(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-3, atol=1e-4 * b.abs().max().item())

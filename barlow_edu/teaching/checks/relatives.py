@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from barlow_edu.methods.relatives import negative_cosine
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, follow, judge, tell
+from barlow_edu.teaching.checks.base import attempt, checker, follow, judge, numbers, tell
 from barlow_edu.teaching.checks.worlds import cosines, redundancy, views
 from barlow_edu.teaching.live import LiveProblem
 
@@ -33,24 +33,19 @@ def contrastive_loss(function: Callable[[Tensor, Tensor, float], Tensor]) -> Non
     judge(function, worlds, _contrast, {
         "An embedding may choose itself: take its cosine with itself out (−inf before the softmax).":
             lambda a, b, t: _contrast(a, b, t, itself=1 / t),
-        "You masked the cosine with itself by 0. exp(0) is 1, so each may still choose itself: mask with −inf.":
-            {"itself": 0.0},
+        "You masked the cosine with itself by 0, and exp(0) is 1: mask with −inf instead.": {"itself": 0.0},
         "Only the other view's images are candidates. Those of its own view are negatives too.":
             lambda a, b, t: (_across(a, b, t) + _across(b, a, t)) / 2,
         "Only view A looks for its twins, among the images of B. All 2 N embeddings look, among all others.": _across,
-        "Only view A looks for its twins. The mean runs over all 2 N embeddings.":
-            lambda a, b, t: _contrast(a, b, t, rows=len(a)),
+        "Only view A looks. The mean runs over all 2 N embeddings.": lambda a, b, t: _contrast(a, b, t, rows=len(a)),
         "Scale every embedding to length 1 first: cosines, not products.": {"unit": None},
         "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.": {"unit": 0},
         "The temperature is missing.": {"t": 1.0},
-        "You multiplied by the temperature. Divide: a low temperature makes the softmax sharp.":
-            lambda a, b, t: _contrast(a, b, 1 / t),
+        "You multiplied by the temperature. Divide by it.": lambda a, b, t: _contrast(a, b, 1 / t),
         "This is the sum over all 2 N. Take the mean.": lambda a, b, t: _contrast(a, b, t) * 2 * len(a),
-        "You divided by N. There are 2 N embeddings that look for their twin.":
-            lambda a, b, t: _contrast(a, b, t) * 2,
+        "You divided by N. There are 2 N embeddings that look for a twin.": lambda a, b, t: _contrast(a, b, t) * 2,
         "The sign is turned round: the loss is −log p.": lambda a, b, t: -_contrast(a, b, t),
-        "The twin itself is missing among the candidates: it belongs below the fraction bar too.":
-            {"without_twin": True},
+        "The twin itself is missing below the fraction bar: it is a candidate too.": {"without_twin": True},
         "Only the numerator is there: the cosine of the twins. What pushes the others away?":
             lambda a, b, t: -F.cosine_similarity(a, b).mean() / t,
     }, "The loss", 1e-6)  # fmt: skip
@@ -67,20 +62,15 @@ def redundancy_from_contrast(function: Callable[[Tensor, Tensor, Tensor], Tensor
 
     contrast: Σ_{s≠t} (ZZᵀ)_st². rows (N,), columns (D,): squared lengths of the rows and columns of Z.
     """
-    worlds = []
-    for n, d in ((4, 6), (7, 3)):
-        z = views(n, d, seed=110)[0]
-        worlds.append((redundancy(z @ z.T), z.square().sum(1), z.square().sum(0)))
+    tables = [views(n, d, seed=110)[0] for n, d in ((4, 6), (7, 3))]
+    worlds = [(redundancy(z @ z.T), z.square().sum(1), z.square().sum(0)) for z in tables]
     judge(function, worlds, _dual, {
-        "This is ‖ZᵀZ‖², diagonal and all. Take away Σ_j (squared length of column j)².":
-            lambda c, r, k: c + r.square().sum(),
-        "The diagonal of ZZᵀ is missing: add Σ_s (squared length of row s)² to get ‖ZZᵀ‖².":
-            lambda c, r, k: c - k.square().sum(),
+        "This is ‖ZᵀZ‖², diagonal and all. Take off Σ_j (length of column j)⁴.": lambda c, r, k: c + r.square().sum(),
+        "The diagonal of ZZᵀ is missing: add Σ_s (length of row s)⁴.": lambda c, r, k: c - k.square().sum(),
         "Rows and columns have changed places.": lambda c, r, k: _dual(c, k, r),
         "This is the contrast itself. Correct it by both diagonals. (If you did: square each length first, then add. "
         "The plain sums of rows and columns are equal and cancel.)": lambda c, r, k: c,
-        "Both diagonals were added. One of them is taken away.":
-            lambda c, r, k: c + r.square().sum() + k.square().sum(),
+        "Both diagonals were added. Take one of them away.": lambda c, r, k: c + r.square().sum() + k.square().sum(),
     }, "The redundancy", 1e-9)  # fmt: skip
 
 
@@ -111,11 +101,8 @@ def my_target(function: Callable[[Tensor], Tensor]) -> None:
 
 def _targets(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """What the learner makes of a batch. Raises NotRight where nothing can be trained towards it."""
-    targets = attempt(function, z)
-    if not (torch.is_tensor(targets) and targets.shape == z.shape and targets.is_floating_point()):
-        raise NotRight(f"Return one target for each embedding, a tensor {tuple(z.shape)}.")
-    tell({
-        "Your targets hold NaN or infinity. Is something divided by zero?": not bool(targets.isfinite().all()),
-        "All images have the same target, which is the collapse itself.": bool((targets == targets[0]).all()),
-    })  # fmt: skip
-    return targets.detach()
+    wanted = f"one target for each embedding, a tensor {tuple(z.shape)}"
+    targets = numbers(attempt(function, z), wanted, *z.shape)
+    same = "All images have the same target, which is the collapse itself."
+    tell({same: (targets == targets[0]).all()})
+    return targets.float()

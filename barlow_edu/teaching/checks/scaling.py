@@ -12,10 +12,10 @@ from barlow_edu.teaching.checks.worlds import normal
 
 
 def _one_tensor(answer, own: list[Tensor], seen: bool):
-    tell({
-        "You returned a list. After the averaging all processes hold the same gradient: return one tensor.":
-            isinstance(answer, (list, tuple)) and len(answer) == len(own)
-    })  # fmt: skip
+    one = (
+        "You returned a list. After the averaging all processes hold the same gradient: one tensor."
+    )
+    tell({one: isinstance(answer, (list, tuple)) and len(answer) == len(own)})
     return answer
 
 
@@ -28,30 +28,22 @@ def after_ddp(function: Callable[[list[Tensor], bool], Tensor]) -> None:
     """
     worlds = [list(normal(3, 4, 2, seed=120)), list(normal(5, 3, seed=121))]
     judge(function, [(x, False) for x in worlds], lambda own, _: sum(own) / len(own), {
-        "Unseen by autograd: this is the true gradient. But each process knows its own part alone, and DDP takes the "
-        "mean of the parts. The mean is not their sum.": lambda own, _: sum(own),
-        "Unseen by autograd: this is one process's part, not yet averaged. DDP takes the mean over all of them.":
-            lambda own, _: own[0],
-        "Unseen by autograd: this is W times the true gradient. Nothing here multiplies.":
-            lambda own, _: sum(own) * len(own),
+        "Unseen by autograd: this is the true gradient. DDP takes the mean of the parts.": lambda own, _: sum(own),
+        "Unseen by autograd: this is one process's part. DDP takes the mean over all of them.": lambda own, _: own[0],
+        "Unseen by autograd: this is W times the true gradient. Divide by W.": lambda own, _: sum(own) * len(own),
         "Unseen by autograd: divided by W twice. The mean divides once.": lambda own, _: sum(own) / len(own) ** 2,
         "Unseen by autograd: this divides by two. There are len(own) processes.": lambda own, _: sum(own) / 2,
     }, "Unseen by autograd: the gradient", look=_one_tensor)  # fmt: skip
     judge(function, [(x, True) for x in worlds], lambda own, _: sum(own), {
-        "Seen by autograd: nothing has changed against the blind case. The backward pass of the all-reduce adds up "
-        "what all W losses say, so that each process holds W times its own part; then comes the mean.":
-            lambda own, _: sum(own) / len(own),
-        "Seen by autograd: W times too much. Each process holds W times its own part, and DDP's mean divides the sum "
-        "by W.": lambda own, _: sum(own) * len(own),
-        "Seen by autograd: this is one process's part, times W. The mean over the processes is missing.":
-            lambda own, _: own[0] * len(own),
+        "Seen by autograd: nothing has changed. The backward pass of the all-reduce adds up what all W losses say, "
+        "W times a process's own part.": lambda own, _: sum(own) / len(own),
+        "Seen by autograd: W times too much. DDP's mean divides by W again.": lambda own, _: sum(own) * len(own),
+        "Seen by autograd: this is one process's part, times W. Take the mean.": lambda own, _: own[0] * len(own),
         "Seen by autograd: this is one process's part alone.": lambda own, _: own[0],
     }, "Seen by autograd: the gradient", look=_one_tensor)  # fmt: skip
 
 
-def _lars(
-    w, g, lr, decay, eta, ratio=lambda w, g, step: w.norm() / step.norm(), out=torch.sub
-) -> Tensor:
+def _lars(w, g, lr, decay, eta, ratio=lambda w, g, step: w.norm() / step.norm(), out=torch.sub):
     """What comes ``out`` of the weight w and a step by the gradient g; ``ratio``: the trust in it."""
     step = g + decay * w
     return out(w, lr * eta * ratio(w, g, step) * step)
@@ -91,8 +83,7 @@ def lars_step(function: Callable[[Tensor, Tensor, float, float, float], Tensor])
         "The matrix is right. But the bias was treated like a weight, decayed and adapted. Look at w.ndim.": _lars,
         "The matrix is right. But the bias was decayed: no weight decay for a tensor with one axis.":
             lambda w, g, lr, decay, _: w - lr * (g + decay * w),
-        "The matrix is right. But the bias did not move: it is left out of the adaptation, not of the step.":
-            lambda w, *_: w,
+        "The matrix is right. But the bias did not move: leave out its adaptation, not its step.": lambda w, *_: w,
     }, "The bias", 1e-6)  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from barlow_edu.evaluation.probes import few_label_probe
-from barlow_edu.teaching.checks.base import NotRight, attempt, checker, features, judge, tell
+from barlow_edu.teaching.checks.base import attempt, checker, features, judge, numbers, tell
 from barlow_edu.teaching.checks.worlds import normal, standard, views
 
 
@@ -19,10 +19,8 @@ def corrupted(function: Callable[[Tensor, Tensor, float, torch.Generator], Tenso
         tables = []
         for seed in (1, 2):  # the page's own generator stands elsewhere: that may not matter
             torch.manual_seed(seed)
-            tables.append(attempt(function, x, pool, rate, torch.Generator().manual_seed(172)))
-        answer = tables[0]
-        if not torch.is_tensor(answer) or answer.shape != x.shape:
-            raise NotRight("Return a table of the shape of x, (N, columns).")
+            answer = attempt(function, x, pool, rate, torch.Generator().manual_seed(172))
+            tables.append(numbers(answer, "a table of the shape of x, (N, columns)", *x.shape))
         new = answer != x
         own = answer[:, None] == pool  # (N, M, columns): which entry of the pool it is
         share, source = new.double().mean().item(), own.long().argmax(1)
@@ -34,13 +32,10 @@ def corrupted(function: Callable[[Tensor, Tensor, float, torch.Generator], Tenso
                 not own.any(1)[new].all(),
             "Whole rows or whole columns are replaced. The mask has the shape of x: each entry has its own chance.":
                 any(((new.sum(d) == 0) | (new.sum(d) == new.shape[d])).all() for d in (0, 1)),
-            "All new entries of a row come from one row of pool, and still fit each other: draw for each entry.":
-                not spread[many].any(),
-            "The mask is turned round: with probability rate an entry is replaced, not kept.":
-                abs(share - (1 - rate)) < 0.05,
+            "All new entries of a row come from one row of pool: draw for each entry.": not spread[many].any(),
+            "The mask is turned round: rate is the chance to be replaced, not kept.": abs(share - (1 - rate)) < 0.05,
             f"{share:.0%} of the entries are replaced; rate is {rate:.0%}.": abs(share - rate) > 0.05,
-            "The same generator gives another table: hand generator on to rand and to randint.":
-                not torch.equal(*tables),
+            "The same generator gives another table: hand generator on to rand, randint.": not torch.equal(*tables),
         })  # fmt: skip
 
 

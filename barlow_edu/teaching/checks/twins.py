@@ -7,7 +7,7 @@ from torch import Tensor
 
 from barlow_edu.data import load_images
 from barlow_edu.teaching.cards import measure
-from barlow_edu.teaching.checks.base import Shaped, attempt, checker, judge, tell
+from barlow_edu.teaching.checks.base import Shaped, attempt, checker, close, judge, tell
 from barlow_edu.teaching.checks.worlds import BRIGHT, SOLARISED, correlation, normal, solarised
 from barlow_edu.views import TwinViews
 
@@ -17,36 +17,26 @@ def solarise_any(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function that solarises images, floats in [0, 1] or bytes, and keeps their type."""
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     judge(function, [(levels / 255,)], solarised, {
-        "You left out the threshold itself: byte 128 turns over too, so >= and not >.":
-            lambda x: torch.where(x > BRIGHT, 1 - x, x),
+        "You left out the threshold: byte 128 turns over too, so >=.": lambda x: torch.where(x > BRIGHT, 1 - x, x),
         "You turned values below 0: bright ones become 1 − x, not −x.": lambda x: torch.where(x >= BRIGHT, -x, x),
-        "Your threshold is 127/255. Byte 128 is the first to turn over: 128/255.":
-            lambda x: torch.where(x >= 127 / 255, 1 - x, x),
+        "Your threshold is 127/255. Byte 128 is first: 128/255.": lambda x: torch.where(x >= 127 / 255, 1 - x, x),
     } | SOLARISED, "The solarised float image", 1e-6)  # fmt: skip
     between = torch.linspace(127.6, 127.9, 256).view(1, 1, 16, 16) / 255  # above 0.5, below 128/255
     answer = attempt(function, between)
-    tell({
-        "Your threshold is 0.5. Byte 128 is 128/255 = 0.50196: take that, or floats between the two turn over.":
-            torch.is_tensor(answer) and torch.allclose(answer.double(), 1 - between.double(), atol=1e-6)
-    })  # fmt: skip
+    turned = torch.is_tensor(answer) and close(answer.double(), 1 - between.double(), 1e-6)
+    tell({"Your threshold is 0.5, that of bytes is 128/255 = 0.50196: take the same.": turned})
     dark = levels % 2  # bytes 0 and 1: their largest value is that of floats
     judge(function, [(levels,), (dark,)], solarised, {
         "A byte image of 0 and 1 was taken for floats. Ask for its type, x.dtype, not for its largest value.":
             lambda x: torch.where(x > 0, 1 - x, x) if x.max() == 1 else Shaped([0]),
         "Floats are right, but bytes did not change. 128 is the threshold for them.": lambda x: x,
-        "Floats are right, bytes are not: every byte but 0 is above 128/255. Their threshold is 128.":
-            lambda x: torch.where(x > 0, 255 - x, x),
-        "Floats are right, bytes are not: 1 − x wraps round below 0. Their inverse is 255 − x.":
-            lambda x: torch.where(x >= 128, 1 - x, x),
-        "Floats are right, bytes are not: both mistakes at once. Threshold 128, inverse 255 − x.":
-            lambda x: torch.where(x > 0, 1 - x, x),
-        "You gave floats in [0, 1] back for bytes. What comes in as bytes goes out as bytes.":
-            lambda x: solarised(x) / 255,
+        "Floats are right. But every byte but 0 is over 128/255: take 128.": lambda x: torch.where(x > 0, 255 - x, x),
+        "Floats are right. But 1 − x wraps round below 0: take 255 − x.": lambda x: torch.where(x >= 128, 1 - x, x),
+        "Floats are right. For bytes, both mistakes at once: 128, 255 − x.": lambda x: torch.where(x > 0, 1 - x, x),
+        "You gave floats in [0, 1] back for bytes. Bytes are to go out as bytes.": lambda x: solarised(x) / 255,
     }, "The solarised byte image", 1e-6)  # fmt: skip
-    tell({
-        "The values of the byte image are right, but its type is not uint8 any more. Keep the type.":
-            getattr(attempt(function, levels), "dtype", None) != torch.uint8
-    })  # fmt: skip
+    kind = getattr(attempt(function, levels), "dtype", None)
+    tell({"The byte image is right, but its type is not uint8 any more.": kind != torch.uint8})
 
 
 @checker
@@ -58,31 +48,16 @@ def my_pair(function: Callable[[], tuple[Callable, Callable]]) -> None:
     pair = attempt(function)
     two = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(callable, pair))
     tell({"Return two transforms, view_1 and view_2.": not two})
-    first, second = (_what_it_does(view, f"View {k}") for k, view in enumerate(pair, 1))
-    for k, view in enumerate((first, second), 1):
-        tell({
-            f"View {k}: {view[what]:.0%} of the pictures are {what}, not about {share}.":
-                not low <= view[what] <= high
-            for what, (share, low, high) in _SHARES.items()
-        })  # fmt: skip
-    a, b = first["solarised"], second["solarised"]
+    (a, soft), (b, sharp) = (_what_it_does(view, f"View {k}") for k, view in enumerate(pair, 1))
     tell({
         f"{a:.0%} and {b:.0%} of views 1 and 2 are solarised, not 0 and 20 %. It comes after the jitter.":
             a > 0.02 or not 0.1 <= b <= 0.32,
-        "View 2 is no sharper than view 1. Blur has probability 1.0 in view 1 and 0.1 in view 2.":
-            not first["sharpness"] < 0.8 * second["sharpness"],
+        "View 2 is no sharper than view 1. Blur has probability 1.0 in view 1, 0.1 in 2.": not soft < 0.8 * sharp,
     })  # fmt: skip
 
 
-_SHARES = {  # what -> the recipe's share, and what 200 views may show of it by chance
-    "grey": ("20 %", 0.1, 0.32),
-    "flipped": ("50 %", 0.38, 0.62),
-    "left in their colours": ("16 %", 0.0, 0.4),
-}
-
-
-def _what_it_does(transform: Callable, name: str) -> dict[str, float]:
-    """What 200 views of each of four pictures have in common."""
+def _what_it_does(transform: Callable, name: str) -> tuple[float, float]:
+    """How often it solarises, and how sharp its views are, after all else that 200 views of a picture show."""
 
     def draw(picture: Tensor) -> Tensor:
         """200 views of a picture, (200, 3, 32, 32)."""
@@ -107,13 +82,22 @@ def _what_it_does(transform: Callable, name: str) -> dict[str, float]:
     tell({f"{name} shows the same part each time. Where is the random crop?": edge.std() < 0.05})
     noise = draw((normal(3, 64, 64, seed=3).clamp(-2, 2) * 30 + 110).byte())
     kept = (red - torch.tensor([230, 60, 90]) / 255).abs().amax(1) < 0.01
-    return {
-        "grey": (red.max(1).values - red.min(1).values < 0.01).double().mean().item(),
-        "left in their colours": kept.double().mean().item(),
-        "solarised": (bright < 0.48).double().mean().item(),
-        "flipped": (side[side.abs() > 0.02] < 0).double().mean().item(),
-        "sharpness": (noise[..., 1:] - noise[..., :-1]).abs().mean((1, 2, 3)).median().item(),
-    }
+    for (
+        what,
+        signs,
+        share,
+        low,
+        high,
+    ) in (  # the recipe's share, and what 200 views may show of it by chance
+        ("grey", red.amax(1) - red.amin(1) < 0.01, "20 %", 0.1, 0.32),
+        ("flipped", side[side.abs() > 0.02] < 0, "50 %", 0.38, 0.62),
+        ("left in their colours", kept, "16 %", 0.0, 0.4),
+    ):
+        seen = signs.double().mean().item()
+        other = f"{name}: {seen:.0%} of the pictures are {what}, not about {share}."
+        tell({other: not low <= seen <= high})
+    sharpness = (noise[..., 1:] - noise[..., :-1]).abs().mean((1, 2, 3)).median().item()
+    return (bright < 0.48).double().mean().item(), sharpness
 
 
 @checker

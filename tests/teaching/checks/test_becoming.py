@@ -80,7 +80,7 @@ WRONG_STEP = {
     "a single number": lambda a, b, w, lr: be.barlow_twins_loss(a, b, w).loss,
     "the new z_a and the new z_b": lambda a, b, w, lr: ("z_a", "z_b"),
     "in place": in_place,
-    "has shape": lambda a, b, w, lr: (a.T, b.T),
+    "has the shape": lambda a, b, w, lr: (a.T, b.T),
     "differ by up to": lambda a, b, w, lr: by_backward(a, b, w, lr / 3),
 }
 

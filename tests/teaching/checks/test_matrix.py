@@ -111,7 +111,7 @@ WRONG_FOOL = {
     "the best guess explains 0%": lambda n: np.random.default_rng(0).normal(size=(n, 4)),
     "no dimension can be read off": circle,  # the sine has two values for each cosine, and their mean is 0
     "N rows and 2 to 8 columns": lambda n: torch.randn(n, 1),
-    "is constant": lambda n: torch.stack([torch.randn(n), torch.ones(n)], 1),
+    "never changes": lambda n: torch.stack([torch.randn(n), torch.ones(n)], 1),
 }
 
 RIGHT = {

@@ -98,8 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default="playground.html", help="the file (playground.html)")
     add("--no-open", action="store_true", help="write it, and do not open a browser")
     playground.set_defaults(run=_playground)
-    for more in (_add_pretrain, _add_evaluate, _add_record, add_scale, add_studies, add_publishing):
-        more(commands)
+    _add_pretrain(commands)
+    _add_evaluate(commands)
+    record = commands.add_parser("record", help="keep a run as a recorded one (data/runs/NAME)")
+    record.add_argument("run_folder", metavar="RUN")
+    record.add_argument("name", metavar="NAME")
+    record.add_argument("--no-weights", action="store_true", help="leave the weights out")
+    record.set_defaults(run=_record)
+    for add_more in (add_scale, add_studies, add_publishing):
+        add_more(commands)
     return parser
 
 
@@ -147,14 +154,6 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--save", action="store_true", help="keep it in RUN/evaluation.json")
     add("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
-
-
-def _add_record(commands: argparse._SubParsersAction) -> None:
-    record = commands.add_parser("record", help="keep a run as a recorded one (data/runs/NAME)")
-    record.add_argument("run_folder", metavar="RUN")
-    record.add_argument("name", metavar="NAME")
-    record.add_argument("--no-weights", action="store_true", help="leave the weights out")
-    record.set_defaults(run=_record)
 
 
 def _labels(text: str) -> int | str:

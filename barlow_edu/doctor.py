@@ -25,9 +25,7 @@ THIS_PACKAGE = "-e ."  # for pip, in the folder of the repository
 NOTEBOOK_PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "matplotlib", "seaborn")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 DOWNLOAD_CIFAR = "python -c \"import barlow_edu; barlow_edu.load_images('cifar10')\""
-EXPORT = (
-    "set" if os.name == "nt" else "export"
-)  # sets an environment variable in this system's shell
+EXPORT = "set" if os.name == "nt" else "export"  # how this system's shell sets a variable
 Finding = tuple[str, str] | tuple[str, str, str]  # status, text and, where there is one, a command
 
 
@@ -65,7 +63,13 @@ def report(checks: list[Check]) -> str:
         lines += textwrap.wrap(check.text, 80, initial_indent=head, subsequent_indent=" " * 20)
         if check.fix:
             lines.append(f"{'':8}{'fix' if check.status == FIX else 'try'}: {check.fix}")
-    return "\n".join([*lines, "", *textwrap.wrap(_verdict(checks), 80), ""])
+    broken = [check for check in checks if check.status == FIX]
+    verdict = "The course will run here."
+    if broken:
+        verdict = f"The course will not run yet: {len(broken)} to fix, each with its command above."
+        if not any(check.training for check in broken):
+            verdict += " Training from the command line works: only the notebooks are affected."
+    return "\n".join([*lines, "", *textwrap.wrap(verdict, 80), ""])
 
 
 def install_command(*names: str, again: bool = False) -> str:
@@ -89,16 +93,6 @@ def _checked(name: str, training: bool, look: Callable[[], Finding]) -> Check:
 
 def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _verdict(checks: list[Check]) -> str:
-    broken = [check for check in checks if check.status == FIX]
-    if not broken:
-        return "The course will run here."
-    text = f"The course will not run yet: {len(broken)} to fix, each with its command above."
-    if not any(check.training for check in broken):
-        text += " Training from the command line works: only the notebooks are affected."
-    return text
 
 
 def _python() -> Finding:
@@ -241,13 +235,13 @@ def _kernel() -> Finding:
         return FIX, text, install_command("ipykernel")
     except Exception as error:
         return FIX, f"no notebook kernel python3. {_sentence(error)}", fix
-    probe = "from importlib.util import find_spec as f; print(f('ipykernel') and f('barlow_edu'))"
+    probe = [program, "-c", "import ipykernel, barlow_edu"]
     try:
         there = tempfile.gettempdir()  # where no folder of the course is on the path
-        answer = subprocess.run([program, "-c", probe], cwd=there, capture_output=True, timeout=60)
+        answer = subprocess.run(probe, cwd=there, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         return FIX, f"the kernel python3 does not start. {_sentence(error)}", fix
-    if answer.returncode or answer.stdout.strip() == b"None":
+    if answer.returncode:
         return FIX, f"the kernel python3 runs {program}, which has no barlow_edu", fix
     return OK, f"python3 runs {program}"
 

@@ -14,7 +14,6 @@ from barlow_edu.storage.places import data_dir
 
 # What is for teachers alone and lies beside the notebooks. No student build, no copy and no wheel holds it.
 INSTRUCTORS_ONLY = ("EXAM_ANSWERS.md", "INSTRUCTOR_GUIDE.md")
-GUIDES = ("FORMULA_SHEET.md",)
 NOT_COPIED = ("downloads", "*.part", "checkpoint*.pt", ".*", "__pycache__")
 # Archives of equal content are equal files: every entry bears this date.
 DATE = (2020, 1, 1, 0, 0, 0)
@@ -71,13 +70,11 @@ def copy_course(out: Path) -> int:
 def beside(kind: str, source: Path) -> dict[str, bytes]:
     """What goes with the notebooks of a build ("copy", "student", "instructor"), by its name there.
 
-    Pictures and the formula sheet; for instructors the guide and the answers to the exam, for students a README.
+    The formula sheet; for instructors the guide and the answers to the exam, for students a README.
     """
-    files = [p for p in (source / "images").rglob("*") if p.is_file() and not p.is_symlink()]
-    guides = GUIDES + INSTRUCTORS_ONLY * (kind == "instructor")
-    files += [source / name for name in guides if (source / name).is_file()]
-    content = {p.relative_to(source).as_posix(): p.read_bytes() for p in files}
-    return content | ({"README.md": _readme(kind).encode()} if kind == "student" else {})
+    names = ("FORMULA_SHEET.md",) + INSTRUCTORS_ONLY * (kind == "instructor")
+    files = {name: (source / name).read_bytes() for name in names if (source / name).is_file()}
+    return files | ({"README.md": _readme(kind).encode()} if kind == "student" else {})
 
 
 def put(files: Mapping[str, bytes], folder: Path) -> None:

@@ -55,7 +55,7 @@ def build(grader: str, notebooks: Path, out: Path) -> str:
         folder = out / ("source/" + name if grader == "nbgrader" else "student")
         nb.relink_all(notebook, lambda to: _link(to, grader))
         nb.write(notebook, folder / f"{name}.ipynb")
-        copies.put(copies.beside("student", Path(notebooks)), folder)
+        copies.put(copies.beside("student", notebooks), folder)
         for exercise in marked[name]:
             if exercise.test and grader == "otter":
                 file = out / "autograder" / name / "tests" / f"{exercise.name}.py"

@@ -1,4 +1,4 @@
-"""A notebook of the course, read: its cells by their tags, the numbers of its exercises, its links.
+"""A notebook of the course, read: its cells by their tags, their names, the numbers of its exercises, its links.
 
 Tags: ``exercise`` (a stub that the learner fills in), ``solution`` (one way to do it, folded), ``instructor`` (notes
 for teachers), ``setup``, ``predict`` (a question) and ``reveal`` (its result, out of sight until the cell is run). An
@@ -6,16 +6,21 @@ exercise and its solution carry the same number, ``metadata.barlow_edu.exercise`
 """
 
 import ast
+import dis
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType
 
 import nbformat
 
 from barlow_edu.storage.files import replacing
 
 NUMBERED = "[0-9][0-9]_*.ipynb"
+STORES = ("STORE_NAME", "STORE_GLOBAL")
+LOADS = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
+PARTS = (ast.Attribute, ast.Subscript)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -141,3 +146,47 @@ def relink_all(notebook, new: Callable[[str], str | None]) -> None:
             shown = output.get("data", {})
             if "text/markdown" in shown:
                 shown["text/markdown"] = relink(shown["text/markdown"], new)
+
+
+def names(source: str) -> tuple[set[str], set[str]]:
+    """Names that a cell leaves to later cells, and names that it takes from earlier ones.
+
+    A name that the cell itself makes first is not taken from elsewhere.
+
+    >>> defined, used = names("x = 1\\nprint(x, y)")
+    >>> sorted(defined), sorted(used)
+    (['x'], ['print', 'y'])
+    """
+    plain = "\n".join(x for x in source.splitlines() if not x.startswith(("%", "!")))
+    tree = ast.parse(plain)
+    defined, used = _names_of(compile(tree, "cell", "exec"))
+    for part in _outside_functions(tree):  # x[0] = 1 and x.a = 1 take an x, and leave another
+        if isinstance(part, PARTS) and isinstance(part.ctx, ast.Store):
+            while isinstance(part, PARTS):
+                part = part.value
+            defined |= {part.id} if isinstance(part, ast.Name) else set()
+    return defined, used - {"__name__"}  # which every class reads
+
+
+def _names_of(code: CodeType) -> tuple[set[str], set[str]]:
+    """``names`` of compiled code, whose instructions stand in the order in which Python reads and writes names."""
+    defined: set[str] = set()
+    used: set[str] = set()
+    for step in dis.get_instructions(code):
+        name = step.argval
+        if step.opname in STORES:
+            defined.add(name)
+        elif step.opname == "DELETE_NAME":  # also that of an exception, behind its handler
+            defined.discard(name)
+        elif step.opname in LOADS:
+            used |= {name} - defined
+        elif isinstance(name, CodeType):  # a function or a class looks its names up later
+            used |= _names_of(name)[1] - defined
+    return defined, used
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        for child in ast.iter_child_nodes(node):
+            yield from _outside_functions(child)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from barlow_edu.publishing import copies
 from barlow_edu.publishing import notebook as nb
-from barlow_edu.publishing.names import names
 
 METADATA = ("kernelspec", "language_info")  # of a notebook; all else goes
 CELL_METADATA_DROPPED = ("execution", "collapsed", "scrolled")
@@ -87,11 +86,11 @@ def student(notebook):
         exercise = "exercise" in nb.tags(cell)
         if exercise:
             solution = solved.get(nb.number(cell), "")
-            unknown |= names(cell.source)[0] | names(solution)[0]
+            unknown |= nb.names(cell.source)[0] | nb.names(solution)[0]
             if not nb.is_student(notebook):
                 cell.source = _open(cell.source, nb.number(cell)) + _reward(solution)
         if cell.cell_type == "code":
-            defined, used = names(cell.source)
+            defined, used = nb.names(cell.source)
             undone = exercise or used & unknown
             unknown = unknown | defined if undone else unknown - defined
             if undone or "reveal" in nb.tags(cell):
@@ -105,7 +104,7 @@ def instructor(notebook):
     if nb.is_student(notebook):
         raise ValueError(
             "These are students' notebooks, without solutions and teaching notes, as the installed package has them. "
-            "Work in a clone of the repository, or name its notebooks: --notebooks FOLDER."
+            "Work in a clone of the repository, or (course instructor) name its notebooks: --notebooks FOLDER."
         )
     for cell in notebook.cells:
         cell.metadata.get("jupyter", {}).pop("source_hidden", None)
@@ -126,13 +125,12 @@ def _open(source: str, number: str) -> str:
     """The stub of an exercise, raising its task until it is done."""
     if not STUB.search(source):
         raise ValueError(f"Exercise {number}: its cell has no line ending in '...  # your turn'.")
-    functions = [
-        n for n in ast.parse(source).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))
-    ]
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    parts = [n for n in ast.parse(source).body if isinstance(n, kinds)]
 
     def task(stub: re.Match) -> str:
         line = source.count("\n", 0, stub.start()) + 1
-        around = [f for f in functions if f.lineno <= line <= f.end_lineno]
+        around = [part for part in parts if part.lineno <= line <= part.end_lineno]
         what = _heading(around[0]) if around else stub["code"].rstrip("= ") or "your answer"
         sentence = f"Exercise {number}: write {what} in place of this line."
         return f'{stub["indent"]}raise NotImplementedError("{sentence}")'

@@ -1,7 +1,6 @@
 """The cells that must run before some cells of a notebook can."""
 
-from barlow_edu.publishing.names import names
-from barlow_edu.publishing.notebook import tags
+from barlow_edu.publishing.notebook import names, tags
 
 
 def needed(notebook, wanted):

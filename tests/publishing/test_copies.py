@@ -23,8 +23,7 @@ import barlow_edu as be
 from barlow_edu.cli import main
 from barlow_edu.publishing import copies
 from barlow_edu.publishing import versions as course
-from barlow_edu.publishing.names import names
-from barlow_edu.publishing.notebook import number, read, solutions, tagged
+from barlow_edu.publishing.notebook import names, number, read, solutions, tagged
 from barlow_edu.teaching.checks.base import untouched
 from barlow_edu.training import pretrain
 

@@ -26,7 +26,7 @@ def test_a_figure_gets_its_alt_text_in_the_page():
         {"image/png": "AA\n==", "text/plain": "<Figure>"},
         **{"image/png": {"alt": 'C is "blue"', "width": 700}},
     )
-    [made] = notebooks.outputs(figure)
+    [made] = notebooks.shown([figure])
     assert made.data["text/html"] == (
         '<img class="dark-light" alt="C is &quot;blue&quot;" width="700" '
         'src="data:image/png;base64,AA==">'
@@ -34,10 +34,10 @@ def test_a_figure_gets_its_alt_text_in_the_page():
 
 
 def test_labels_and_widgets_leave_the_page():
-    assert notebooks.outputs(output({"text/html": "x", "text/plain": "Figure: C."})) == []
+    assert notebooks.shown([output({"text/html": "x", "text/plain": "Figure: C."})]) == []
     widget = {notebooks.WIDGET: {}, "text/plain": "<LambdaExplorer widget>"}
-    assert notebooks.outputs(output(widget)) == []
-    [live] = notebooks.outputs(output({**widget, "text/html": "a panel"}))
+    assert notebooks.shown([output(widget)]) == []
+    [live] = notebooks.shown([output({**widget, "text/html": "a panel"})])
     assert live.data["text/html"] == "a panel" and notebooks.WIDGET not in live.data
 
 

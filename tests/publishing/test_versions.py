@@ -263,7 +263,7 @@ def test_a_copy_holds_the_course_and_nothing_of_whoever_copies_it(course_folder,
     out = course_folder.parent / "copy"
     assert commands(course_folder, monkeypatch)["copy"](out) == 0
     copied = {p.relative_to(out).as_posix() for p in (out / "notebooks").rglob("*") if p.is_file()}
-    names = ("00_one.ipynb", "01_two.ipynb", "FORMULA_SHEET.md", "images/c.png")
+    names = ("00_one.ipynb", "01_two.ipynb", "FORMULA_SHEET.md")
     assert copied == {f"notebooks/{name}" for name in names}
     assert not [p for p in out.rglob(".*")]
 

@@ -6,13 +6,14 @@ Solutions are folded. Teaching notes have a page of their own.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 
 from barlow_edu.publishing.html import image
-from barlow_edu.publishing.notebook import is_student, paths, read_whole, relink_all, tags, write
+from barlow_edu.publishing.notebook import paths, read_whole, relink_all, tags, write
 from barlow_edu.publishing.site import gallery
+from barlow_edu.publishing.versions import instructor
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LABEL = "Figure: "
@@ -32,12 +33,7 @@ def write_notebooks(source: Path, folder: Path) -> list[str]:
     known = {path.name for path in files} | records()
     folder.mkdir(parents=True)
     for path in files:
-        notebook = read_whole(path)
-        if is_student(notebook):
-            raise ValueError(
-                "These are students' notebooks. The site is made in a clone of the repository."
-            )
-        write(page(notebook, known), folder / path.name)
+        write(page(instructor(read_whole(path)), known), folder / path.name)
     return [path.stem for path in files]
 
 
@@ -51,7 +47,7 @@ def page(notebook, known: set[str]):
             cell.metadata["tags"] = [*cell.metadata["tags"], hide]
             cell.metadata["mystnb"] = {"code_prompt_show": says}
         if cell.cell_type == "code":
-            cell.outputs = joined([one for output in cell.outputs for one in outputs(output)])
+            cell.outputs = shown(cell.outputs)
     return notebook
 
 
@@ -68,32 +64,27 @@ def records() -> set[str]:
     return {f"../runs/{gallery.page_name(name)}.md" for name in gallery.records()}
 
 
-def outputs(output) -> list:
-    """What a page shows for one stored output: nothing, the output, or HTML in its place."""
-    data = output.get("data", {})
-    plain = data.get("text/plain", "")
-    if plain.startswith(LABEL) or set(data) == {WIDGET, "text/plain"}:
-        return []  # the label repeats the alt text; the widget stands for a player that is there, too
-    if WIDGET in data:  # which comes with HTML that needs no kernel
-        output["data"] = {"text/html": data["text/html"], "text/plain": plain}
-    elif "image/png" in data:
-        look = output.get("metadata", {}).get("image/png", {})
-        picture = image(data["image/png"], look.get("alt", ""), look.get("width"))
-        output["data"], output["metadata"] = {"text/html": picture, "text/plain": plain}, {}
-    elif "text/markdown" in data:  # which Sphinx does not search for the names of pages
-        pages = r"(\.\./runs/[\w-]+|\w+)\.(md|ipynb)\)"
-        data["text/markdown"] = re.sub(pages, r"\1.html)", data["text/markdown"])
-    return [output]
-
-
-def joined(shown: list) -> list:
-    """The outputs of a cell, each player in one output with the picture that stands before it."""
-    together = []
-    for output in shown:
+def shown(outputs: Iterable) -> list:
+    """What a page shows for the stored outputs of a cell; a player is in one output with the picture before it."""
+    on_page = []
+    for output in outputs:
+        data = output.get("data", {})
+        plain = data.get("text/plain", "")
+        if plain.startswith(LABEL) or set(data) == {WIDGET, "text/plain"}:
+            continue  # the label repeats the alt text; the widget stands for a player that is there, too
+        if WIDGET in data:  # which comes with HTML that needs no kernel
+            output["data"] = {"text/html": data["text/html"], "text/plain": plain}
+        elif "image/png" in data:
+            look = output.get("metadata", {}).get("image/png", {})
+            picture = image(data["image/png"], look.get("alt", ""), look.get("width"))
+            output["data"], output["metadata"] = {"text/html": picture, "text/plain": plain}, {}
+        elif "text/markdown" in data:  # which Sphinx does not search for the names of pages
+            pages = r"(\.\./runs/[\w-]+|\w+)\.(md|ipynb)\)"
+            data["text/markdown"] = re.sub(pages, r"\1.html)", data["text/markdown"])
         player = output.get("data", {}).get("text/html", "")
-        before = together[-1].get("data", {}).get("text/html", "") if together else ""
+        before = on_page[-1].get("data", {}).get("text/html", "") if on_page else ""
         if PLAYER.search(player) and before.startswith("<img"):
-            together[-1]["data"]["text/html"] = before + player
+            on_page[-1]["data"]["text/html"] = before + player
         else:
-            together.append(output)
-    return together
+            on_page.append(output)
+    return on_page

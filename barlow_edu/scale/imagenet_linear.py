@@ -99,19 +99,18 @@ class LinearEvaluation:
     ):
         _check_streams(train, test)
         self.train, self.test, self.out = train, test, None if out is None else Path(out)
-        self.protocol = protocol or LinearProtocol()
-        self.computer, self.tuned = Computer.of(encoder), self.protocol.encoder_lr > 0
+        self.protocol = p = protocol or LinearProtocol()
+        self.computer, self.tuned = Computer.of(encoder), p.encoder_lr > 0
         self.encoder = copy.deepcopy(encoder).requires_grad_(self.tuned)
         self.weights = None if self.out is None else _checksum(encoder)
         # One view: a random crop, bilinear as torchvision's default, and a flip.
         plain = {"jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0), "solarise": (0.0, 0.0)}
-        plain |= {"scale": (self.protocol.crop, 1.0), "interpolation": "bilinear"}
+        plain |= {"scale": (p.crop, 1.0), "interpolation": "bilinear"}
         self.views = TwinViews("imagenet", train.size, **plain)
-        self.rows = labelled_rows(train.labels, self.protocol.percent, self.protocol.seed)
-        self.generator = torch.Generator().manual_seed(self.protocol.seed)
+        self.rows = labelled_rows(train.labels, p.percent, p.seed)
+        self.generator = torch.Generator().manual_seed(p.seed)
         self.head = self._head()
-        p, rates = self.protocol, [(self.head, self.protocol.lr)]
-        rates += [(self.encoder, p.encoder_lr)] if self.tuned else []
+        rates = [(self.head, p.lr)] + [(self.encoder, p.encoder_lr)] * self.tuned
         groups = [{"params": [*part.parameters()], "base_lr": lr} for part, lr in rates]
         self.optimizer = torch.optim.SGD(groups, p.lr, p.momentum, weight_decay=p.weight_decay)
         self.epoch, self.history = 0, []
@@ -129,14 +128,25 @@ class LinearEvaluation:
             set_learning_rate(self.optimizer, warmup_cosine(self.epoch, epochs, 0, final=0.0))
             steps = math.ceil(len(self.rows) / self.protocol.batch_size)
             name = f"epoch {self.epoch + 1} of {epochs}"
-            for batch in tqdm(self._batches(), name, steps, disable=hidden):
-                self._step(*batch)
+            # A frozen encoder keeps batch norm's averages, too; as no weight needs a gradient, none is computed.
+            self.encoder.train(self.tuned)
+            for x, labels in tqdm(self._batches(), name, steps, disable=hidden):
+                loss = F.cross_entropy(self._logits(x), labels)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimizer.step()
             self.history.append(self.accuracy(hidden))
             self.epoch += 1
             self._save()
             if progress is None:
                 log.info("%s: top-1 %.1f %%", name, 100 * self.history[-1]["top1"])
-        return self._result()
+        result = dict(self.history[-1]) | {"history": self.history}
+        result |= {"protocol": asdict(self.protocol), "train_images": len(self.rows)}
+        unreadable = len(self.train.unreadable) + len(self.test.unreadable)
+        result |= {"test_images": len(self.test), "unreadable": unreadable}
+        if self.out is not None:
+            write_json(self.out / "linear.json", result)
+        return result
 
     @torch.no_grad()
     def accuracy(self, hidden: bool | None = True) -> dict[str, float]:
@@ -172,34 +182,15 @@ class LinearEvaluation:
         order = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
         for batch in self.train.batches(order.split(self.protocol.batch_size)):
             images = batch.images.to(self.computer.device, non_blocking=True)
-            drawn = self.views.draw(
-                len(images), *batch.sizes.unbind(1), which=0, generator=self.generator
-            )
+            shape = (len(images), *batch.sizes.unbind(1))
+            drawn = self.views.draw(*shape, which=0, generator=self.generator)
             labels = self.train.labels[batch.rows].to(self.computer.device)
             yield self.views.apply(images, drawn), labels
 
-    def _step(self, x: Tensor, labels: Tensor) -> None:
-        # A frozen encoder keeps batch norm's averages, too; since no weight of it needs a gradient, none is computed.
-        self.encoder.train(self.tuned)
-        loss = F.cross_entropy(self._logits(x), labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-
-    def _result(self) -> dict[str, Any]:
-        result = dict(self.history[-1]) | {"history": self.history}
-        result |= {"protocol": asdict(self.protocol), "train_images": len(self.rows)}
-        unreadable = len(self.train.unreadable) + len(self.test.unreadable)
-        result |= {"test_images": len(self.test), "unreadable": unreadable}
-        if self.out is not None:
-            write_json(self.out / "linear.json", result)
-        return result
-
     def _subject(self) -> dict[str, Any]:
         """What is evaluated, and how: a folder holds one evaluation."""
-        data, test = self.train.fingerprint(), self.test.fingerprint()
-        protocol = asdict(self.protocol)
-        return {"protocol": protocol, "data": data, "test": test, "weights": self.weights}
+        data = {"data": self.train.fingerprint(), "test": self.test.fingerprint()}
+        return {"protocol": asdict(self.protocol), **data, "weights": self.weights}
 
     def _save(self) -> None:
         if self.out is None:

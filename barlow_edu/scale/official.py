@@ -47,12 +47,10 @@ def load_official(path: str | Path) -> nn.Module | BarlowTwinsModel:
 
 def official_layout(model: BarlowTwinsModel) -> dict[str, Tensor]:
     """Weights under the names of the authors' full checkpoint, as its "model"."""
-    last = f"{len(model.projector) - 1}."
-    head = model.projector.state_dict()
-    named = {f"backbone.{k}": v for k, v in model.encoder.state_dict().items()}
-    named |= {f"projector.{k}": v for k, v in head.items() if not k.startswith(last)}
-    named |= {f"bn.{k.removeprefix(last)}": v for k, v in head.items() if k.startswith(last)}
-    return {PREFIX + k: v for k, v in named.items()}
+    *layers, last = model.projector
+    parts = {"backbone.": model.encoder, "projector.": nn.Sequential(*layers), "bn.": last}
+    states = {name: part.state_dict() for name, part in parts.items()}
+    return {PREFIX + name + k: v for name, state in states.items() for k, v in state.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """What a configuration takes before it is run: memory, operations, hours, cost.
 
 The network of the configuration is run once forward and back on fake tensors, which have shapes but no memory: so
-a plan for eight GPUs takes seconds on a laptop. Every tensor that PyTorch would make is counted, and so is
-every floating-point operation of its matrix products and convolutions. What the libraries of a GPU take for
-themselves is not in it, nor are gaps between tensors: ``USABLE`` leaves room for them.
+a plan for eight GPUs takes seconds on a laptop. Every tensor that PyTorch would make is counted, and so is every
+floating-point operation of its matrix products and convolutions. What is not counted is what ``USABLE`` leaves.
 """
 
 import bisect
@@ -35,16 +34,6 @@ IMAGES = {"garments": 20_000, "cifar10": 50_000, "cifar100": 50_000, "folder": 1
 # without channels last, on synthetic images, in Lambda's deeplearning-benchmark: it can do more.
 GPUS = {"v100": (8_322 / 8, 16), "a100": (16_621 / 8, 80), "h100": (22_088 / 8, 80)}
 RESNET50 = 24.3e9  # operations for one of these images, forward and back, counted as here
-MEMORY_ROWS = {
-    "parameters": "weights and buffers",
-    "gradients": "gradients",
-    "optimizer": "optimizer",
-    "views": "both views",
-    "activations": "kept for the way back",
-    "loss_matrix": "loss, matrix form",
-    "loss_gram": "loss, gram form",
-    "peak": "peak",
-}
 
 
 class MemoryMeter(TorchDispatchMode):
@@ -89,12 +78,6 @@ class MemoryMeter(TorchDispatchMode):
         self.current += size
 
 
-def storage_bytes(*tensors: Tensor) -> int:
-    """Bytes of the tensors' storages, each once."""
-    sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
-    return sum(sizes.values())
-
-
 def loss_memory(rows: int, dim: int, form: str, processes: int = 1) -> tuple[int, int]:
     """Bytes that ``barlow_twins_loss`` keeps for the way back, and the most it has at a time, in one process.
 
@@ -122,11 +105,6 @@ def loss_operations(batch_size: int, dim: int, form: str) -> int:
     return 2 * (4 * n * n * d if form == "gram" else 3 * n * d * d)
 
 
-def optimizer_bytes(name: str, parameters: int) -> int:
-    """Bytes of an optimizer's state in float32: two numbers a parameter for AdamW, momentum for SGD and LARS."""
-    return 4 * parameters * (2 if name == "adamw" else 1)
-
-
 @dataclass(frozen=True)
 class Network:
     """One process's share of a step without the loss, simulated for a number of images.
@@ -146,13 +124,9 @@ class Network:
 
 
 def simulate(config: Mapping[str, Any], rows: int) -> Network:
-    """Run the network of a configuration forward and back on ``rows`` fake images, both views.
-
-    The answer for the same network and rows is remembered, for any number of epochs.
-    """
-    return _run_on_fake_tensors(
-        json.dumps({k: v for k, v in config.items() if k != "epochs"}), rows
-    )
+    """Run the network of a configuration forward and back on ``rows`` fake images, both views."""
+    settings = {k: v for k, v in config.items() if k != "epochs"}  # plans differ in these
+    return _run_on_fake_tensors(json.dumps(settings), rows)
 
 
 @cache  # it takes seconds, and plans are compared
@@ -171,7 +145,7 @@ def _run_on_fake_tensors(settings: str, rows: int) -> Network:
             saved = meter.current
             torch.autograd.backward(z, [torch.empty_like(x) for x in z])
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        fixed, seen = storage_bytes(*own), storage_bytes(*views)
+        fixed, seen = (sum(x.nbytes for x in tensors) for tensors in (own, views))
     return Network(rows, trained, fixed, seen, saved, meter.peak, flops.get_total_flops())
 
 
@@ -180,9 +154,7 @@ MACHINE = {
     "gpus": Setting(1, "how many", int, 1),
     "gpu": Setting("a100", "whose memory and published rate count", choices=GPUS),
     "gpu_memory": Setting(None, "GB of one, in place of gpu's", float, 1e-9, null=True),
-    "tflops": Setting(
-        None, "10^12 operations a second that one really does", float, 1e-9, null=True
-    ),
+    "tflops": Setting(None, "10^12 operations/s that one really does", float, 1e-9, null=True),
     "images_per_second": Setting(None, "in its place: measured, of one", float, 1e-9, null=True),
     "price_per_gpu_hour": Setting(None, "for the cost, in any currency", float, 0, null=True),
     "images": Setting(None, "of an epoch, where no root tells", int, 1, null=True),
@@ -213,7 +185,8 @@ class Plan:
             self.form = cheaper_form(batch, config["proj_dim"], self.gpus)
         trained = self.network.parameters
         self.gradients = 4 * trained * (2 if self.gpus > 1 else 1)
-        self.optimizer = optimizer_bytes(config["optimizer"], trained)
+        # In float32: two numbers a parameter for AdamW, the momentum for SGD and LARS.
+        self.optimizer = 4 * trained * (2 if config["optimizer"] == "adamw" else 1)
         loss = loss_operations(batch, config["proj_dim"], self.form)
         self.operations = self.gpus * self.network.operations + loss
         self.rate, self.rate_source = self._rate()
@@ -256,19 +229,22 @@ class Plan:
         largest = bisect.bisect(range(self.images + 1), limit, lo=2, key=self.peak) - 1
         return largest if largest > 1 else 0
 
+    def _memory(self) -> dict[str, tuple[str, int]]:
+        """What the memory of one process is for: key -> in words, bytes."""
+        return {
+            "parameters": ("weights and buffers", self.network.fixed),
+            "gradients": ("gradients", self.gradients),
+            "optimizer": ("optimizer", self.optimizer),
+            "views": ("both views", self.network.views),
+            "activations": ("kept for the way back", self.network.saved),
+            "loss_matrix": ("loss, matrix form", self.loss_peak("matrix", self.rows)),
+            "loss_gram": ("loss, gram form", self.loss_peak("gram", self.rows)),
+            "peak": ("peak", self.peak(self.rows)),
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain numbers: bytes in GB (10⁹), operations, hours, cost."""
         gpu_hours, price = self.hours * self.gpus, self.machine["price_per_gpu_hour"]
-        memory = {  # bytes in one process, by what they are for
-            "parameters": self.network.fixed,
-            "gradients": self.gradients,
-            "optimizer": self.optimizer,
-            "views": self.network.views,
-            "activations": self.network.saved,
-            "loss_matrix": self.loss_peak("matrix", self.rows),
-            "loss_gram": self.loss_peak("gram", self.rows),
-            "peak": self.peak(self.rows),
-        }
         return {
             "name": self.config["name"],
             "gpus": self.gpus,
@@ -276,7 +252,7 @@ class Plan:
             "images_per_gpu": self.rows,
             "parameters": self.network.parameters,
             "form": self.form,
-            "memory_gb": {key: round(size / 1e9, 3) for key, size in memory.items()},
+            "memory_gb": {k: round(size / 1e9, 3) for k, (_, size) in self._memory().items()},
             "gpu_memory_gb": self.machine["gpu_memory"],
             "fits": self.rows <= self.largest_rows,
             "largest_batch": self.largest_rows * self.gpus,
@@ -299,8 +275,8 @@ class Plan:
         p, c = self.as_dict(), self.config
         each = f" = {self.gpus} x {self.rows:,}" if self.gpus > 1 else ""
         memory = {
-            name + " (taken)" * (key == f"loss_{self.form}"): f"{p['memory_gb'][key]:>10.3f}"
-            for key, name in MEMORY_ROWS.items()
+            name + " (taken)" * (key == f"loss_{self.form}"): f"{size / 1e9:>10.3f}"
+            for key, (name, size) in self._memory().items()
         }
         work = {
             "operations an image": f"{p['operations_per_image'] / 1e9:>10.2f} GFLOP",
@@ -311,29 +287,26 @@ class Plan:
             "hours": f"{p['hours']:>10.2f}",
             "GPU hours": f"{p['gpu_hours']:>10.1f}",
         }
-        largest = f"{p['largest_batch'] or 'none':>10}"
         if p["cost"] is not None:
             work["cost"] = f"{p['cost']:>10,.2f}"
-        text = (
+        batch = p["largest_batch"]
+        lines = [
             f"{p['name']}: {c['encoder']} at {c['image_size']} pixels, projector {c['proj_dim']}, batch "
-            f"{p['batch_size']:,}{each}, {p['parameters'] / 1e6:.1f} million parameters\n\n"
-            f"Memory of one GPU, simulated{'':17}GB\n{_rows(memory)}"
-            f"  of {p['gpu_memory_gb']:g} GB: {'fits' if p['fits'] else 'DOES NOT FIT'}\n"
-            f"{_rows({'largest batch that fits': largest})}"
-            f"\nWork\n{_rows(work)}"
-        )
+            f"{p['batch_size']:,}{each}, {p['parameters'] / 1e6:.1f} million parameters",
+            f"\nMemory of one GPU, simulated{'':17}GB",
+            *(f"  {name:32}{size}" for name, size in memory.items()),
+            f"  of {p['gpu_memory_gb']:g} GB: {'fits' if p['fits'] else 'DOES NOT FIT'}",
+            f"  {'largest batch that fits':32}{batch or 'none':>10}",
+            "\nWork",
+            *(f"  {name:32}{amount}" for name, amount in work.items()),
+        ]
         if not p["fits"]:
-            batch = p["largest_batch"]
             smaller = f"--set batch_size={batch}" if batch else "a smaller encoder or proj_dim"
-            text += (
+            lines.append(
                 f"\nTo make it fit: {smaller}, --set checkpoint_activations=true (a third more operations), more "
-                "GPUs (--gpus), or GPUs with more memory.\n"
+                "GPUs (--gpus), or GPUs with more memory."
             )
-        return text.rstrip()
-
-
-def _rows(values: Mapping[str, str]) -> str:
-    return "".join(f"  {name:32}{value}\n" for name, value in values.items())
+        return "\n".join(lines)
 
 
 def plan(config: str | Path | Mapping[str, Any], **options: Any) -> Plan:

@@ -17,10 +17,8 @@ from barlow_edu.scale.planner import (
     MemoryMeter,
     loss_memory,
     loss_operations,
-    optimizer_bytes,
     plan,
     simulate,
-    storage_bytes,
 )
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -97,16 +95,18 @@ def test_the_simulation_counts_as_real_tensors_do(settings):
 def test_parameters_buffers_and_optimizer_states_are_those_of_the_real_model():
     for name, per in (("adamw", 8), ("sgd", 4), ("lars", 4)):
         config = load_config(CONFIG, optimizer=name)
-        model, network = build_model(config), simulate(config, 4)
+        planned = plan(config, images=100)
+        model, network = build_model(config), planned.network
         assert network.parameters == sum(p.numel() for p in model.parameters())
-        assert network.fixed == storage_bytes(*model.parameters(), *model.buffers())
+        stored = {x.untyped_storage().data_ptr(): x.nbytes for x in model.state_dict().values()}
+        assert network.fixed == sum(stored.values())
         optimizer = build_optimizer(name, model, 0.1)
         for p in model.parameters():
             p.grad = torch.ones_like(p)
         optimizer.step()
         states = [v for s in optimizer.state.values() for v in s.values()]
         real = sum(4 * v.numel() for v in states if torch.is_tensor(v) and v.ndim)
-        assert optimizer_bytes(name, network.parameters) == real == per * network.parameters
+        assert planned.optimizer == real == per * network.parameters
 
 
 def test_operations_are_those_counted_by_hand():

@@ -19,24 +19,17 @@ HERE = Path(__file__).parent
 JUDGES = Judges(shrunk=True)
 
 
-def experiment_sets() -> list[str]:
-    """Names of the declared sets of experiments."""
-    return sorted(p.stem for p in HERE.glob("*.yaml"))
-
-
 def load_experiment(path: str | Path) -> Study:
-    """An experiment by folder, or by the name of a recorded one, as "ablations/terms".
-
-    Raises FileNotFoundError saying how to make one.
-    """
+    """An experiment by folder, or by the name of a recorded one, "ablations/terms", as ``load_study`` has it."""
     return load_study(path, "ablations")
 
 
 def declaration(name: str) -> dict[str, Any]:
     """What the set of that name declares. Raises ValueError for another name, naming those there are."""
-    if name not in experiment_sets():
-        raise ValueError(f"No experiments {name!r}. There are {', '.join(experiment_sets())}.")
-    return read_yaml((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
+    sets = {path.stem: path for path in sorted(HERE.glob("*.yaml"))}
+    if name not in sets:
+        raise ValueError(f"No experiments {name!r}. There are {', '.join(sets)}.")
+    return read_yaml(sets[name].read_text(encoding="utf-8"))
 
 
 def run_experiments(
@@ -56,18 +49,16 @@ def run_experiments(
     """
     declared = declaration(name)
     experiments = declared["experiments"]
-    unknown = set(only) - set(experiments)
+    unknown = ", ".join(sorted(set(only) - set(experiments)))
     if unknown:
-        raise ValueError(
-            f"No experiment {', '.join(sorted(unknown))}. There are {', '.join(experiments)}."
-        )
-    out = Path(out) if out is not None else Path("runs") / name
+        raise ValueError(f"No experiment {unknown}. There are {', '.join(experiments)}.")
+    out = Path(out or Path("runs") / name)
     refuse_varied(overrides, "seed")
     base = dict(declared["base"])
     base = load_config(base.pop("config"), snapshots=0, **base | overrides)
-    seeds = list(declared["seeds"] if seeds is None else seeds)
+    seeds = declared["seeds"] if seeds is None else seeds
     studies = []
-    for key in only or list(experiments):
+    for key in only or experiments:
         points = {n: change or {} for n, change in experiments[key]["variants"].items()}
         question = experiments[key]["question"]
         studies.append(Study.begin(out / key, base, points, seeds, question=question))

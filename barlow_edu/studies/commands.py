@@ -3,39 +3,26 @@
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from barlow_edu.studies.study import Study
-
-HELP = {
-    "lambda": "41 values of lambda, as notebook 08 shows them",
-    "ablations": "the experiments of notebook 12, ten seeds each",
-    "relatives": "five methods on one budget, as notebook 13 shows them",
-    "evidence": "ablations and relatives, then the ledger: all that notebook 12 judges",
-    "ledger": "judge the claims by a folder of records; nothing is trained",
-}
+from typing import Any
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add ``sweep`` with its studies. What follows ``--set`` reaches them read, as ``options.settings``."""
     sweep = commands.add_parser("sweep", help="one short training for every value of a setting")
     studies = sweep.add_subparsers(required=True, metavar="SWEEP")
-    runs = (_lambda, _ablations, _relatives, _evidence, _ledger)
-    for (name, text), run in zip(HELP.items(), runs, strict=True):
-        again = "" if name == "ledger" else "; call it again to go on"
-        study = studies.add_parser(name, help=text + again)
-        study.set_defaults(run=run)
-        if name == "ledger":
-            study.add_argument("runs", type=Path, nargs="?", help="folder (default: the recorded)")
-            continue
-        default = {"lambda": "/lambda_sweep", "evidence": ""}.get(name, f"/{name}")
-        study.add_argument("--out", type=Path, help=f"folder (default: runs{default})")
+    for name, (run, folder, text) in TRAINED.items():
+        study = studies.add_parser(name, help=f"{text}; call it again to go on")
+        study.add_argument("--out", type=Path, help=f"folder (default: {folder})")
         study.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
         change = {"nargs": "+", "default": [], "action": "extend", "metavar": "KEY=VALUE"}
         study.add_argument("--set", help="change settings", **change)
         if name == "ablations":
             study.add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT")
+        study.set_defaults(run=run)
+    text = "judge the claims by a folder of records; nothing is trained"
+    judged = studies.add_parser("ledger", help=text)
+    judged.add_argument("runs", type=Path, nargs="?", help="folder (default: the recorded)")
+    judged.set_defaults(run=_ledger)
 
 
 def _lambda(options: argparse.Namespace) -> None:
@@ -87,10 +74,19 @@ def _one_bar() -> None:
     logging.getLogger("barlow_edu").setLevel(logging.WARNING)
 
 
-def _print(study: "Study", *columns: str) -> None:
+def _print(study: Any, *columns: str) -> None:
     """Mean and standard deviation of each point, a line each."""
     print(study.path)
     for name in study.groups:
         scores = {column: study.score(name, column) for column in columns}
         cells = (f"{k} {100 * s.mean:.1f} ± {100 * s.sd:.1f} %" for k, s in scores.items())
         print(f"  {name:30} {'   '.join(cells)}")
+
+
+# The command, where it keeps what it trains, and what that is.
+TRAINED = {
+    "lambda": (_lambda, "runs/lambda_sweep", "41 values of lambda, as notebook 08 shows them"),
+    "ablations": (_ablations, "runs/ablations", "the experiments of notebook 12, ten seeds each"),
+    "relatives": (_relatives, "runs/relatives", "five methods on one budget, for notebook 13"),
+    "evidence": (_evidence, "runs", "ablations and relatives, then the ledger of notebook 12"),
+}

@@ -4,13 +4,10 @@ A claim is put as predictions: this variant will be above that one. A prediction
 seed, and the verdict follows from the rules below; their numbers are in ``claims.json``. Nothing is decided by hand.
 
 The difference of two variants is taken for each seed (both started from the same encoder and saw the same images in
-the same order), and of the mean difference there is a 95 % interval. Its spread is pooled over all variants of an
-experiment: what is left of the table (variants, seeds) when the mean of each variant and of each seed is taken off (a
-randomised block design; with two variants, the paired t-test). "untrained" is the variant's own network before its
-training, with one value a seed. Two variants are
+the same order), and of the mean difference there is a 95 % interval, see ``effect``. "untrained" is the variant's own
+network before its training, with one value a seed. Two variants are
 
-    alike       if the interval lies within ± the margin: too little to care about here. The margin is three points of
-                accuracy, 0.03 of the mean of C's diagonal, one direction of effective rank;
+    alike       if the interval lies within ± the margin: too little to care about here;
     above       if not, and the interval lies above 0;
     below       if not, and it lies below 0;
     undecided   otherwise: more seeds would be needed.
@@ -28,10 +25,12 @@ the literature that should be there, at least as large as the one that the claim
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 from barlow_edu.storage.files import read_json
 from barlow_edu.studies.ablations import load_experiment
@@ -68,9 +67,7 @@ class Effect(NamedTuple):
     @property
     def half_width(self) -> float:
         """Half of the 95 % interval (Student's t)."""
-        from scipy.stats import t
-
-        return float(t.ppf(0.975, self.freedom)) * self.error
+        return float(student.ppf(0.975, self.freedom)) * self.error
 
     @property
     def low(self) -> float:
@@ -103,10 +100,8 @@ class Effect(NamedTuple):
         Of "alike": that the true difference is as large as the margin, twice the larger p of two one-sided tests, so
         that it goes with the 95 % interval. Of all others: that there is no difference.
         """
-        from scipy.stats import t
-
         distance = abs(self.mean) if self.word != "alike" else self.margin - abs(self.mean)
-        return float(2 * t.sf(distance / max(self.error, 1e-12), self.freedom))
+        return float(2 * student.sf(distance / max(self.error, 1e-12), self.freedom))
 
     def __str__(self) -> str:
         scale, digits = (100, 1) if KEYS[self.key][1] == "points" else (1, 2)
@@ -115,10 +110,9 @@ class Effect(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """``variant`` of a recorded experiment is "above", "below", "like" or "not above" ``other``.
+    """``variant`` of a recorded experiment is "above", "below", "like" or "not above" ``other`` in a column ``key``.
 
-    other: a variant, "untrained" (the variant's own network before its training), or a baseline ("pixels"). key: the
-    column of the record.
+    other: a variant, "untrained" (the variant's own network before its training), or a baseline ("pixels").
     """
 
     experiment: str
@@ -175,8 +169,9 @@ def effect(
     """Mean of ``values`` − ``others``, (seeds,) each or ``others`` one number, with its error.
 
     key: what the values are. table: all variants of the experiment, (variants, seeds), to pool the spread over: what
-    is left when the mean of each variant and, where seeds are paired, of each seed is taken off. Default: of these
-    two alone, which is the paired t-test. Raises ValueError if there are fewer than two seeds: one has no spread.
+    is left when the mean of each variant and, where seeds are paired, of each seed is taken off (a randomised block
+    design). Default: of these two alone, which is the paired t-test. Raises ValueError if there are fewer than two
+    seeds: one has no spread.
     """
     x, y = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
     if x.ndim != 1 or len(x) < 2:
@@ -244,16 +239,16 @@ def measure(prediction: Prediction, source: Source = record_of) -> Effect | None
         alike = [name for name in seeds if seeds[name] == seeds[variant]]
         if len(seeds[variant]) < 2:
             return None
-        table = np.stack([record.column(name, key) for name in alike])
-        values = record.column(variant, key)
+        table, against = np.stack([record.column(name, key) for name in alike]), 0.0
         if other == "untrained" and UNTRAINED + key in record.rows[0]:
             table = table - np.stack([record.column(name, UNTRAINED + key) for name in alike])
-            return effect(table[alike.index(variant)], 0.0, key, table)
-        if other in record.baselines:
-            return effect(values, _accuracy(record.baselines[other], key), key, table)
-        if other not in alike:
+        elif other in record.baselines:
+            against = _accuracy(record.baselines[other], key)
+        elif other in alike:
+            against = table[alike.index(other)]
+        else:
             return None
-        return effect(values, record.column(other, key), key, table)
+        return effect(table[alike.index(variant)], against, key, table)
     except (FileNotFoundError, KeyError):
         return None
 
@@ -262,13 +257,9 @@ def obstacles(
     claim: Claim, effects: Sequence[Effect | None], source: Source = record_of
 ) -> list[str]:
     """Why the record cannot bear on a claim, in words; empty if it can."""
-    reasons: list[str] = []
-    for prediction, difference in zip(claim.predictions, effects, strict=True):
-        if difference is not None:
-            record = source(prediction.experiment)
-            reasons += _weaknesses(prediction, difference, record, claim.size)
-    reasons += _unseen(claim, source)
-    return list(dict.fromkeys(reasons))
+    recorded = [(p, d) for p, d in zip(claim.predictions, effects, strict=True) if d is not None]
+    reasons = [_weaknesses(p, d, source(p.experiment), claim.size) for p, d in recorded]
+    return list(dict.fromkeys(chain(*reasons, _unseen(claim, source))))
 
 
 def _weaknesses(p: Prediction, d: Effect, record: Study, size: float) -> Iterator[str]:

@@ -137,20 +137,20 @@ def _numbers(run: Run, model: TwinModel, judges: Judges) -> tuple[dict[str, Any]
     with torch.no_grad(), batch_statistics(model):
         z_a, z_b = map(model.embed, twins)
     terms = barlow_twins_loss(z_a, z_b, config["lambd"])
-    sets = [extract_features(model.encoder, s.images, views.normalize) for s in (bank, test)]
+    h, h_test = (extract_features(model.encoder, s.images, views.normalize) for s in (bank, test))
     with torch.no_grad():
-        heads = [model.projector(features) for features in sets]
+        z, z_test = model.projector(h), model.projector(h_test)
     row = {
         "batch_size": len(z_a),
         "dim": z_a.shape[1],
-        "features": sets[0].shape[1],
+        "features": h.shape[1],
         "invariance": terms.invariance.item(),
         "redundancy": terms.redundancy.item(),
         "diagonal_mean": terms.diagonal.mean().item(),
         "effective_rank_z": effective_rank(z_a),
-        "effective_rank_h": effective_rank(sets[1]),
-        "knn_z": knn_accuracy(heads[0], bank.labels, heads[1], test.labels),
-        "knn": knn_accuracy(sets[0], bank.labels, sets[1], test.labels),
+        "effective_rank_h": effective_rank(h_test),
+        "knn_z": knn_accuracy(z, bank.labels, z_test, test.labels),
+        "knn": knn_accuracy(h, bank.labels, h_test, test.labels),
     }
     if judges.probes:
         protocol = Protocol(True, KNN_K, KNN_TEMPERATURE, (config["seed"],), ())

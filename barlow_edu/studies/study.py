@@ -6,13 +6,12 @@
     matrices.npz        where they are kept: C of each training on the same twins, uint8 (64, 64), see ``to_bytes``
 
 Trainings of one seed start from the same weights and see the same batches in the same order. A finished one is kept,
-so that a study can be stopped and called again. Each file is written under a temporary name and renamed.
+so that a study can be stopped and called again.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -128,13 +127,10 @@ class Study:
         Raises KeyError naming the points, or the columns, that there are.
         """
         *point, name = what
-        rows = self.rows
-        if point:
-            rows = [row for row in rows if row[self.key] == point[0]]
-            rows = sorted(rows, key=lambda row: row["seed"])
-            if not rows:
-                groups = ", ".join(map(str, self.groups))
-                raise KeyError(f"No {self.key} {point[0]!r}. There are {groups}.")
+        rows = [row for row in self.rows if not point or row[self.key] == point[0]]
+        if not rows:
+            groups = ", ".join(map(str, self.groups))
+            raise KeyError(f"No {self.key} {point[0]!r}. There are {groups}.")
         known = [k for k, v in rows[0].items() if not isinstance(v, list)]
         if name not in known:
             raise KeyError(f"No column {name!r}. There are {', '.join(known)}.")
@@ -147,9 +143,8 @@ class Study:
     def nearest(self, value: float) -> int:
         """The row whose point is nearest, on a logarithmic scale. Raises ValueError unless value > 0."""
         if not value > 0:
-            raise ValueError(
-                f"{self.key} must be above 0, got {value}: the scale of a sweep is logarithmic."
-            )
+            scale = "the scale of a sweep is logarithmic"
+            raise ValueError(f"{self.key} must be above 0, got {value}: {scale}.")
         return int(np.abs(np.log(self.values / value)).argmin())
 
     def matrix(self, row: int) -> np.ndarray:
@@ -178,14 +173,11 @@ class Study:
 
     def take_over(self, others: Iterable["Study"]) -> None:
         """Keep the missing trainings that other studies hold, done with the same settings, and their baselines."""
-        trained = [
-            (other, row, other.config_of(row[other.key], row["seed"]))
-            for other in others
-            for row in other.rows
-        ]
+        trained = [(other, row) for other in others for row in other.rows]
+        configs = [other.config_of(row[other.key], row["seed"]) for other, row in trained]
         for point, seed in self.missing():
             wanted = self.config_of(point, seed)
-            for other, row, config in trained:
+            for (other, row), config in zip(trained, configs, strict=True):
                 if row["seed"] == seed and not _differing(config, wanted):
                     numbers = {k: v for k, v in row.items() if k != other.key}
                     self.results.setdefault("baselines", other.baselines)
@@ -244,8 +236,9 @@ class Study:
             raise ValueError(f"{self.path} holds a study over {old.key}, not {self.key}.")
         other = [k for k, v in declared.items() if k != "question" and old.settings.get(k) != v]
         if other:
+            names = " and ".join(other)
             raise ValueError(
-                f"{self.path} holds a study with other {' and '.join(other)}. Choose another folder."
+                f"{self.path} holds a study with other {names}. Choose another folder."
             )
         self.results = old.results
         dropped = {p: old.points[p] for p in old.groups if p not in self.points}
@@ -285,23 +278,14 @@ def refuse_varied(overrides: Mapping[str, Any], *names: str) -> None:
 
 
 def follow(steps: Iterable[str], total: int, progress: bool = True) -> None:
-    """Do the steps, each of which says what it was, beside a bar.
-
-    One thread: results do not depend on how many cores there are.
-    """
-    with tqdm(total=total, disable=not progress) as bar, one_thread():
-        for text in steps:
-            bar.update()
-            bar.set_postfix_str(text)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of torch inside; as many as before after it."""
+    """Do the steps, each of which says what it was, beside a bar, and on one thread of torch."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # results do not depend on how many cores there are
     try:
-        yield
+        with tqdm(total=total, disable=not progress) as bar:
+            for text in steps:
+                bar.update()
+                bar.set_postfix_str(text)
     finally:
         torch.set_num_threads(before)
 

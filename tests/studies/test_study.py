@@ -10,7 +10,7 @@ from PIL import Image
 from barlow_edu.config import load_config
 from barlow_edu.runs import load_run
 from barlow_edu.studies.measure import Judges, train
-from barlow_edu.studies.study import Study, load_study, one_thread
+from barlow_edu.studies.study import Study, follow, load_study
 
 CONFIG = load_config("lambda_sweep", proj_dim=16)
 POINTS = {"both": {}, "one": {"lambd": 0.0}}
@@ -109,8 +109,7 @@ def test_two_processes_give_the_same_as_one(tmp_path):
     studies = []
     for jobs in (1, 2):
         study = begin(tmp_path / str(jobs), config=CONFIG | tiny, seeds=(0,))
-        with one_thread():
-            list(study.fill(partial(train, judges=Judges(32, 32, 16)), True, jobs))
+        follow(study.fill(partial(train, judges=Judges(32, 32, 16)), True, jobs), 2, progress=False)
         studies.append(study)
     for a, b in zip(*(study.rows for study in studies), strict=True):
         assert {**a, "minutes": 0, "cpu_seconds": 0} == {**b, "minutes": 0, "cpu_seconds": 0}

@@ -181,6 +181,7 @@ def _playground(options: argparse.Namespace) -> None:
 def _pretrain(options: argparse.Namespace) -> None:
     from barlow_edu.config import load_config
     from barlow_edu.evaluation.callbacks import LOGGERS, Lines, OnlineProbe
+    from barlow_edu.evaluation.features import labelled_sets
     from barlow_edu.training import pretrain
 
     if options.minutes is not None:
@@ -190,7 +191,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     shown = sys.stderr.isatty()  # where no terminal is, lines that `tail -f` can follow
     callbacks = [LOGGERS[name]() for name in options.log] + [Lines()] * (not shown)
     if options.probe is not None:
-        callbacks.append(OnlineProbe.of(config, options.probe))
+        callbacks.append(OnlineProbe(*labelled_sets(config), options.probe, linear=True))
     run = pretrain(config, options.out, resume=resume, progress=shown, callbacks=callbacks)
     if _is_first():
         last = run.metrics[-1]

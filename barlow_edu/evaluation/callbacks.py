@@ -15,12 +15,13 @@ import importlib.util
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, Self
+from itertools import chain
+from typing import Any
 
 from torch import Tensor, nn
 
 from barlow_edu.data import ImageSet
-from barlow_edu.evaluation.features import extract_features, labelled_sets
+from barlow_edu.evaluation.features import extract_features
 from barlow_edu.evaluation.probes import FEW_REGULARIZATION, knn_accuracy, linear_probe
 from barlow_edu.runs import Run
 from barlow_edu.storage.libraries import missing
@@ -54,11 +55,6 @@ class OnlineProbe:
         self.sets = [s.subset(slice(limit)) for s in (train, test)]
         self.every, self.linear = every, linear
 
-    @classmethod
-    def of(cls, config: Mapping[str, Any], every: int) -> Self:
-        """Both probes, on the labelled images of a configuration: trained on "train", asked on "test"."""
-        return cls(*labelled_sets(config), every, linear=True)
-
     def on_begin(self, run: Run, step: int) -> None:
         """Take the normalisation of the run's views."""
         self.normalize = run.views().normalize
@@ -79,39 +75,33 @@ class OnlineProbe:
 class Lines:
     """A line of text about every logged step, at most one in ``seconds``: for where no terminal shows a bar.
 
-    >>> Lines.text({"epoch": 1.5, "loss": 20.25, "images_per_second": 800.4}, 30, 1.0)
-    'epoch 1.50 of 30, loss 20.25, 800 images/s, 1.0 min left'
+    step 300, epoch 1.50 of 30, loss 20.25, 800 images/s, 1.0 min left
     """
 
     def __init__(self, seconds: float = 10):
         self.seconds = seconds
 
     def on_begin(self, run: Run, step: int) -> None:
-        """Start the clock."""
-        # By the clock a run has so many minutes, else so many epochs.
+        """By the clock a run has so many minutes, else so many epochs."""
         self.unit = "minutes" if run.config["minutes"] else "epoch"
         self.total = run.config["minutes"] or run.config["epochs"]
-        self.began, self.first, self.last = time.monotonic(), None, float("-inf")
+        self.first, self.last = None, float("-inf")
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Write a line, unless the last one is too recent; the end and a probe always get one."""
         now, at = time.monotonic(), values[self.unit]
-        if self.first is None:  # nothing is known yet about how fast it goes
-            self.first, self.began = at, now
-        done = at >= self.total
-        if now - self.last >= self.seconds or done or "online_knn" in values:
-            self.last = now
-            speed = (now - self.began) / (at - self.first) if at > self.first else None
-            left = None if speed is None else speed * (self.total - at) / 60
-            log.info("step %d, %s", step, self.text(values, self.total, left, self.unit))
-
-    @staticmethod
-    def text(values: Mapping[str, float], total: float, left: float | None, unit="epoch") -> str:
-        """The line, without its step; left: minutes that remain, None where that is not known yet."""
-        parts = [f"{unit} {values[unit]:.2f} of {total:g}", f"loss {values['loss']:.4g}"]
+        self.first = self.first or (now, at)
+        if now - self.last < self.seconds and at < self.total and "online_knn" not in values:
+            return
+        self.last, (began, start) = now, self.first
+        parts = [f"step {step}", f"{self.unit} {at:.2f} of {self.total:g}"]
+        parts.append(f"loss {values['loss']:.4g}")
         parts += [f"{100 * values[k]:.1f} % {k}" for k in values if k.startswith("online_")]
         parts.append(f"{values['images_per_second']:.0f} images/s")
-        return ", ".join([*parts, *([] if left is None else [f"{left:.1f} min left"])])
+        if at > start:  # else nothing is known yet about how fast it goes
+            left = (now - began) / (at - start) * (self.total - at) / 60
+            parts.append(f"{left:.1f} min left")
+        log.info(", ".join(parts))
 
 
 class CSV:
@@ -125,21 +115,17 @@ class CSV:
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Append a row; a new column means a new file."""
         self.rows.append({"step": step, **values})
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        new = [name for name in names if name not in self.columns]
-        rows = self.rows if new else self.rows[-1:]
-        self.columns += new
+        before, self.columns = self.columns, list(dict.fromkeys(chain(*self.rows)))
+        new = self.columns != before
         with open(self.path, "w" if new else "a", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self.columns)
             if new:
                 table.writeheader()
-            table.writerows(rows)
+            table.writerows(self.rows if new else self.rows[-1:])
 
 
 class _Extra:
-    """A logger of a package that is an extra. Raises RuntimeError without it, before a run has begun."""
-
-    package: str
+    """A logger of a ``package`` that is an extra. Raises RuntimeError without it, before a run has begun."""
 
     def __init__(self, **options: Any):
         if importlib.util.find_spec(self.package) is None:
@@ -172,7 +158,16 @@ class TensorBoard(_Extra):
         self.writer.close()
 
 
-class WandB(_Extra):
+class _Service(_Extra):
+    """A logger whose run has a name of its own, noted in our run's folder, so that it is resumed with ours."""
+
+    def on_begin(self, run: Run, step: int) -> None:
+        note = run.path / f"{self.package}_id"
+        known = note.read_text(encoding="utf-8") if step and note.exists() else None
+        note.write_text(self._begin(run, known), encoding="utf-8")
+
+
+class WandB(_Service):
     """A run of Weights & Biases, resumed with ours. Needs the extra "wandb"; options go to ``wandb.init``."""
 
     package = "wandb"
@@ -182,16 +177,13 @@ class WandB(_Extra):
         if "mode" not in options:  # without an account it fails here, before a run has begun
             importlib.import_module("wandb").login()
 
-    def on_begin(self, run: Run, step: int) -> None:
-        """Begin or resume the run there, with all settings."""
+    def _begin(self, run: Run, known: str | None) -> str:
         import wandb
 
-        note = run.path / "wandb_id"
-        known = note.read_text(encoding="utf-8") if step and note.exists() else None
         about = {"project": "barlow_edu", "resume": "allow", "name": run.path.name, "id": known}
         about |= {"dir": run.path, "config": run.config}
         self.run = wandb.init(**about | self.options)
-        note.write_text(self.run.id, encoding="utf-8")
+        return self.run.id
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the line."""
@@ -202,20 +194,17 @@ class WandB(_Extra):
         self.run.finish()
 
 
-class MLflow(_Extra):
+class MLflow(_Service):
     """A run of MLflow, resumed with ours. Needs the extra "mlflow"; options go to ``mlflow.start_run``."""
 
     package = "mlflow"
 
-    def on_begin(self, run: Run, step: int) -> None:
-        """Begin the run there, with all settings, or resume it."""
+    def _begin(self, run: Run, known: str | None) -> str:
         self.mlflow = importlib.import_module("mlflow")
-        note = run.path / "mlflow_id"
-        known = note.read_text(encoding="utf-8") if step and note.exists() else None
-        about = {"run_id": known, "run_name": run.path.name} | self.options
-        note.write_text(self.mlflow.start_run(**about).info.run_id, encoding="utf-8")
+        there = self.mlflow.start_run(**{"run_id": known, "run_name": run.path.name} | self.options)
         if not known:
             self.mlflow.log_params(run.config)
+        return there.info.run_id
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the line."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -86,15 +87,12 @@ def layer_features(
     def listener(name: str):
         return lambda module, inputs, output: outputs[name].append(_pooled(output, name, pool))
 
-    handles = [modules[name].register_forward_hook(listener(name)) for name in layers]
     embed, device = getattr(model, "embed", model), device_of(model)
-    try:
-        with evaluating(model):
-            for batch in images.split(batch_size):
-                outputs["output"].append(embed(normalize(batch.to(device))).float().cpu())
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(model):
+        for name in layers:
+            hooks.enter_context(modules[name].register_forward_hook(listener(name)))
+        for batch in images.split(batch_size):
+            outputs["output"].append(embed(normalize(batch.to(device))).float().cpu())
     return {name: torch.cat(parts) for name, parts in outputs.items()}
 
 

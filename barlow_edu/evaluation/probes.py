@@ -15,7 +15,7 @@ KNN_TEMPERATURE = 0.1
 # Weight of the squared norm beside the mean log loss, from strong to weak: what validation chooses from.
 REGULARIZATIONS = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 FEW_REGULARIZATION = 0.1  # too few labels to choose with; chosen on training images of garments
-VALIDATION_SHARE = 0.1
+VALIDATION_PART = 10  # one in ten images
 SEARCH_LIMIT = 10_000  # images that the search fits to; the probe itself takes all
 MAX_ITER = 200  # of L-BFGS
 RIDGE_PENALTIES = np.logspace(-1, 5, 7)
@@ -43,8 +43,8 @@ class Score(NamedTuple):
 def nearest(bank: Tensor, queries: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
     """The k most similar rows of ``bank`` (N, dim) for each row of ``queries`` (Q, dim), by cosine.
 
-    Returns similarities and row numbers, (Q, k) each, the most similar first. Raises ValueError if the
-    dimensions differ, features are not finite, or k is not between 1 and N.
+    Returns similarities and row numbers, (Q, k) each, the most similar first. Raises ValueError if the dimensions
+    differ, features are not finite, or k is not between 1 and N.
 
     >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
     >>> nearest(bank, torch.tensor([[5.0, 0.1]]), k=2)[1]
@@ -103,10 +103,9 @@ def linear_probe(
 ) -> float:
     """Accuracy in [0, 1] of scikit-learn's logistic regression on standardised frozen features (N, dim).
 
-    regularization: weight of the squared norm beside the mean log loss (scikit-learn's C is
-    1 / (N regularization)); default, what ``choose_regularization`` finds on a validation split of the
-    training images, drawn by ``seed``. The test images choose nothing. Raises ValueError if shapes do not
-    fit, features are not finite or there is only one class.
+    regularization: weight of the squared norm beside the mean log loss (scikit-learn's C is 1 / (N regularization));
+    default, what ``choose_regularization`` finds with ``seed``. The test images choose nothing. Raises ValueError if
+    shapes do not fit, features are not finite or there is only one class.
 
     >>> features, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
     >>> linear_probe(features, labels, features[:2], torch.tensor([0, 1]))
@@ -115,10 +114,9 @@ def linear_probe(
     _check_features(train_features, train_labels, test_features, test_labels)
     if regularization is None:
         regularization = choose_regularization(train_features, train_labels, seed)
-    x = _array(train_features)
-    scaler = _scaler(x)
-    probe = _fit(scaler.transform(x), _classes(train_labels), regularization)
-    return float(probe.score(scaler.transform(_array(test_features)), _array(test_labels)))
+    x, x_test = _standardised(train_features, test_features)
+    probe = _fit(x, _classes(train_labels), regularization)
+    return float(probe.score(x_test, _array(test_labels)))
 
 
 def choose_regularization(features: Tensor, labels: Tensor, seed: int = 0) -> float:
@@ -131,16 +129,15 @@ def choose_regularization(features: Tensor, labels: Tensor, seed: int = 0) -> fl
     """
     from sklearn.model_selection import train_test_split
 
-    x, y = _array(features), _classes(labels)
-    if len(x) < 50:
+    y = _classes(labels)
+    if len(y) < 50:
         return FEW_REGULARIZATION
     counts = np.unique(y, return_counts=True)[1]
-    size = min(max(len(y) // round(1 / VALIDATION_SHARE), len(counts)), len(y) // 2)
+    size = min(max(len(y) // VALIDATION_PART, len(counts)), len(y) // 2)
     split = {"test_size": size, "random_state": seed, "stratify": y if counts.min() > 1 else None}
     fit, held = train_test_split(np.arange(len(y)), **split)
     fit = fit[:SEARCH_LIMIT]
-    scaler = _scaler(x[fit])
-    x_fit, x_held = scaler.transform(x[fit]), scaler.transform(x[held])
+    x_fit, x_held = _standardised(features[fit], features[held])
     probe, scores = None, []
     for regularization in REGULARIZATIONS:
         probe = _fit(x_fit, y[fit], regularization, probe)
@@ -161,18 +158,17 @@ def few_label_probe(
 ) -> dict[int, Score]:
     """Linear probe with only a few labels a class: labels a class -> accuracy over seeds.
 
-    A seed draws which images are labelled (the same for every kind of feature). All training images
-    standardise the features, since that needs no labels. The regularisation is fixed: with so few labels a
-    validation split would cost more than it brings, and a larger one would be labels in disguise. Raises
-    ValueError if a class has fewer images than asked for.
+    A seed draws which images are labelled (the same for every kind of feature). All training images standardise the
+    features, since that needs no labels. The regularisation is fixed: with so few labels a validation split would
+    cost more than it brings, and a larger one would be labels in disguise. Raises ValueError if a class has fewer
+    images than asked for.
 
     >>> features, labels = torch.eye(2).repeat(9, 1), torch.arange(18) % 2
     >>> few_label_probe(features, labels, features, labels, per_class=(1, 5))[5]
     Score(mean=1.0, sd=0.0, seeds=3)
     """
     _check_features(train_features, train_labels, test_features, test_labels)
-    scaler = _scaler(_array(train_features))
-    x, x_test = (scaler.transform(_array(f)) for f in (train_features, test_features))
+    x, x_test = _standardised(train_features, test_features)
 
     def accuracy(n: int, seed: int) -> float:
         rows = labelled_subset(train_labels, n, seed)
@@ -271,10 +267,12 @@ def _fit(x: np.ndarray, y: np.ndarray, regularization: float, start=None):
     return probe
 
 
-def _scaler(x: np.ndarray):
+def _standardised(features: Tensor, others: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Both by the mean and deviation of the first."""
     from sklearn.preprocessing import StandardScaler
 
-    return StandardScaler().fit(x)
+    scaler = StandardScaler().fit(_array(features))
+    return scaler.transform(_array(features)), scaler.transform(_array(others))
 
 
 def _classes(labels: Tensor) -> np.ndarray:

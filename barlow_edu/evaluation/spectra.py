@@ -95,9 +95,8 @@ def identity_of(run: Any, images: Any, device: torch.device | str = "cpu") -> di
     near = {"pairs": len(rows), "dim": run.config["proj_dim"]}
     for name, weights in (("untrained", False), ("trained", True)):
         c = run.load_model(weights).to(device).cross_correlation(*twins)
-        near[name] = {
-            k: round(v, 4) for k, v in distance_to_identity(c, len(rows))._asdict().items()
-        }
+        numbers = distance_to_identity(c, len(rows))._asdict()
+        near[name] = {key: round(value, 4) for key, value in numbers.items()}
     return near
 
 

@@ -2,9 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count, islice
 from typing import Any
 
 import torch
@@ -75,11 +74,14 @@ def train_classifier(
     optimizer = build_optimizer("adamw", classifier, budget.lr, budget.weight_decay)
     generator = torch.Generator().manual_seed(seed)
     images, labels = train.images.to(computer.device), train.labels.to(computer.device)
-    total = budget.length(len(train))
-    batches = _batches(len(train), budget.batch_size, total, generator)
-    for step, rows in enumerate(tqdm(batches, "labels", total, False, disable=hidden(progress))):
-        rows = rows.to(computer.device)
-        drawn = views.draw(len(rows), *images.shape[2:], which=0, generator=generator)
+    total, size = budget.length(len(train)), min(budget.batch_size, len(train))
+    epoch: list[Tensor] = []
+    for step in tqdm(range(total), "labels", leave=False, disable=hidden(progress)):
+        if not epoch:  # a new one, in a new order; a last, partial batch is dropped
+            order = torch.randperm(len(train), generator=generator)
+            epoch = [rows for rows in order.split(size) if len(rows) == size]
+        rows = epoch.pop(0).to(computer.device)
+        drawn = views.draw(size, *images.shape[2:], which=0, generator=generator)
         x = computer.place(views.apply(images[rows], drawn))
         set_learning_rate(optimizer, warmup_cosine(step, total, total // 20))
         with computer.autocast():
@@ -186,10 +188,3 @@ def _classifier(encoder, train: ImageSet, views: TwinViews, computer: Computer) 
     if computer.channels_last:
         classifier.to(memory_format=torch.channels_last)
     return classifier.train()
-
-
-def _batches(n: int, size: int, total: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """``total`` batches of row numbers, epoch after epoch, each shuffled; the last, partial batch is dropped."""
-    size = min(size, n)
-    orders = (torch.randperm(n, generator=generator) for _ in count())
-    return islice((rows for order in orders for rows in order.split(size)[: n // size]), total)

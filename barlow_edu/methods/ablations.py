@@ -90,7 +90,6 @@ class AblatedBarlowTwins(BarlowTwinsModel):
         return self.ablate["standardise"] == "batch"
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two batches of views -> the loss and its parts."""
         z_a, z_b = self._embed_both(view1, view2)
         ablate = self.ablate
         if ablate["stop_gradient"]:

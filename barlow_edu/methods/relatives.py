@@ -148,7 +148,6 @@ class SimCLRModel(TwinModel):
     settings: ClassVar = {"temperature": Setting(0.1, "simclr: softmax temperature", float, 1e-3)}
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two batches of views -> the loss and what there is to watch."""
         z_a, z_b = self._embed_both(view1, view2)
         loss = simclr_loss(z_a, z_b, self.config["temperature"])
         return loss, _watch(loss, z_a, z_b)
@@ -173,7 +172,6 @@ class VICRegModel(TwinModel):
     last_norm = False
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two batches of views -> the loss and what there is to watch."""
         z_a, z_b = self._embed_both(view1, view2)
         names = ("invariance", "variance", "covariance")
         terms = vicreg_loss(z_a, z_b, *(self.config[f"{name}_weight"] for name in names))
@@ -201,7 +199,6 @@ class SimSiamModel(TwinModel):
         self.predictor = _predictor(self.config, max(1, self.config["proj_dim"] // 4))
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two batches of views -> the loss and what there is to watch."""
         z_a, z_b = self._embed_both(view1, view2)
         targets = (z_a.detach(), z_b.detach()) if self.config["stop_gradient"] else (z_a, z_b)
         p_a, p_b = self.predictor(z_a), self.predictor(z_b)
@@ -226,9 +223,7 @@ class BYOLModel(TwinModel):
     method = "byol"
     settings: ClassVar = {
         **PREDICTOR,
-        "ema": Setting(
-            0.996, "byol: share of the teacher that stays at the first step", float, 0, 1
-        ),
+        "ema": Setting(0.996, "byol: what stays of the teacher at the first step", float, 0, 1),
     }
     last_norm = False
 
@@ -240,7 +235,6 @@ class BYOLModel(TwinModel):
         self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
 
     def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two batches of views -> the loss and what there is to watch."""
         z_a, z_b = self._embed_both(view1, view2)
         targets = self._teach(view1, view2) if self.config["stop_gradient"] else (z_a, z_b)
         p_a, p_b = self.predictor(z_a), self.predictor(z_b)

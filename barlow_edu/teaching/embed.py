@@ -2,13 +2,9 @@
 
 Stored notebooks are compared strictly by nbval, and a trained C differs between machines in its last digits. nbval
 never compares ``image/png`` or output metadata, and it compares every ``text/html``. So whatever is measured travels
-inside a PNG, in a chunk of its own, and all HTML depends on the arguments alone (alt text, title, steps, shapes). A
-script in that HTML then finds the picture before it on the page and
-
-* gives it its alt text (``figures/alt.js``): JupyterLab and nbconvert's "lab" template ignore the alt in the
-  metadata, where it also stands for the tools that read it (nbconvert's "classic" template, linters);
-* turns it into a player: the film of C (``figures/film.js``) or the lambda explorer (``explorer.js``).
-
+inside a PNG, in a chunk of its own, and all HTML depends on the arguments alone. A script in it finds the picture
+before it. It gives it its alt text (``figures/alt.js``), since JupyterLab and nbconvert's "lab" template ignore the
+one in the metadata, which "classic" and linters read, or makes it a player (``figures/film.js``, ``explorer.js``).
 Where scripts do not run (GitHub, a notebook that is not trusted) the pictures stand there by themselves.
 """
 
@@ -39,10 +35,9 @@ def asset(name: str) -> str:
 def show(fig: Figure, alt: str | None = None) -> None:
     """Display a figure in the notebook with its alt text.
 
-    ``alt`` says in a sentence or two what the figure shows, for a reader who cannot see it. It must
-    be the same on every run: no measured number. In the course's notebooks it stands in the cell's metadata,
-    where it gives no result away; without one the titles of the figure are its alt text. Raises ValueError if
-    it is empty.
+    ``alt`` says in a sentence or two what the figure shows, for a reader who cannot see it, with no measured number:
+    it is the same on every run. In the course's notebooks it stands in the cell's metadata, where it gives no result
+    away. By default it is the titles of the figure. Raises ValueError if it is empty.
     """
     alt = titles(fig) if alt is None else alt
     if not alt.strip():
@@ -132,10 +127,8 @@ class Player:
         head = '<!doctype html><html lang="en"><meta charset="utf-8">'
         head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
         head += f"<title>{html.escape(self.title)}</title>"
-        data = base64.b64encode(self.png).decode()
-        picture = (
-            f'<img width="700" alt="{html.escape(self.alt)}" src="data:image/png;base64,{data}">'
-        )
+        source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        picture = f'<img width="700" alt="{html.escape(self.alt)}" src="{source}">'
         body = f'<body class="be-page">{picture}{self.player()}</body></html>'
         path.write_text(head + body, encoding="utf-8")
         return path

@@ -1,14 +1,12 @@
 """The lambda explorer: slide through a recorded sweep, or train while sliding.
 
 ``LambdaExplorer`` shows a ``Study``. Everything is sent once and drawn in the browser, so that it needs no kernel.
-It comes in three outputs, for each place where a notebook is read:
+It comes in three outputs: a picture, which GitHub and a PDF show, and inside which what was measured travels (see
+``embed.py``); a script that turns the picture into the explorer; and a widget that tells the kernel the chosen λ.
 
-* a picture: C at five λ and the curves. GitHub and a PDF show this. What was measured travels inside
-  the PNG, see ``embed.py``;
-* a script that turns the picture into the explorer, in JupyterLab and in exported pages;
-* a widget that tells the kernel which λ the reader chose: ``explorer.lambd``.
-
-``LiveLambda``, from ``panel.py``, trains while one slides.
+``LiveLambda`` trains. The world that it sees is that of ``live``, written again in ``playground/live.js``; tests
+hold one step of the two against each other. The page trains and not the kernel: so the panel moves while a cell
+runs, works where no kernel is, leaves nothing running behind, and does not train while nobody looks at the page.
 """
 
 import base64
@@ -28,15 +26,16 @@ from PIL import Image
 
 from barlow_edu.studies.lambda_sweep import JUDGES, load_sweep, recorded_neighbours
 from barlow_edu.studies.study import Study
-from barlow_edu.teaching import embed
+from barlow_edu.teaching import embed, playground
 from barlow_edu.teaching.embed import asset
 from barlow_edu.teaching.figures import drawing
-from barlow_edu.teaching.panel import EXPLORER, LiveLambda, drawn_by_explorer
 
-__all__ = ["LambdaExplorer", "LiveLambda"]
+EXPLORER = asset("playground/heatmap.js").replace("export ", "") + asset("explorer.js")
 CHUNK = b"beLx"  # private, ancillary, not to be kept by editors: see explorer.js
 STRIP = 5  # matrices in the picture
 NEAR, TILES = 6, 16  # neighbours of an image; images in a row of the picture that holds them all
+DIMS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)  # of the sliders
+BATCHES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 def pack(sweep: Study) -> bytes:
@@ -57,8 +56,7 @@ def pack(sweep: Study) -> bytes:
         "pixels": np.array(100 * sweep.baselines["pixels"]),
     }
     # Four digits are more than one can see, and the picture that carries them stays small.
-    short = {key: np.char.mod("%.4g", values).astype(float) for key, values in numbers.items()}
-    header = {key: values.tolist() for key, values in short.items()}
+    header = {k: np.char.mod("%.4g", x).astype(float).tolist() for k, x in numbers.items()}
     header |= {"dims": dims, "dim": dim, "features": int(sweep.column("features")[0])}
     header |= {"near": neighbours(sweep)}
     text = json.dumps(header).encode()
@@ -84,9 +82,8 @@ def neighbours(sweep: Study) -> dict | None:
     n, side = len(tiles), tiles.shape[1]
     sprite = tiles.reshape(n // TILES, TILES, side, side, 3).swapaxes(1, 2)
     buffer = io.BytesIO()
-    Image.fromarray(sprite.reshape(n // TILES * side, TILES * side, 3)).save(
-        buffer, "webp", quality=80
-    )
+    sprite = Image.fromarray(sprite.reshape(n // TILES * side, TILES * side, 3))
+    sprite.save(buffer, "webp", quality=80)
     return {
         "sprite": "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(),
         "side": side, "columns": TILES, "rows": n // TILES,
@@ -171,25 +168,19 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
             matrices = [self.sweep.matrix(place).astype(float) for place in self.places]
             titles = [f"λ = {plain(self.sweep.values[place])}" for place in self.places]
             drawing.strip(fig, axes, matrices, titles, short=True)
-            self._curves(*rows[1].subgridspec(1, 2).subplots())
+            left, right = rows[1].subgridspec(1, 2).subplots()
+            pixels = {"pixels": 100 * self.sweep.baselines["pixels"]}
+            self._curves(left, "kNN accuracy, %", 100, ("knn_z", "knn"), pixels)
+            self._curves(right, "effective rank", 1, ("effective_rank_z", "effective_rank_h"))
         return fig
 
-    def _curves(self, left, right) -> None:
-        sweep = self.sweep
-        for ax in (left, right):
-            drawing.log_axis(ax.xaxis, sweep.values)
-            ax.xaxis.set_major_locator(LogLocator(numticks=4))
-            ax.set_xlabel("λ")
-        pixels = 100 * sweep.baselines["pixels"]
-        for ax, what, factor, targets in (
-            (left, ("knn_z", "knn"), 100, {"pixels": pixels}),
-            (right, ("effective_rank_z", "effective_rank_h"), 1, {}),
-        ):
-            columns = zip(("embeddings z", "features h"), what, strict=True)
-            lines = {name: (sweep.values, factor * sweep.column(key)) for name, key in columns}
-            drawing.lines(ax, lines, log=False, targets=targets)
-        left.set_ylabel("kNN accuracy, %")
-        right.set_ylabel("effective rank")
+    def _curves(self, ax, ylabel: str, factor: int, keys: tuple[str, str], targets=None) -> None:
+        drawing.log_axis(ax.xaxis, self.sweep.values)
+        ax.xaxis.set_major_locator(LogLocator(numticks=4))
+        columns = zip(("embeddings z", "features h"), keys, strict=True)
+        series = {name: (self.sweep.values, factor * self.sweep.column(k)) for name, k in columns}
+        drawing.lines(ax, series, log=False, targets=targets)
+        ax.set(xlabel="λ", ylabel=ylabel)
 
     @cached_property
     def png(self) -> bytes:
@@ -206,3 +197,38 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
         self.display(embed.pixels(self.figure()))
         widget, _ = self._repr_mimebundle_()
         embed.display({**widget, "text/plain": "<LambdaExplorer widget>"})
+
+
+class LiveLambda:
+    """Displayed in a notebook: play, pause, reset, and sliders that start at the values given.
+
+    ``lambd``: from 0.0001 to 10. ``dim``: one of DIMS. ``batch_size``: one of BATCHES. Raises ValueError for others.
+
+    >>> LiveLambda(lambd=0.1, dim=8)
+    <LiveLambda: run this cell, then press Play>
+    """
+
+    def __init__(self, lambd: float = 0.01, dim: int = 24, batch_size: int = 256):
+        if not 1e-4 <= lambd <= 10 or dim not in DIMS or batch_size not in BATCHES:
+            raise ValueError(
+                f"The sliders have no lambd={lambd}, dim={dim}, batch_size={batch_size}. Choose lambd from 0.0001 to "
+                f"10, dim from {DIMS} and batch_size from {BATCHES}."
+            )
+        self.start = {"lambd": lambd, "dim": dim, "batch": batch_size}
+
+    def __repr__(self) -> str:
+        return "<LiveLambda: run this cell, then press Play>"
+
+    def _repr_html_(self) -> str:
+        spec = {**self.start, "dims": DIMS, "batches": BATCHES, "colours": drawing.colour_table()}
+        note = "Run this cell in Jupyter: then you can turn λ while a small encoder trains."
+        code = playground.bundle("live") + asset("without_kernel.js")
+        code += "startWithoutKernel(script.previousElementSibling);"
+        return drawn_by_explorer("be-lx-panel", "live", spec, f"<em>{note}</em>", code)
+
+
+def drawn_by_explorer(kind: str, name: str, spec: dict, note: str, code: str) -> str:
+    """The HTML of an element that ``code`` fills by explorer.js; ``script`` in it is the script behind it."""
+    script = f"(function (script) {{\n{EXPLORER}{code}\n}})(document.currentScript);"
+    style = asset("explorer.css")
+    return embed.element(f"be-lx {kind}", name, spec, note, style, script)

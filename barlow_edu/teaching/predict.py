@@ -10,10 +10,7 @@ STYLE = "margin: 0.3em 0 0.6em; padding: 0.4em 0.8em; border-left: 4px solid #00
 
 
 class Prediction(widgets.VBox):
-    """A question, and the learner's answer to it, or None. Displayed in a notebook: buttons, or a field for a number.
-
-    Where no widget runs the question stands there by itself, and ``commit`` takes the answer.
-    """
+    """A question and the learner's answer, or None: buttons, or a field for a number; else ``commit`` takes it."""
 
     def __init__(self, question: str, choices: tuple[str, ...] = (), unit: str = ""):
         if len(choices) == 1 or len(set(choices)) < len(choices):
@@ -68,16 +65,12 @@ class Prediction(widgets.VBox):
     def _repr_html_(self) -> str:
         """The question for a page without a kernel: one can still mark a choice before one reads on."""
         name = f"predict-{zlib.crc32(repr(self).encode()):08x}"
-        fields = [
-            f'<label style="margin-right: 1.2em"><input type="radio" name="{name}"> {html.escape(c)}</label>'
-            for c in self.choices
-        ] or [
-            f'<label>Your guess: <input type="number" step="any"> {html.escape(self.unit)}</label>'
-        ]
-        return (
-            f'<fieldset class="be-predict" style="{STYLE}"><legend><b>Predict.</b></legend>'
-            f"<p>{self.question}</p>{''.join(fields)}</fieldset>"
-        )
+        one = f'<label style="margin-right: 1.2em"><input type="radio" name="{name}"> '
+        fields = "".join(f"{one}{html.escape(choice)}</label>" for choice in self.choices)
+        unit = html.escape(self.unit)
+        number = f'<label>Your guess: <input type="number" step="any"> {unit}</label>'
+        head = f'<fieldset class="be-predict" style="{STYLE}"><legend><b>Predict.</b></legend>'
+        return f"{head}<p>{self.question}</p>{fields or number}</fieldset>"
 
 
 def predict(question: str, *choices: str, unit: str = "") -> Prediction:

@@ -1,10 +1,8 @@
 """What the figures of ``plots.py`` are made of: the style, the checks, and the panels on one axes.
 
-Colours: the scale of C is ColorBrewer's red-blue, fixed to [−1, 1]. Its two ends differ along the
-blue-yellow axis, which red-green colour blindness leaves intact, and zero is almost the white of
-the page. Lines take the palette of Okabe and Ito. Nothing is said by colour alone: lines also
-differ in dash and carry their name at their end, bars carry their number, small matrices have it
-written in.
+The scale of C is ColorBrewer's red-blue, fixed to [−1, 1]: its ends differ along the blue-yellow axis, which
+red-green colour blindness leaves intact, and zero is almost the white of the page. Nothing is said by colour alone:
+lines also differ in dash and carry their name at their end, bars and small matrices their numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,10 +62,8 @@ def to_array(x, name: str, ndim: int | None = None) -> np.ndarray:
     if not x.size:
         raise ValueError(f"{name} is empty, shape {x.shape}: there is nothing to draw.")
     if not np.isfinite(x).all():
-        bad = int((~np.isfinite(x)).sum())
-        raise ValueError(
-            f"{name} holds NaN or infinity in {bad} of {x.size} places: look there first."
-        )
+        places = f"{(~np.isfinite(x)).sum()} of {x.size} places"
+        raise ValueError(f"{name} holds NaN or infinity in {places}: look there first.")
     return x
 
 
@@ -142,8 +138,7 @@ def thinning(c: np.ndarray) -> int:
 def heatmap(ax, c: np.ndarray, limit: float = 1.0, ticks: bool = True, beside: int = 2):
     """Draw a matrix on the diverging scale [−limit, limit]. -> image.
 
-    Small ones get their numbers written in, as far as they fit when ``beside`` panels of the same
-    size share the width of the page.
+    Small ones get their numbers written in, as far as they fit when ``beside`` such panels share the page's width.
     """
     every = thinning(c)
     edges = (-0.5, c.shape[1] - 0.5, c.shape[0] - 0.5, -0.5)

@@ -1,6 +1,7 @@
 """The machine of the course, drawn once: from a photograph to C, and to the identity that C is to become."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,9 +28,9 @@ DIM = 0.22  # opacity of a part that is not lit
 def machine(lit: str | Sequence[str] = tuple(PARTS), title: str | None = None) -> Figure:
     """The whole machine, with the parts in ``lit`` in colour and the others faint.
 
-    The parts are "photograph", "views", "encoder", "h", "projector", "z", "C" and "I"; without ``lit`` all are lit.
-    The pictures are two views of one test card of ``garments``, drawn with a fixed seed; the numbers in the
-    small h, z and C are invented. Raises ValueError for a part that the machine does not have.
+    The parts are "photograph", "views", "encoder", "h", "projector", "z", "C" and "I". The pictures are two views of
+    one test card of ``garments``, with a fixed seed; the numbers in the small h, z and C are invented. Raises
+    ValueError for a part that the machine does not have.
 
     >>> len(machine(lit=("z", "C")).axes)
     1
@@ -52,19 +53,19 @@ def machine(lit: str | Sequence[str] = tuple(PARTS), title: str | None = None) -
     for start, end in _arrows():
         look = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", end, start, arrowprops=look)
+    write = partial(ax.text, ha="center", va="center")
     for part in ("encoder", "projector"):
         x, strong = PARTS[part][0], part in lit
         color, alpha = (PALETTE[0], 1.0) if strong else ("#DDDDDD", DIM)
-        ax.add_patch(FancyBboxPatch((x - 0.7, 0.5), 1.4, 3, boxstyle="round,pad=0.05", alpha=alpha,
-                                    facecolor=color, edgecolor="none", gid=part))  # fmt: skip
-        ax.text(x, MIDDLE, "the same\nfor both", ha="center", va="center", size=7.5,
-                color="white" if strong else GREY)  # fmt: skip
+        look = {"facecolor": color, "edgecolor": "none", "alpha": alpha, "gid": part}
+        ax.add_patch(FancyBboxPatch((x - 0.7, 0.5), 1.4, 3, boxstyle="round,pad=0.05", **look))
+        write(x, MIDDLE, "the same\nfor both", size=7.5, color="white" if strong else GREY)
     for part, (x, words) in PARTS.items():
         strong = part in lit and len(lit) < len(PARTS)
         color = ink(PALETTE[0]) if strong else TEXT if part in lit else GREY
         x += 0.1 * (part == "z")  # its name is the longest: a little room to the projector's
-        ax.text(x, 0.05, words, ha="center", va="center", size=7, color=color,
-                weight="bold" if strong else "normal", gid=f"name of {part}")  # fmt: skip
+        weight = "bold" if strong else "normal"
+        write(x, 0.05, words, size=7, color=color, weight=weight, gid=f"name of {part}")
     return fig
 
 

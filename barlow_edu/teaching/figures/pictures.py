@@ -1,7 +1,4 @@
-"""Figures of what features know: neighbours, a map of the features, factors through the layers.
-
-``plots`` offers them beside its own.
-"""
+"""Figures of what features know, which ``plots`` offers beside its own: neighbours, maps, factors through layers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,18 +14,12 @@ WRONG = PALETTE[1]
 
 
 @styled
-def neighbours(
-    queries,
-    found,
-    query_names: Sequence[str] | None = None,
-    found_names: Sequence[Sequence[str]] | None = None,
-    title: str | None = None,
-) -> Figure:
+def neighbours(queries, found, query_names=None, found_names=None, title=None) -> Figure:
     """Each query at the left of its row, its nearest neighbours beside it, the nearest first.
 
-    Shapes: (Q, C, H, W) and (Q, k, C, H, W), uint8 or float in [0, 1]. Names stand below; a neighbour whose
-    name is not the query's gets a cross before its name, and a frame. Raises ValueError if the numbers of
-    queries, neighbours and names do not fit.
+    Shapes: (Q, C, H, W) and (Q, k, C, H, W), uint8 or float in [0, 1]. Names, (Q,) and (Q, k), stand below; a
+    neighbour whose name is not the query's gets a cross before its name, and a frame. Raises ValueError if the
+    numbers of queries, neighbours and names do not fit.
     """
     queries = drawing.to_pictures(queries, "queries")
     if len(found) != len(queries):
@@ -49,11 +40,9 @@ def neighbours(
                 frame = {"fill": False, "edgecolor": WRONG, "linewidth": 1.6, "linestyle": "--"}
                 corner = (x - side / 2 - 1, y - side / 2 - 1)
                 ax.add_patch(Rectangle(corner, side + 1, side + 1, **frame))
-    first, last = centres[2] - side / 2, centres[-1] + side / 2
-    top = middles[0] - side / 2 - 2
-    ax.text(centres[0], top, "query", ha="center", va="bottom", size=9)
-    ax.text((first + last) / 2, top, "nearest neighbours, the nearest first", ha="center",
-            va="bottom", size=9)  # fmt: skip
+    top, middle = middles[0] - side / 2 - 2, (centres[2] + centres[-1]) / 2
+    for x, heading in ((centres[0], "query"), (middle, "nearest neighbours, the nearest first")):
+        ax.text(x, top, heading, ha="center", va="bottom", size=9)
     return fig
 
 
@@ -66,10 +55,8 @@ def _names(query_names, found_names, queries: int, k: int) -> list[tuple[str, li
     pairs = [(str(q), [str(n) for n in f]) for q, f in zip(query_names, found_names, strict=False)]
     sizes = len(query_names), len(found_names), {len(f) for _, f in pairs}
     if sizes != (queries, queries, {k}):
-        raise ValueError(
-            f"Names for {queries} queries with {k} neighbours each are needed, got {sizes[0]} and "
-            f"{sizes[1]} with {sorted(sizes[2])}."
-        )
+        wanted = f"Names for {queries} queries with {k} neighbours each are needed"
+        raise ValueError(f"{wanted}, got {sizes[0]} and {sizes[1]} with {sorted(sizes[2])}.")
     return pairs
 
 
@@ -78,18 +65,15 @@ def _caption(ax, x: float, y: float, side: int, text: str, weight="normal", colo
 
 
 @styled
-def table(
-    values, rows: Sequence[str], columns: Sequence[str], title=None, low: float = 0.0
-) -> Figure:
+def table(values, rows: Sequence[str], columns: Sequence[str], title=None, low=0.0) -> Figure:
     """A small table of numbers, (rows, columns), written on a scale from ``low`` to 1: blues, or red-blue from −1.
 
     Raises ValueError if the names do not fit the numbers.
     """
     values = to_array(values, "values", 2)
     if values.shape != (len(rows), len(columns)):
-        raise ValueError(
-            f"{len(rows)} rows and {len(columns)} columns are named, values are {values.shape}."
-        )
+        named = f"{len(rows)} rows and {len(columns)} columns are named"
+        raise ValueError(f"{named}, values are {values.shape}.")
     fig = Figure(figsize=(min(WIDTH, 1.6 + 1.3 * len(columns)), 0.95 + 0.38 * len(rows)))
     ax = fig.subplots()
     ax.imshow(values, drawing.DIVERGING if low < 0 else "Blues", vmin=low, vmax=1, aspect="auto")
@@ -110,9 +94,9 @@ def scatter(points, labels, names: Sequence[str], xlabel: str, ylabel: str) -> F
     points, labels = to_array(points, "points", 2), to_array(labels, "labels", 1).astype(int)
     low, high = labels.min(), labels.max()
     if points.shape != (len(labels), 2) or low < 0 or high >= len(names):
+        wanted = f"points must be (N, 2), labels below {len(names)}"
         raise ValueError(
-            f"points must be (N, 2), labels below {len(names)}, got {points.shape}, and {len(labels)} labels from "
-            f"{low} to {high}."
+            f"{wanted}, got {points.shape}, and {len(labels)} labels from {low} to {high}."
         )
     fig, ax = one_panel(0.5 * WIDTH, None)
     for k in np.unique(labels):

@@ -1,12 +1,12 @@
 """Every figure the notebooks draw, in one style.
 
-Each function takes torch tensors or numpy arrays and returns a matplotlib ``Figure`` that pyplot
-does not know: nothing is drawn twice and no global setting changes. ``show(fig, alt)`` displays it.
-A NaN or an infinity in the input is a ValueError, since a gap in a picture is easily overlooked.
+Each function takes tensors or arrays and returns a matplotlib ``Figure`` that pyplot does not know: nothing is drawn
+twice, no global setting changes. ``show(fig, alt)`` displays it. NaN and infinity are a ValueError, since a gap in a
+picture is easily overlooked.
 """
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -50,13 +50,11 @@ __all__ = [
 
 @styled
 def correlation(c, title: str | None = None) -> Figure:
-    """The signature figure: C as a heatmap fixed to [−1, 1], beside its singular values.
+    """The signature figure: C (D, D) as a heatmap fixed to [−1, 1], beside its singular values, the largest first.
 
-    ``c``: (D, D). The heatmap's title gives the mean of the diagonal (target 1) and the root mean
-    square off it (target 0). The singular values stand beside it, largest first, with their target
-    (all 1, those of the identity); the axis turns logarithmic when the largest is above 4. Up to
-    D = 10 the numbers are written into the cells. Raises ValueError if ``c`` is not square or not
-    finite.
+    The title gives the mean of the diagonal (target 1) and the root mean square off it (target 0). The target of the
+    singular values is 1; their axis turns logarithmic when the largest is above 4. Up to D = 10 the numbers are
+    written into the cells. Raises ValueError if ``c`` is not square or not finite.
     """
     c = drawing.to_matrix(c, "c")
     fig = Figure(figsize=(WIDTH, 3.6 if title else 3.25))
@@ -74,17 +72,12 @@ def correlation(c, title: str | None = None) -> Figure:
 
 
 @styled
-def correlation_strip(
-    snapshots: Mapping[int, object],
-    steps: Sequence[int] | None = None,
-    titles: Sequence[str] | None = None,
-) -> Figure:
+def correlation_strip(snapshots: Mapping[int, object], steps=None, titles=None) -> Figure:
     """C at some moments of a run, side by side on one scale.
 
-    ``snapshots``: step -> (D, D), as ``Run.snapshots``. ``steps`` chooses the moments; without it
-    they are four of the recorded ones, evenly spaced in their order, the first and the last among
-    them. Raises ValueError for a step that was not recorded, or when titles and moments differ in
-    number.
+    ``snapshots``: step -> (D, D), as ``Run.snapshots``. ``steps``: which of them; by default four, evenly spaced in
+    their order, from the first to the last. ``titles``: one a step. Raises ValueError for a step that was not
+    recorded, or another number of titles.
     """
     steps = drawing.pick(snapshots, 4) if steps is None else list(steps)
     missing = [step for step in steps if step not in snapshots]
@@ -123,9 +116,9 @@ class Watch:
 def curves(run_or_metrics, floor: float | None = None) -> Figure:
     """Training curves of a run: the loss with its two parts, and the mean of the diagonal of C.
 
-    ``run_or_metrics``: a ``Run``, or its ``metrics`` (a list of dicts with "step"). The sum of the
-    parts is the loss, whose ``floor`` is drawn if given. Its axis is logarithmic where positive
-    values span more than a factor of 20. Raises ValueError for a metric that was not logged.
+    ``run_or_metrics``: a ``Run``, or its ``metrics`` (a list of dicts with "step"). ``floor`` of the loss is drawn if
+    given; the axis is logarithmic where positive values span more than a factor of 20. Raises ValueError for a
+    metric that was not logged.
     """
     steps, loss = _history(run_or_metrics, "loss")
     invariance = _history(run_or_metrics, "on_diag_loss")[1]
@@ -146,8 +139,8 @@ def curves(run_or_metrics, floor: float | None = None) -> Figure:
 def twins(view1, view2, originals=None, n: int = 8, title: str | None = None) -> Figure:
     """Twin views under each other, one column an image, below their ``originals`` if given.
 
-    Shapes: (N, C, H, W) each, float in [0, 1] (``TwinViews.denormalize``) or uint8; the first ``n``
-    are drawn. Raises ValueError if the numbers of images differ or values leave [0, 1].
+    Shapes: (N, C, H, W) each, float in [0, 1] (``TwinViews.denormalize``) or uint8; the first ``n`` are drawn. Raises
+    ValueError if the numbers of images differ or values leave [0, 1].
     """
     rows = {} if originals is None else {"original": originals}
     rows |= {"view 1": view1, "view 2": view2}
@@ -178,25 +171,19 @@ def images(x, n: int = 16, titles: Iterable | None = None, columns: int = 8, tit
 
 
 @styled
-def bars(
-    table: Mapping[str, float | tuple[float, float]],
-    unit: str = "%",
-    highlight: str | None = None,
-    title: str | None = None,
-) -> Figure:
+def bars(table: Mapping[str, object], unit="%", highlight: str | None = None, title=None) -> Figure:
     """Horizontal bars with their number at the end, from ``table``: name -> value or (value, sd).
 
-    With ``unit="%"`` values are fractions, 0.57 is drawn as 57.0 %; with any other unit they are
-    drawn as they are. The bar named ``highlight`` is set off by colour, hatching and bold type.
-    Raises ValueError for a fraction above 1 or a ``highlight`` that is not in the table.
+    With ``unit="%"`` values are fractions, 0.57 is drawn as 57.0 %; with any other they are drawn as they are.
+    ``highlight`` names a bar to set off by colour, hatching and bold type. Raises ValueError for a fraction above 1
+    or a ``highlight`` that is not in the table.
     """
     if not table or (highlight is not None and highlight not in table):
         raise ValueError(f"highlight {highlight!r} is not in the table: {list(table)}.")
     pairs = np.stack([to_array(np.resize([*np.atleast_1d(v), 0], 2), k) for k, v in table.items()])
     if unit == "%" and pairs[:, 0].max() > 1:
-        raise ValueError(
-            f"With unit='%' values are fractions, got {pairs[:, 0].max()}: divide by 100."
-        )
+        most = pairs[:, 0].max()
+        raise ValueError(f"With unit='%' values are fractions, got {most}: divide by 100.")
     values, spreads = (100 if unit == "%" else 1) * pairs.T
     fig, ax = one_panel(0.42 * len(table) + (0.95 if title else 0.65), title)
     for place, (name, value, sd) in enumerate(zip(table, values, spreads, strict=True)):
@@ -205,8 +192,9 @@ def bars(
         error = {"xerr": sd or None, "ecolor": drawing.TEXT, "capsize": 3}
         ax.barh(place, value, 0.66, edgecolor="white", **look, **error)
         number = f"{value:.1f}{' ± ' + format(sd, '.1f') if sd else ''} {unit}".strip()
-        ax.annotate(number, (max(value, 0) + sd, place), xytext=(6, 0), textcoords="offset points",
-                    va="center", weight="bold" if strong else "normal")  # fmt: skip
+        beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        weight = "bold" if strong else "normal"
+        ax.annotate(number, (max(value, 0) + sd, place), weight=weight, **beside)
     ax.set_yticks(range(len(table)), list(table))
     for label in ax.get_yticklabels():
         label.set(size=10, weight="bold" if label.get_text() == highlight else "normal")
@@ -241,9 +229,9 @@ def staircase(times, measured, predicted, loss, now: float | None = None) -> Fig
     """
     times, loss = to_array(times, "times", 1), to_array(loss, "loss", 1)
     measured, predicted = to_array(measured, "measured", 2), to_array(predicted, "predicted", 2)
-    if not len(times) == len(loss) == len(measured) == len(predicted):
-        raise ValueError(f"times {times.shape}, measured {measured.shape}, predicted {predicted.shape} "
-                         f"and loss {loss.shape} need one row a time.")  # fmt: skip
+    rows = [len(x) for x in (times, measured, predicted, loss)]
+    if len(set(rows)) > 1:
+        raise ValueError(f"times, measured, predicted and loss need one row a time, got {rows}.")
     now = times[-1] if now is None else now
     seen = times <= now
     fig = Figure(figsize=(WIDTH, 4.6))
@@ -274,8 +262,8 @@ def staircase(times, measured, predicted, loss, now: float | None = None) -> Fig
 def heatmaps(matrices: Mapping[str, object], vmax: float | None = None) -> Figure:
     """A row of matrices, title -> (rows, columns), on one diverging scale [−vmax, vmax].
 
-    ``vmax`` defaults to the largest magnitude among them, rounded up to 1, 2 or 5 times a power of
-    ten. Small ones have their numbers written in.
+    ``vmax``: by default their largest magnitude, rounded up to 1, 2 or 5 times a power of ten. Small ones have their
+    numbers written in.
     """
     arrays = {name: to_array(x, name, ndim=2) for name, x in matrices.items()}
     limit = vmax or drawing.round_up(max(np.abs(x).max() for x in arrays.values()))
@@ -297,11 +285,9 @@ def line(x, y: Mapping[str, object], xlabel, ylabel, logx=False, logy=False, mar
     """
     x = to_array(x, "x", ndim=1)
     series = {name: (x, to_array(values, name, ndim=1)) for name, values in y.items()}
-    wrong = [name for name, (_, values) in series.items() if len(values) != len(x)]
-    if wrong:
-        raise ValueError(
-            f"{wrong[0]} has {len(series[wrong[0]][1])} values for {len(x)} places on x."
-        )
+    for name, (_, values) in series.items():
+        if len(values) != len(x):
+            raise ValueError(f"{name} has {len(values)} values for {len(x)} places on x.")
     return _line_figure(series, xlabel, ylabel, logy, logx, marks)
 
 

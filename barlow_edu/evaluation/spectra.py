@@ -25,8 +25,7 @@ def effective_rank(features: Tensor | np.ndarray) -> float:
     values = _singular_values(x - x.mean(0))
     if values.sum() <= 1e-12 * x.abs().max() * len(x):
         return 1.0  # all rows alike
-    p = values / values.sum()
-    return _exp_entropy(p[p > 0])
+    return float(torch.special.entr(values / values.sum()).sum().exp())
 
 
 def rankme(features: Tensor | np.ndarray) -> float:
@@ -40,7 +39,8 @@ def rankme(features: Tensor | np.ndarray) -> float:
     3.0
     """
     values = _singular_values(_table(features))
-    return _exp_entropy(values / values.sum() + RANKME_EPSILON) if values.sum() > 0 else 1.0
+    p = values / values.sum() + RANKME_EPSILON
+    return float(torch.special.entr(p).sum().exp()) if values.sum() > 0 else 1.0
 
 
 def covariance_spectrum(features: Tensor | np.ndarray) -> Tensor:
@@ -147,10 +147,6 @@ def spectrum_decay(
     slope = (x @ y) / (x @ x)
     r2 = (slope * (x @ y) / (y @ y)).clamp(max=1.0) if y @ y > 1e-20 else torch.tensor(1.0)
     return Decay(float(-slope), float(r2), first, last)
-
-
-def _exp_entropy(p: Tensor) -> float:
-    return float(torch.exp(-(p * p.log()).sum()))
 
 
 def _singular_values(x: Tensor) -> Tensor:

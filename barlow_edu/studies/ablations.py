@@ -6,7 +6,6 @@ the same settings is taken over.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +62,14 @@ def run_experiments(
         question = experiments[key]["question"]
         studies.append(Study.begin(out / key, base, points, seeds, question=question))
     total = sum(len(study.missing()) for study in studies)
-    # One experiment after the other: what the first has trained, the next ones take over.
-    steps = chain.from_iterable(_take_over_and_fill(study, jobs) for study in studies)
-    follow(steps, total, progress)
+
+    def steps() -> Iterator[str]:
+        # One experiment after the other: what the first has trained, the next ones take over.
+        for study in studies:
+            wanted = len(study.missing())
+            study.take_over(Study(other.parent) for other in sorted(out.glob("*/study.yaml")))
+            yield from ["taken over"] * (wanted - len(study.missing()))
+            yield from fill(study, JUDGES, jobs)
+
+    follow(steps(), total, progress)
     return [Study(study.path) for study in studies]
-
-
-def _take_over_and_fill(study: Study, jobs: int) -> Iterator[str]:
-    """Take over, then train, what is missing; a line about each."""
-    wanted = len(study.missing())
-    others = sorted(study.path.parent.glob("*/study.yaml"))
-    study.take_over(Study(other.parent) for other in others)
-    yield from ["taken over"] * (wanted - len(study.missing()))
-    yield from fill(study, JUDGES, jobs)

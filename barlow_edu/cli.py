@@ -60,9 +60,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, ImportError):
         return f"{error}. {MISSING}"
     if isinstance(error, OSError) and error.filename is not None:
-        return (
-            f"{error.filename}: {error.strerror}. Check the path, and whether you may write there."
-        )
+        advice = "Check the path, and whether you may write there."
+        return f"{error.filename}: {error.strerror}. {advice}"
     full = isinstance(error, RuntimeError) and "allocate" in str(error)  # torch's own
     if full or isinstance(error, MemoryError):
         sizes = "batch_size, image_size, canvas or proj_dim"
@@ -85,9 +84,8 @@ class _HelpWithSettings(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m barlow_edu", description="Barlow Twins: learn it, run it."
-    )
+    about = "Barlow Twins: learn it, run it."
+    parser = argparse.ArgumentParser(prog="python -m barlow_edu", description=about)
     parser.add_argument("--version", action="version", version=f"barlow_edu {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     doctoring = commands.add_parser("doctor", help="check that everything the course needs works")

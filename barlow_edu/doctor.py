@@ -135,11 +135,8 @@ def _device() -> Finding:
         try:
             torch.ones(2, device="cuda").sum().item()
         except Exception as error:
-            return (
-                FIX,
-                f"{text}, but it fails. {_sentence(error)}",
-                f"{EXPORT} CUDA_VISIBLE_DEVICES=-1",
-            )
+            hide = f"{EXPORT} CUDA_VISIBLE_DEVICES=-1"
+            return FIX, f"{text}, but it fails. {_sentence(error)}", hide
         return OK, text
     if torch.backends.mps.is_available():
         return OK, f"MPS, {platform.processor() or platform.machine()}"
@@ -164,10 +161,8 @@ def _memory() -> Finding:
 
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
-        control = Path("/sys/fs/cgroup")
-        limit, used = (
-            int((control / f"memory.{x}").read_text("utf-8")) for x in ("max", "current")
-        )
+        files = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+        limit, used = (int(file.read_text(encoding="utf-8")) for file in files)
         free = min(free, limit - used)
     if free < 2 * GB:
         return NOTE, f"{free / GB:.1f} GB free: close other programs, or use smaller batches"

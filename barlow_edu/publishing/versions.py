@@ -58,9 +58,8 @@ def build(kind: str, notebooks: Path, out: Path, keep: bool = False) -> list[Pat
         beside[NOTES] = teaching_notes(map(nb.read, sources.values())).encode()
     taken = [name for name in [*sources, *beside] if (out / name).exists()]
     if taken and not keep:
-        raise FileExistsError(
-            f"{out} holds {taken[0]} already, perhaps with somebody's work. Choose another folder."
-        )
+        there = f"{out} holds {taken[0]} already, perhaps with somebody's work"
+        raise FileExistsError(f"{there}. Choose another folder.")
     version = {"student": student, "instructor": instructor}[kind]
     books = {n: version(nb.read_whole(p)) for n, p in sources.items() if n not in taken}
     for name, notebook in books.items():

@@ -15,8 +15,7 @@ from pathlib import Path
 import yaml
 
 from barlow_edu.publishing import copies
-from barlow_edu.publishing.site import gallery, notebooks, reference
-from barlow_edu.publishing.site import pages as other_pages
+from barlow_edu.publishing.site import gallery, notebooks, pages, reference
 from barlow_edu.storage.files import write_text
 from barlow_edu.teaching import playground
 
@@ -46,8 +45,8 @@ def build_site(out: str | Path) -> list[str]:
             for name in _files(out) & set(mark.read_text(encoding="utf-8").splitlines()):
                 (out / name).unlink()
         shutil.copytree(html, out, dirs_exist_ok=True)
-    pages = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.html"))
-    return [name for name in pages if not name.startswith("_static/")]
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.html"))
+    return [name for name in names if not name.startswith("_static/")]
 
 
 def _files(folder: Path) -> set[str]:
@@ -68,13 +67,9 @@ def write_source(folder: Path, source: Path) -> None:
     shutil.copytree(HERE / "static", folder / "_static")
     shutil.copytree(HERE.parent / "vendor" / "katex", folder / "_static" / "katex")
     names = notebooks.write_notebooks(source, folder / "notebooks")
-    runs = gallery.write_gallery(folder / "runs")
-    reference.write_api(folder / "api")
-    guides = other_pages.write_guides(source, folder / "notebooks")
-    other_pages.write_ledger(folder, runs)
-    other_pages.write_glossary(folder, names)
-    other_pages.write_manuals(folder)
-    other_pages.write_home(folder, source, guides)
+    content = gallery.pages() | reference.pages() | pages.pages(source, names)
+    for name, text in content.items():
+        write_text(folder / f"{name}.md", text)
 
 
 def run_sphinx(source: Path, out: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from barlow_edu.publishing import html
 from barlow_edu.runs import Run
-from barlow_edu.storage.files import read_json, write_text
+from barlow_edu.storage.files import read_json
 from barlow_edu.storage.places import data_dir
 from barlow_edu.studies.study import Study
 from barlow_edu.teaching.embed import pixels, to_png
@@ -36,17 +36,17 @@ def method_name(key: str) -> str:
     return html.TEXTS["methods"].get(key, key)
 
 
-def write_gallery(folder: Path) -> dict[str, str]:
-    """Write a page for every record into ``folder``; returns page name -> a line about it, and writes the index."""
-    lines, rows = {}, []
+def pages() -> dict[str, str]:
+    """Name of a page, without its ending -> its Markdown: one for every record, and their index."""
+    content, rows = {}, []
     for record, path in records().items():
         page, heading = page_name(record), html.text(record)
-        lines[page], parts = page_of(path)
-        write_text(folder / f"{page}.md", "\n\n".join([f"# {heading}", lines[page], *parts, ""]))
-        rows.append((html.Markdown(f"[{heading}]({page}.md)"), lines[page]))
+        line, parts = page_of(path)
+        content[page] = "\n\n".join([f"# {heading}", line, *parts, ""])
+        rows.append((html.Markdown(f"[{heading}]({page}.md)"), line))
     index = ["# Recorded runs", html.TEXTS["records"], html.table(("record", "what it is"), rows)]
-    write_text(folder / "index.md", "\n\n".join([*index, html.toctree(lines), ""]))
-    return lines
+    content["index"] = "\n\n".join([*index, html.toctree(content), ""])
+    return {f"runs/{page}": text for page, text in content.items()}
 
 
 def page_of(path: Path) -> tuple[html.Markdown, list[str]]:

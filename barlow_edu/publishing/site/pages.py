@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -15,39 +14,44 @@ from barlow_edu.publishing.site import gallery, reference
 from barlow_edu.publishing.site.notebooks import on_site, records
 from barlow_edu.publishing.versions import teaching_notes
 from barlow_edu.runs import load_run
-from barlow_edu.storage.files import write_text
 from barlow_edu.storage.places import data_dir
 from barlow_edu.studies import ledger
 
 HERE = Path(__file__).parent
 MANUALS = ("install", "using")
-GUIDES = {"INSTRUCTOR_GUIDE.md": "instructor_guide", "FORMULA_SHEET.md": "formula_sheet"}
+GUIDES = {"INSTRUCTOR_GUIDE.md": "instructor_guide.md", "FORMULA_SHEET.md": "formula_sheet.md"}
 
 
-def write_home(folder: Path, source: Path, guides: Mapping[str, str]) -> None:
-    """Write the home page with the order of all pages; ``guides``: page -> its heading."""
+def pages(source: Path, names: Sequence[str]) -> dict[str, str]:
+    """Name of a page, without its ending -> its Markdown; ``names``: those of the notebooks in ``source``."""
+    guides = _guides(source)
+    more = {"claims": _claims(), "glossary": _glossary(names), "index": _home(source, guides)}
+    return guides | _manuals() | more
+
+
+def _home(source: Path, guides: Mapping[str, str]) -> str:
+    """The home page, with the order of all pages."""
     books = {path.stem: read(path) for path in paths(source)}
     chapters = {
         "Notebooks": [f"notebooks/{name}" for name in books],
         "To look up": [*MANUALS, "glossary", "claims", "runs/index", "settings", "api/index"],
-        "To teach": [f"notebooks/{guide}" for guide in guides],
+        "To teach": list(guides),
     }
     ran = load_run("garments_hero").environment
     picture = (data_dir() / "figures" / "c_becomes_identity.png").read_bytes()
-    links = [f"[{heading}](notebooks/{guide}.md)" for guide, heading in guides.items()]
+    headings = {name: content.splitlines()[0].lstrip("# ") for name, content in guides.items()}
     first, opening = next(iter(books.items()))
     fill = {
         "picture": raw(image(picture, TEXTS["picture"], 700)),
         "minutes": ran["minutes"],
         "threads": text(ran["threads"]),
         "first": f"[{title(opening)}](notebooks/{first}.ipynb)",
-        "guides": ", ".join(links),
+        "guides": ", ".join(f"[{heading}]({name}.md)" for name, heading in headings.items()),
         "version": __version__,
         "notebooks": table(("notebook", "its claim"), [_row(*book) for book in books.items()]),
         "contents": "\n\n".join(toctree(pages, name) for name, pages in chapters.items()),
     }
-    home = (HERE / "home.md").read_text(encoding="utf-8").format(**fill)
-    write_text(folder / "index.md", home)
+    return (HERE / "home.md").read_text(encoding="utf-8").format(**fill)
 
 
 def _row(name: str, notebook) -> tuple[Markdown, Markdown]:
@@ -61,30 +65,29 @@ def _row(name: str, notebook) -> tuple[Markdown, Markdown]:
     return Markdown(link), Markdown(sentence[:1].upper() + sentence[1:])
 
 
-def write_guides(source: Path, folder: Path) -> dict[str, str]:
-    """Write the guides beside the notebooks and the teaching notes of all of them; returns page -> its heading."""
+def _guides(source: Path) -> dict[str, str]:
+    """The guides beside the notebooks, and the teaching notes of all of them."""
     books = paths(source)
-    texts = {name: (source / file).read_text(encoding="utf-8") for file, name in GUIDES.items()}
-    texts["teaching_notes"] = teaching_notes(map(read, books))
-    known = {path.name for path in books} | records() | {f"{name}.md" for name in texts}
-    for name, content in texts.items():
-        for file, page in GUIDES.items():
-            content = content.replace(f"({file})", f"({page}.md)")
-        write_text(folder / f"{name}.md", relink(content, partial(on_site, known)))
-    return {name: content.splitlines()[0].lstrip("# ") for name, content in texts.items()}
+    texts = {page: (source / file).read_text(encoding="utf-8") for file, page in GUIDES.items()}
+    texts["teaching_notes.md"] = teaching_notes(map(read, books))
+    known = {path.name for path in books} | records() | set(texts)
+
+    def there(target: str) -> str | None:
+        return on_site(known, GUIDES.get(target, target))
+
+    return {f"notebooks/{p[:-3]}": relink(content, there) for p, content in texts.items()}
 
 
-def write_manuals(folder: Path) -> None:
-    """Write how to install and use the package, as it stands beside this file, and the table of all settings."""
+def _manuals() -> dict[str, str]:
+    """How to install and use the package, as it stands beside this file, and the table of all settings."""
     texts = {name: (HERE / f"{name}.md").read_text(encoding="utf-8") for name in MANUALS}
     texts["settings"] = f"# Settings\n\n{TEXTS['settings']}\n\n{settings_table()}\n"
-    for name, content in texts.items():
-        write_text(folder / f"{name}.md", relink(content, partial(on_site, ())))
+    return {name: relink(content, lambda to: on_site((), to)) for name, content in texts.items()}
 
 
-def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
-    """Write the claims ledger: every claim of ``claims.json`` with what the recorded trainings say."""
-    parts = ["# Claims ledger", TEXTS["claims"]]
+def _claims() -> str:
+    """The claims ledger: every claim of ``claims.json`` with what the recorded trainings say."""
+    parts, recorded = ["# Claims ledger", TEXTS["claims"]], gallery.records()
     for i, entry in enumerate(ledger.ledger(), 1):
         claim = entry.claim
         parts += [f"## {i}. {claim.text}", f"**Verdict here: {entry.verdict}.**"]
@@ -94,10 +97,10 @@ def write_ledger(folder: Path, runs: Mapping[str, str]) -> None:
         rows = [_prediction(*row) for row in measured]
         parts.append(table(("prediction", "measured", "outcome"), rows))
         wanted = dict.fromkeys(p.experiment for p in claim.predictions)
-        names = [n for e in wanted for n in (e, f"ablations/{e}")]
-        links = [f"[{n}](runs/{p}.md)" for n in names if (p := gallery.page_name(n)) in runs]
+        names = [n for e in wanted for n in (e, f"ablations/{e}") if n in recorded]
+        links = [f"[{n}](runs/{gallery.page_name(n)}.md)" for n in names]
         parts += [f"Record: {', '.join(links)}"] if links else []
-    write_text(folder / "claims.md", "\n\n".join([*parts, ""]))
+    return "\n\n".join([*parts, ""])
 
 
 def _prediction(prediction, effect, outcome: str) -> tuple[str, str, str]:
@@ -109,14 +112,12 @@ def _prediction(prediction, effect, outcome: str) -> tuple[str, str, str]:
 
 
 def glossary() -> list[dict[str, str]]:
-    """The terms of the course: ``term``, ``meaning``, ``notebook`` (its number), and where there is one ``symbol``
-    and ``name`` (in the package).
-    """
+    """The terms: ``term``, ``meaning``, ``notebook`` (its number); perhaps ``symbol``, ``name`` in the package."""
     return yaml.safe_load((HERE / "glossary.yaml").read_text(encoding="utf-8"))
 
 
-def write_glossary(folder: Path, names: Sequence[str]) -> None:
-    """Write the glossary: every term with its symbol, meaning, name in the package and first notebook."""
+def _glossary(names: Sequence[str]) -> str:
+    """The glossary: every term with its symbol, meaning, name in the package and first notebook."""
     where = {name[:2]: name for name in names}
     what = "Every term of the course, with its symbol and where it is introduced."
     lines = ["# Glossary", "", what, "", "````{glossary}"]
@@ -127,4 +128,4 @@ def write_glossary(folder: Path, names: Sequence[str]) -> None:
         if number in where:
             more.append(f"Introduced in [notebook {number}](notebooks/{where[number]}.ipynb).")
         lines += [entry["term"], f"  {entry['meaning']} {' '.join(more)}", ""]
-    write_text(folder / "glossary.md", "\n".join([*lines, "````", ""]))
+    return "\n".join([*lines, "````", ""])

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import barlow_edu
 from barlow_edu.publishing.html import TEXTS, Markdown, fenced, table, toctree
-from barlow_edu.storage.files import write_text
 
 PACKAGE = Path(barlow_edu.__file__).parent
 
 
-def write_api(folder: Path) -> list[str]:
-    """Write a page for every room of the package that has anything public; returns the names of the modules."""
+def pages() -> dict[str, str]:
+    """Name -> Markdown of a page for every room of the package that has anything public, and of their index."""
     sentences: dict[str, str] = {}
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
@@ -22,15 +21,13 @@ def write_api(folder: Path) -> list[str]:
         if any(isinstance(n, kinds) and not n.name.startswith("_") for n in tree.body):
             sentences[name] = first_sentence(ast.get_docstring(tree) or "")
     sentences = dict(sorted((n, s) for n, s in sentences.items() if n != "__init__"))
-    pages = {room: f"# {room}\n" for room in map(_room, sentences)}
+    content = {room: f"# {room}\n" for room in map(_room, sentences)}
     for name in sentences:
         heading = f"## {name}\n\n" if name != _room(name) else ""
         module = f".. automodule:: barlow_edu.{name}\n   :members:"
-        pages[_room(name)] += f"\n{heading}{fenced(module, '{eval-rst}')}\n"
-    for room, content in pages.items():
-        write_text(folder / f"{room}.md", content)
-    write_text(folder / "index.md", _index(sentences, pages))
-    return list(sentences)
+        content[_room(name)] += f"\n{heading}{fenced(module, '{eval-rst}')}\n"
+    content["index"] = _index(sentences, content)
+    return {f"api/{room}": text for room, text in content.items()}
 
 
 def _room(module: str) -> str:
@@ -52,7 +49,7 @@ def first_sentence(docstring: str) -> str:
     return " ".join(sentence.split()).rstrip(":")
 
 
-def _index(sentences: Mapping[str, str], pages: Iterable[str]) -> str:
+def _index(sentences: Mapping[str, str], rooms: Iterable[str]) -> str:
     """The first page: the names of the package, and the modules, each with its sentence."""
     homes: dict[str, list[str]] = {}
     for name, target in barlow_edu._HOMES.items():
@@ -62,7 +59,7 @@ def _index(sentences: Mapping[str, str], pages: Iterable[str]) -> str:
     rows = [[_page(name), Markdown(s.replace("|", "&#124;"))] for name, s in sentences.items()]
     parts = ["# Reference of the package", TEXTS["reference"], table(("from", "names"), names)]
     parts += ["## All modules", table(("module", "what lives there"), rows)]
-    return "\n\n".join([*parts, toctree(pages), ""])
+    return "\n\n".join([*parts, toctree(rooms), ""])
 
 
 def _page(module: str) -> Markdown:

@@ -64,18 +64,14 @@ DATA = {
 OPTIMISATION = {
     "batch_size": Setting(256, "images a step, over all processes", int, 2),
     "epochs": Setting(1, "passes over the images", int, 1),
-    "minutes": Setting(
-        None, "train so long, by the clock: in place of epochs and warm-up", float, 1e-3, null=True
-    ),
+    "minutes": Setting(None, "train so long, in place of epochs", float, 1e-3, null=True),
     "optimizer": Setting("adamw", "what turns gradients into steps", choices=OPTIMIZERS),
     "lr": Setting(2e-3, "learning rate, at its highest", float, 1e-12),
     "bias_lr": Setting(None, "that of biases and batch norm, if another", float, 0, null=True),
     "weight_decay": Setting(1e-4, "decay of weights, not of biases and batch norm", float, 0),
     "momentum": Setting(0.9, "momentum of sgd and lars", float, 0, 1),
     "warmup_epochs": Setting(0.5, "epochs in which the rate rises from 0", float, 0),
-    "warmup_offset": Setting(
-        1, "rate of the first step, in warm-up steps; published: 0", int, 0, 1
-    ),
+    "warmup_offset": Setting(1, "the first step's rate, in warm-up steps; published: 0", int, 0, 1),
     "final_lr": Setting(0.001, "where the cosine ends, as a share of lr", float, 0, 1),
     "reference_processes": Setting(1, "gradients as published code has them on so many", int, 1),
 }
@@ -86,9 +82,7 @@ COMPUTING = {
     ),
     "channels_last": Setting("auto", "memory layout of images and weights", choices=AUTO),
     "compile": Setting(False, "compile the model by torch.compile", choices=SWITCH),
-    "checkpoint_activations": Setting(
-        False, "less memory: compute activations again, backwards", choices=SWITCH
-    ),
+    "checkpoint_activations": Setting(False, "less memory: compute blocks twice", choices=SWITCH),
     "micro_batch": Setting(None, "less memory: images a pass of the encoder", int, 1, null=True),
 }
 RECORD = {

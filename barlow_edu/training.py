@@ -190,7 +190,7 @@ class Loop:
         self.stopwatch, self.logged = Stopwatch(state.minutes), state.step
         model = torch.compile(state.model.train()) if config["compile"] else state.model.train()
         model = distributed.data_parallel(model)
-        precision = f"{state.computer.describe()['precision']}, {state.threads} threads"
+        precision = f"{state.computer.precision}, {state.threads} threads"
         precision += f", {self.world_size} processes" if self.world_size > 1 else ""
         total = self.schedule.total if minutes is None else None
         if self.rank == 0:

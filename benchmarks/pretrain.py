@@ -253,7 +253,7 @@ def measure(settings: dict, rounds: int, steps: int) -> dict:
     medians = {name: statistics.median(found) for name, found in rates.items()}
     return {
         "settings": settings,
-        "precision": contenders[0].computer.describe()["precision"],
+        "precision": contenders[0].computer.precision,
         "workers": workers,
         "rates": rates,
         "images a second": medians,

@@ -546,9 +546,9 @@ def test_a_folder_begun_since_is_not_overwritten(tmp_path, tiny, monkeypatch):
     """The second look at the folder, once it is ours."""
     build = be.training.build_model
 
-    def build_while_another_begins(*given):
+    def build_while_another_begins(*given, **options):
         (tmp_path / "config.yaml").write_text("theirs")
-        return build(*given)
+        return build(*given, **options)
 
     monkeypatch.setattr(be.training, "build_model", build_while_another_begins)
     with pytest.raises(FileExistsError, match="holds a run already"):

@@ -93,8 +93,8 @@ def built(monkeypatch):
     """The models that are built, newest first, so that a test can spoil one."""
     models, original = [], training.build_model
 
-    def build_and_remember(*given):
-        models.insert(0, original(*given))
+    def build_and_remember(*given, **options):
+        models.insert(0, original(*given, **options))
         return models[0]
 
     monkeypatch.setattr(training, "build_model", build_and_remember)
@@ -351,9 +351,7 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path, images):
 
 def test_auto_precision_says_why():
     chosen = Computer.choose(load_config(device="cpu"))
-    assert (chosen.half is torch.bfloat16) is (
-        "no fast bfloat16" not in chosen.describe()["precision"]
-    )
+    assert (chosen.half is torch.bfloat16) is ("no fast bfloat16" not in chosen.precision)
 
 
 # how it is computed

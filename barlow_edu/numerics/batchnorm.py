@@ -106,24 +106,20 @@ class _Synchronized(_BatchNorm):
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         variance, mean = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
         mean, variance = pooled(*all_gather(torch.stack([mean, variance])[None], group).unbind(1))
-        if self.training and self.track_running_stats:
-            self._track(mean.detach(), variance.detach() * (n / (n - 1)))
+        if self.training and self.track_running_stats:  # of the unbiased variance, as nn.BatchNorm
+            self.num_batches_tracked.add_(1)
+            momentum = self.momentum
+            if momentum is None:  # a plain average of all batches
+                momentum = 1 / float(self.num_batches_tracked)
+            unbiased = variance.detach() * (n / (n - 1))
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
         shape = (1, -1, *[1] * (x.ndim - 2))
         scale = (variance + self.eps).rsqrt()
         out = (wide - mean.view(shape)) * scale.view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(x.dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """The running averages, as nn.BatchNorm keeps them: of the unbiased variance."""
-        self.num_batches_tracked.add_(1)
-        momentum = self.momentum
-        if momentum is None:  # a plain average of all batches
-            momentum = 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
 _CLASSES = {

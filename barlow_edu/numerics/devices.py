@@ -95,11 +95,28 @@ class Computer:
         auto = dict.fromkeys(("precision", "channels_last"), "auto")
         return cls.choose({"device": str(device_of(module)), **auto})
 
+    @property
+    def precision(self) -> str:
+        """The type of the forward pass, the layout, and why."""
+        half = str(self.half or torch.float32).removeprefix("torch.")
+        return f"{half}, channels {'last' if self.channels_last else 'first'} ({self.reason})"
+
     def describe(self) -> dict[str, Any]:
-        """For environment.json and for the user."""
-        precision = str(self.half or torch.float32).removeprefix("torch.")
-        layout = "channels last" if self.channels_last else "channels first"
-        return {"precision": f"{precision}, {layout} ({self.reason})"}
+        """Hardware, versions and precision, for environment.json."""
+        gpu = self.device.type == "cuda"
+        return {
+            "date": datetime.date.today().isoformat(),
+            "device": torch.cuda.get_device_name(self.device) if gpu else self.device.type,
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "commit": _commit(),
+            "precision": self.precision,
+        }
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -153,22 +170,6 @@ def _fast_bfloat16(device: torch.device) -> bool:
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     except AttributeError:
         return False
-
-
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Hardware and versions, for environment.json."""
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "commit": _commit(),
-    }
 
 
 def _processor() -> str:

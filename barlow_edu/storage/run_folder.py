@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from barlow_edu.numerics.devices import describe_environment
 from barlow_edu.numerics.distributed import from_first, rank, world_size
 from barlow_edu.storage import checkpoints, files
 from barlow_edu.storage.files import write_text
@@ -49,8 +48,8 @@ def choose_folder(name: str, out: str | Path | None, resume: bool | str) -> tupl
 
 def _about(state: Any, images: Any, root: str | None) -> Callable[[], dict[str, Any]]:
     """What environment.json says, asked again when the run ends: where it took place, and on which images."""
-    about = describe_environment(state.computer.device) | state.computer.describe()
-    about |= {"data": images.name, "images": len(images), "fingerprint": state.images}
+    about = state.computer.describe() | {"data": images.name, "images": len(images)}
+    about["fingerprint"] = state.images
     if root is not None:  # absolute: the run may be read from another folder
         about["root"] = root if root.startswith("hf:") else str(Path(root).expanduser().resolve())
     if world_size() > 1:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from barlow_edu.config import SETTINGS, load_config
 from barlow_edu.evaluation.probes import Score
 from barlow_edu.numerics.correlation import from_bytes
-from barlow_edu.numerics.devices import Computer, describe_environment
+from barlow_edu.numerics.devices import Computer
 from barlow_edu.storage.files import read_json, replacing, write_json, write_text, write_yaml
 from barlow_edu.storage.places import recorded_folder
 
@@ -81,9 +81,8 @@ class Study:
         if (study.path / "study.yaml").exists():
             study._go_on(cls(path), declared)
         else:
-            computer = Computer.choose(config)
-            study.environment = describe_environment(computer.device) | computer.describe()
-            study.environment |= {"threads": 1, "data": config["data"]}
+            about = {"threads": 1, "data": config["data"]}
+            study.environment = Computer.choose(config).describe() | about
         if not any(isinstance(point, str) for point in study.points):
             study.points = study.settings["points"] = dict(sorted(study.points.items()))
         return study

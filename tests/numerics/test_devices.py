@@ -75,7 +75,7 @@ def test_a_gpu_without_bfloat16_computes_in_float16_with_a_scaler(machine, monke
     machine(cuda=1)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: able)
     computer = Computer.choose(be.load_config())
-    assert computer.half is half and str(half).removeprefix("torch.") in str(computer.describe())
+    assert computer.half is half and str(half).removeprefix("torch.") in computer.precision
     plain = Computer.choose(be.load_config(precision="float16", device="cpu"))
     assert plain.scaler().is_enabled() and plain.scaler().get_scale() > 1
     assert (

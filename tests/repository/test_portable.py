@@ -43,7 +43,8 @@ def guarded(node, parents):
     """Whether a node stands in a try, or in an if (also as an expression) that asks for the system or the name."""
     while node in parents:
         node = parents[node]
-        if isinstance(node, ast.Try):
+        suppressed = isinstance(node, ast.With) and "suppress(OSError" in ast.unparse(node.items[0])
+        if isinstance(node, ast.Try) or suppressed:
             return True
         if isinstance(node, ast.If | ast.IfExp):
             test = ast.unparse(node.test)

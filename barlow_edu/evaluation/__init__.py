@@ -11,7 +11,7 @@ from barlow_edu.config import images_for
 from barlow_edu.data import ImageSet
 from barlow_edu.evaluation import features, probes, spectra
 from barlow_edu.evaluation.results import add_to_run, means
-from barlow_edu.evaluation.supervised import BUDGETS, supervised_encoder, tune_both
+from barlow_edu.evaluation.supervised import BUDGETS, Budget, fine_tune, supervised_encoder
 from barlow_edu.numerics.devices import choose_device
 from barlow_edu.runs import Run, load_run
 from barlow_edu.storage.containers import data_and_root
@@ -98,9 +98,12 @@ def evaluate(
             sets = (train, test, run.views().normalize)
             results["rows"][name] = protocol.row(*encoders[name], *sets, say)
         else:
-            settings = (None if name == "all" else int(name), protocol.seeds, device, progress)
-            tuned = results.setdefault("fine_tuning", {"budget": BUDGETS})
-            tuned[name] = tune_both(run, train, test, *settings)
+            how = (run.views(), None if name == "all" else int(name), protocol.seeds)
+            tuned = results.setdefault("fine_tuning", {"budget": BUDGETS}).setdefault(name, {})
+            for start, budget in BUDGETS.items():
+                encoder = run.load_model(weights=start == "pretrained").encoder.to(device)
+                score = fine_tune(encoder, train, test, *how, Budget(**budget), progress)
+                tuned[start] = score.rounded()
         if name == "trained encoder" and (run.path / "projector.safetensors").exists():
             results["identity"] = spectra.identity_of(run, test, device)
         if save:

@@ -69,8 +69,15 @@ def train_classifier(
             f"A classifier needs images of at least two classes, got {len(train)} image(s) of {classes} "
             "class(es). Take more labels."
         )
+    dim = extract_features(encoder, train.images[:2], views.normalize).shape[1]
+    head = nn.Linear(dim, len(train.classes))
+    for parameter in head.parameters():  # nothing is drawn: the seed decides order and views alone
+        nn.init.zeros_(parameter)
     computer = Computer.of(encoder)
-    classifier = _classifier(encoder, train, views, computer)
+    classifier = nn.Sequential(copy.deepcopy(encoder), head).to(computer.device).requires_grad_()
+    if computer.channels_last:
+        classifier.to(memory_format=torch.channels_last)
+    classifier.train()
     optimizer = build_optimizer("adamw", classifier, budget.lr, budget.weight_decay)
     generator = torch.Generator().manual_seed(seed)
     images, labels = train.images.to(computer.device), train.labels.to(computer.device)
@@ -134,24 +141,6 @@ def fine_tune(
     return Score.of([accuracy(seed) for seed in seeds])
 
 
-def tune_both(
-    run: Run,
-    train: ImageSet,
-    test: ImageSet,
-    per_class: int | None,
-    seeds: Sequence[int],
-    device: torch.device,
-    progress: bool | None = False,
-) -> dict[str, dict[str, float]]:
-    """:func:`fine_tune` of the run's encoder, and of the same one untrained, each with its budget."""
-    scores = {}
-    for start, budget in BUDGETS.items():
-        encoder = run.load_model(weights=start == "pretrained").encoder.to(device)
-        settings = (run.views(), per_class, seeds, Budget(**budget), progress)
-        scores[start] = fine_tune(encoder, train, test, *settings).rounded()
-    return scores
-
-
 def supervised_encoder(
     run: Run,
     train: ImageSet,
@@ -176,15 +165,3 @@ def supervised_encoder(
     record |= {"minutes": round((time.perf_counter() - began) / 60, 2), "seed": seed}
     accuracy = classifier_accuracy(classifier, test, run.views().normalize)
     return classifier[0], record | {"accuracy": round(accuracy, 4)}
-
-
-def _classifier(encoder, train: ImageSet, views: TwinViews, computer: Computer) -> nn.Sequential:
-    dim = extract_features(encoder, train.images[:2], views.normalize).shape[1]
-    head = nn.Linear(dim, len(train.classes))
-    # From zero: nothing is drawn, so the seed decides the order and the views alone.
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    classifier = nn.Sequential(copy.deepcopy(encoder), head).to(computer.device).requires_grad_()
-    if computer.channels_last:
-        classifier.to(memory_format=torch.channels_last)
-    return classifier.train()

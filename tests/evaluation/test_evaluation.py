@@ -124,7 +124,7 @@ def test_splits_with_other_classes_are_refused(run, sets):
 def whole(run, sets):
     short = Budget(steps=30, epochs=1, batch_size=32, lr=0.01)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(be.finetuning, "BUDGETS", dict.fromkeys(be.finetuning.BUDGETS, vars(short)))
+        patch.setattr(be.evaluation, "BUDGETS", dict.fromkeys(be.evaluation.BUDGETS, vars(short)))
         options = {"few": (1, 3), "fine_tuning": (2, "all"), "supervised": 1}
         return be.evaluate(run, *sets, k=5, seeds=2, **options)
 

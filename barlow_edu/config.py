@@ -33,9 +33,7 @@ CONFIG_DIR = Path(__file__).parent / "configs"
 
 def _check_name(name: str) -> None:
     if name[0] == "." or re.search(r"[/\\:]", name) or not (name.isprintable() and name.strip()):
-        raise ValueError(
-            f"name must be that of a folder, without a path and no dot first, got {name!r:.99}."
-        )
+        raise ValueError(f"name must be that of a folder, no path, no dot first, got {name!r:.99}.")
 
 
 # Every value of ``augment`` must be of the kind that the recipe has: a number, or as many numbers.
@@ -43,6 +41,7 @@ AUGMENT = {k: Setting(v, "see ViewRecipe", type(v)) for k, v in vars(ViewRecipe(
 AUGMENT["scale"] = replace(AUGMENT["scale"], by_view=True)
 # The training's settings; those of models stand in models.py and methods/, with the paper's values.
 AUTO = ("auto", *SWITCH)
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 RUN = {
     "name": Setting("run", "name of the run and of its folder", check_also=_check_name),
     "method": Setting("barlow_twins", "which loss trains the encoder", choices=METHODS),
@@ -77,9 +76,7 @@ OPTIMISATION = {
 }
 COMPUTING = {
     "device": Setting("auto", "auto, cpu, cuda, cuda:1 or mps", check_also=named_device),
-    "precision": Setting(
-        "auto", "of the forward pass", choices=("auto", "float32", "bfloat16", "float16")
-    ),
+    "precision": Setting("auto", "of the forward pass", choices=PRECISIONS),
     "channels_last": Setting("auto", "memory layout of images and weights", choices=AUTO),
     "compile": Setting(False, "compile the model by torch.compile", choices=SWITCH),
     "checkpoint_activations": Setting(False, "less memory: compute blocks twice", choices=SWITCH),
@@ -94,10 +91,8 @@ RECORD = {
     "probe_split": Setting("train", "the split that they come from", choices=("train", "test")),
 }
 # A configuration that says nothing is one for small images.
-SMALL_IMAGES = {"stem": "cifar", "image_size": 32, "proj_dim": 512}
-MODEL = {
-    k: replace(v, default=SMALL_IMAGES.get(k, v.default)) for k, v in TwinModel.settings.items()
-}
+SMALL = {"stem": "cifar", "image_size": 32, "proj_dim": 512}
+MODEL = {k: replace(v, default=SMALL.get(k, v.default)) for k, v in TwinModel.settings.items()}
 MODEL["encoder"] = Setting(
     "small_resnet",
     f"{', '.join(ENCODERS)}, or timm/NAME, torchvision/NAME, hf/NAME",

@@ -52,9 +52,8 @@ class Setting:
         """What the setting may be, in words."""
         words = KINDS.get(self.kind, "a value")
         if self.kind is tuple:
-            words = (
-                f"a list of {len(self.default)} numbers{', or one for each view' * self.by_view}"
-            )
+            words = f"a list of {len(self.default)} numbers"
+            words += ", or one for each view" * self.by_view
         if self.choices:
             words = f"one of {', '.join(map(str, self.choices))}"
         elif self.high < math.inf:
@@ -159,9 +158,7 @@ class _Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers = {
-        first: [
-            pair for pair in pairs if pair[0].split(":")[-1] in ("bool", "int", "float", "null")
-        ]
+        first: [pair for pair in pairs if pair[0].endswith((":bool", ":int", ":float", ":null"))]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

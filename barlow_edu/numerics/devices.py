@@ -24,9 +24,7 @@ def named_device(name: str) -> torch.device:
     except (RuntimeError, TypeError):
         device = None
     if str(device).split(":")[0] not in ("cpu", "cuda", "mps") or str(device).startswith("cpu:"):
-        raise ValueError(
-            f"device must be auto, cpu, cuda, a number of it as cuda:1, or mps, got {name!r}."
-        )
+        raise ValueError(f"device must be auto, cpu, cuda, cuda:NUMBER, or mps, got {name!r}.")
     return device
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from barlow_edu.storage.places import data_dir
 
+Composed = tuple[np.ndarray, dict[str, np.ndarray]]  # images, and what was drawn for each
 GARMENT_CLASSES = (
     "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
 )  # fmt: skip
@@ -40,9 +41,7 @@ def _garments(split: str, seed: int) -> tuple:
     return cards, labels, list(GARMENT_CLASSES), "garments", factors
 
 
-def compose(
-    photos: np.ndarray, rng: np.random.RandomState, card: int = 32
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def compose(photos: np.ndarray, rng: np.random.RandomState, card: int = 32) -> Composed:
     """Grey photographs, uint8 (N, 28, 28), on cards, uint8 (N, 3, card, card), and what was drawn for each.
 
     Every photograph is resized by 0.45 to 0.95 of the card, placed anywhere, tinted (0.4 to 1.0 a channel) and
@@ -67,9 +66,7 @@ def compose(
     return cards, factors
 
 
-def place(
-    photos: np.ndarray, rng: np.random.RandomState, card: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def place(photos: np.ndarray, rng: np.random.RandomState, card: int) -> Composed:
     """How much of every pixel is garment, uint8 (N, card, card), and the factors of ``compose``.
 
     To these comes "corners" (N, 4): the brightness of the background there, in per cent.

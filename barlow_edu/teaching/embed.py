@@ -102,12 +102,6 @@ def with_chunk(png: bytes, name: bytes, data: bytes) -> bytes:
     return png[:-12] + chunk + png[-12:]
 
 
-def film_player(spec: dict, note: str) -> str:
-    """The HTML that makes a film of the picture before it; ``note`` stands there without scripts."""
-    style = "\n" + asset("figures/film.css")
-    return element("be-film", "film", spec, note, style, asset("figures/film.js"))
-
-
 def element(kind: str, name: str, spec: dict, note: str, style: str, script: str) -> str:
     """An element of the classes ``kind``, with its style and a script that fills it as ``spec`` says."""
     data = html.escape(json.dumps(spec, ensure_ascii=False))
@@ -138,6 +132,18 @@ class Player:
         display_picture(self.png, size, self.alt, repr(self))
         name = f"<{type(self).__name__} player>"
         display({"text/html": self.player(), "text/plain": name})
+
+
+class Film(Player):
+    """A picture of frames, which film.js cuts out as ``spec`` and ``layout`` say: both without measured values."""
+
+    note = "Run the cell above to play this picture as a film."  # what stands there without scripts
+
+    def player(self) -> str:
+        """The HTML that stands after the picture."""
+        spec = {"title": self.title, "alt": self.alt, **self.spec, **self.layout}
+        style = "\n" + asset("figures/film.css")
+        return element("be-film", "film", spec, self.note, style, asset("figures/film.js"))
 
 
 def display_picture(png: bytes, size: tuple[int, int], alt: str, text: str, **place) -> None:

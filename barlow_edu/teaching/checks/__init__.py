@@ -1,6 +1,6 @@
 """Exercise checkers, by name: ``checks.cross_correlation(my_function)``.
 
-Each module holds the checkers of a notebook; all of them are found here.
+Each module holds the checkers of one or two notebooks; all of them are found here.
 """
 
 from importlib import import_module

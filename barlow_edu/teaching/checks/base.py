@@ -165,15 +165,7 @@ def features(function: Callable, inputs: Tensor, what: str) -> Tensor:
     return rows.float()
 
 
-def judge(
-    function: Callable,
-    worlds: Iterable[tuple],
-    right: Callable,
-    mistakes: Mapping[str, Callable | Mapping[str, Any]],
-    what: str = "the answer",
-    tolerance: float = 1e-4,
-    look: Callable | None = None,
-) -> None:
+def judge(function, worlds, right, mistakes, what="the answer", tolerance=1e-4, look=None) -> None:
     """Try the learner's function on each of ``worlds``, tuples of inputs; raise NotRight at a wrong answer.
 
     ``right`` takes the same inputs. mistakes: diagnosis -> a function of these inputs, or the options with which
@@ -247,14 +239,7 @@ def _place(function: Callable, error: Exception) -> str:
     return f"\n  in line {frames[-1].lineno}:  {frames[-1].line}"
 
 
-def compare(
-    answer: Any,
-    right: Tensor | float,
-    mistakes: Mapping[str, Any] | None = None,
-    what: str = "the answer",
-    tolerance: float = 1e-4,
-    hint: str = "",
-) -> None:
+def compare(answer, right, mistakes=None, what="the answer", tolerance=1e-4, hint="") -> None:
     """Raise NotRight unless ``answer`` equals ``right`` within ``tolerance`` (relative to its largest value).
 
     mistakes: diagnosis -> the answer that this mistake gives, or a kind of answer (Shaped, a dtype), or a function

@@ -41,8 +41,7 @@ def unit_diagonal(function: Callable[[Tensor, Tensor], Tensor]) -> None:
             lambda a, b: correlation(a, b) * ((len(a) - 1) / len(a)) ** 0.5,
         "You divided by the diagonal of C, so it is 1 for any two views. It is to be 1 for *equal* views.":
             lambda a, b: correlation(a, b) / correlation(a, b).diagonal(),
-        "You wrote ones on the diagonal. Where does the wrong number come from?":
-            lambda a, b: correlation(a, b).fill_diagonal_(1),
+        "You wrote ones on the diagonal. Look for the wrong N.": lambda a, b: correlation(a, b).fill_diagonal_(1),
     } | CORRELATION, "C")  # fmt: skip
 
 
@@ -71,8 +70,7 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
     for n, seed in ((8, 141), (5, 147)):
         z_a, z_b = normal(2, 3 * n - 2, 3, seed=seed)
         judge(function, [(z_a[: 2 * n], z_b[: 2 * n], n), (z_a, z_b, n)], _batches, {
-            "You divided by the size of the whole set. A batch speaks for itself.":
-                lambda a, b, n: _batches(a, b, n, size=len(a)),
+            "You divided by the size of the whole set, not by n.": lambda a, b, n: _batches(a, b, n, size=len(a)),
             "You standardised the whole set at once. Each batch has its own mean and deviation.":
                 lambda a, b, n: _batches(standard(a), standard(b), n, lambda z: z),
             ALONG_FEATURES: {"scale": lambda z: standard(z, 1)},
@@ -187,8 +185,7 @@ def all_reduce_backward(function: Callable[[list[Tensor]], Sequence[Tensor]]) ->
         "Each rank still hands on its own gradient alone, as if the others had never used its part.": torch.stack,
         "This is the mean over ranks. What rank k put in is in the loss of *every* rank: effects add up.":
             lambda g: _every_rank(g, 1 / len(g)),
-        "Right if all ranks compute the same loss. Else W times a rank's own is not the sum.":
-            lambda g: torch.stack(g) * len(g),
+        "Right if all ranks compute the same loss. Else it is not the sum.": lambda g: torch.stack(g) * len(g),
         "This is W times too much: the sum over ranks holds the W already.": lambda g: _every_rank(g, len(g)),
         "Only rank 0 got it. No rank is special here.": lambda g: torch.stack([sum(g)] + [0 * x for x in g[1:]]),
         "You left out the rank's own loss. Its part is in that one too.": lambda g: _every_rank(g) - torch.stack(g),
@@ -227,9 +224,7 @@ def _within(shards: list[Tensor]) -> Tensor:
     return torch.cat([centred(s) for s in shards]).std(0, correction=0)
 
 
-def _by_parts(
-    shards: list[Tensor], mean=lambda z, s: z.mean(0), scale=lambda z, s: z.std(0, correction=0)
-) -> Tensor:
+def _by_parts(shards, mean=lambda z, s: z.mean(0), scale=lambda z, s: z.std(0, correction=0)):
     """Each shard s with a mean and a deviation that are taken from the whole batch z, or from s."""
     z = torch.cat(shards)
     return torch.cat([(s - mean(z, s)) / scale(z, s) for s in shards])

@@ -1,16 +1,21 @@
-"""Checkers for notebook 05, the loss from scratch."""
+"""Checkers of notebooks 05, the loss from scratch, and 06, Barlow Twins on one page."""
 
+import functools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from barlow_edu.teaching.checks.base import attempt, checker, follow, judge, tell
+from barlow_edu.data import load_images
+from barlow_edu.evaluation.probes import knn_accuracy
+from barlow_edu.loss import plain_loss
+from barlow_edu.teaching.checks.base import attempt, checker, features, follow, judge, tell
 from barlow_edu.teaching.checks.worlds import (
     ALONG_FEATURES,
     correlation,
     matrix,
+    normal,
     off_diagonal,
     redundancy,
     standard,
@@ -27,10 +32,6 @@ def _loss(c, lambd, on=torch.square, off=torch.square, add=torch.sum, target=1) 
     return add(on(target - c.diagonal())) + lambd * add(off(off_diagonal(c)))
 
 
-def _upper(c: Tensor) -> Tensor:
-    return torch.triu(c, 1).square().sum()
-
-
 @checker
 def loss_from_c(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check a function (D, D), lambd -> loss that autograd can follow."""
@@ -43,8 +44,8 @@ def loss_from_c(function: Callable[[Tensor, float], Tensor]) -> None:
         "λ was squared with the entries: it stands before the square, not inside it.": lambda c, w: _loss(c, w**2),
         "The second sum runs over i ≠ j only: leave the entries with i = j, the diagonal, out of it.":
             lambda c, w: _loss(c, w) + w * c.diagonal().square().sum(),
-        "You counted one side of the diagonal only. Both sides count.": lambda c, w: _loss(c, 0) + w * _upper(c),
-        "You doubled the upper side of the diagonal. Add both sides.": lambda c, w: _loss(c, 0) + 2 * w * _upper(c),
+        "You counted one side of the diagonal only. Both count.": lambda c, w: _loss(c, 0) + w * redundancy(c.triu()),
+        "You doubled the upper side. Both sides count.": lambda c, w: _loss(c, 0) + 2 * w * redundancy(c.triu()),
         "The target on the diagonal is 1, not 0: (1 − C_ii)².": {"target": 0},
         "You added magnitudes. The loss adds squares.": {"on": torch.abs, "off": torch.abs},
         "The squares are missing on the diagonal: (1 − C_ii)².": {"on": lambda x: x},
@@ -52,8 +53,7 @@ def loss_from_c(function: Callable[[Tensor, float], Tensor]) -> None:
         "You took the trace, one number, before you squared. Square 1 − C_ii for each i, then add.":
             lambda c, w: (1 - c.trace()) ** 2 + w * redundancy(c),
         "You added up 1 − C_ii before you squared. Square each, then add.": {"on": lambda x: x.sum() ** 2},
-        "You added up the entries off the diagonal before you squared. Square each, then add.":
-            {"off": lambda x: x.sum() ** 2},
+        "You added up the entries off the diagonal first. Square each, then add.": {"off": lambda x: x.sum() ** 2},
         "You took means. The paper's loss is made of sums.": {"add": torch.mean},
         "You took means over all D² entries. The paper's loss is made of sums.": lambda c, w: _loss(c, w) / c.numel(),
         "You took the mean on the diagonal. The paper's loss is made of sums.": {"on": lambda x: x.square().mean()},
@@ -114,20 +114,6 @@ def gradient_of_z(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     }, "dL/dz_a")  # fmt: skip
 
 
-class _ShapeWatch(TorchFunctionMode):
-    """Notes whether any torch function returns a tensor of the forbidden shape, for its value does not tell."""
-
-    def __init__(self, forbidden: tuple[int, ...]) -> None:
-        super().__init__()
-        self.forbidden, self.seen = forbidden, False
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if torch.is_tensor(result) and tuple(result.shape[-2:]) == self.forbidden:
-            self.seen = True
-        return result
-
-
 def _squares(c: Tensor) -> Tensor:
     return c.square().sum()
 
@@ -168,7 +154,71 @@ def gram_redundancy(function: Callable[[Tensor, Tensor], Tensor]) -> None:
             torch.mul(*_grams(a, b, 1)).sum() - (standard(a, 1) * standard(b, 1)).mean(0).square().sum()),
         "This is the redundancy times λ. The plain sum is asked for, without λ.": lambda a, b: 0.005 * _gram(a, b),
     }, "The redundancy")  # fmt: skip
-    with _ShapeWatch((23, 23)) as watch:
+    shapes = set()  # of all that torch functions return, for the value does not tell
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if torch.is_tensor(result):
+                shapes.add(tuple(result.shape[-2:]))
+            return result
+
+    with Watch():
         attempt(function, *worlds[0])
     built = "The value is right, but a D x D matrix was built on the way. Use a @ a.T and b @ b.T, (N, N) each."
-    tell({built: watch.seen})
+    tell({built: (23, 23) in shapes})
+
+
+def _trained(seed: int, lambd: float, step: Callable | None = None, **slip: bool | int) -> Tensor:
+    """Losses of two steps and the weights (4, 5) after them, as one list."""
+    torch.manual_seed(seed)
+    network = nn.Linear(5, 4).double()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    x, noise = normal(12, 5, seed=seed), torch.Generator().manual_seed(seed)
+
+    def view(x: Tensor) -> Tensor:
+        # a generator of its own: an attempt sets the page's back, and the second step is to differ from the first
+        return x + 0.5 * torch.randn(x.shape, generator=noise, dtype=x.dtype)
+
+    losses = [attempt(step or _step, network, view, x, optimizer, lambd, **slip) for _ in "ab"]
+    losses = [torch.as_tensor(loss).detach().double().reshape(1) for loss in losses]
+    return torch.cat([*losses, network.weight.detach().flatten()])
+
+
+def _step(network, view, x, optimizer, lambd, twins=True, zero=True, move=True, sign=1, stop=False):
+    a = view(x)
+    b = view(x) if twins else a
+    z_a, z_b = network(a), network(b)
+    loss = plain_loss(z_a, z_b.detach() if stop else z_b, lambd)
+    if zero:
+        optimizer.zero_grad()
+    (sign * loss).backward()
+    if move:
+        optimizer.step()
+    return loss
+
+
+@checker
+def train_step(function: Callable) -> None:
+    """Check a function (network, view, x, optimizer, lambd) -> loss that makes one step of Barlow Twins."""
+    worlds = [(60, 0.3), (61, 0.05)]
+    judge(functools.partial(_trained, step=function), worlds, _trained, {
+        "Both views are the same picture: call view(x) twice, so that each has its own distortion.": {"twins": False},
+        "The gradients of the step before were added on top: call optimizer.zero_grad() first.": {"zero": False},
+        "The weights have not moved: optimizer.step() is missing.": {"move": False},
+        "The loss went up: backward() belongs to the loss, not to minus the loss.": {"sign": -1},
+        "Only view A moves the network: leave out detach() and no_grad() for view B.": {"stop": True},
+    }, "Loss and weights after two steps")  # fmt: skip
+
+
+@checker
+def better_features(function: Callable[[Tensor], Tensor], to_beat: float = 0.45) -> None:
+    """Check features, uint8 images (N, 3, 32, 32) -> (N, k): are 20 neighbours right more often than ``to_beat``?"""
+    known = load_images("garments", limit=3000)
+    asked = load_images("garments", split="test", limit=1000)
+    bank, queries = (features(function, x.images, "images") for x in (known, asked))
+    accuracy = knn_accuracy(bank, known.labels, queries, asked.labels, k=20)
+    tell({
+        f"kNN {accuracy:.1%}: that is hardly above chance, 10 %. Is the encoder in eval() mode?": accuracy < 0.15,
+        f"kNN {accuracy:.1%}, to beat: {to_beat:.1%}. Change one thing, and train again.": accuracy <= to_beat,
+    })  # fmt: skip

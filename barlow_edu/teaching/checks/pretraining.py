@@ -76,8 +76,7 @@ def warmup_factor(function: Callable[[int, int, int, float], float]) -> None:
         "You added final, so that it starts above 1: shrink the rest.": lambda t, w, f: _factors(t, w, f, top=1 + f),
         "Your cosine goes down and comes up again: half a period is π, not 2π.": {"fall": lambda x: _half(2 * x)},
         "The factor starts near 2 after the warm-up. Take half of 1 + cos.": {"fall": lambda x: 2 * _half(x)},
-        "Without the 1 the cosine goes below 0, and the rate too: (1 + cos) / 2.":
-            {"fall": lambda x: math.cos(math.pi * x)},
+        "Without the 1 the rate goes below 0: it is (1 + cos) / 2.": {"fall": lambda x: math.cos(math.pi * x)},
         "It falls on a straight line. Half a cosine is wanted: slow, fast, slow.": {"fall": lambda x: 1 - x},
         "It rises again after the warm-up: your cosine stands upside down.": {"fall": lambda x: _half(1 - x)},
     }, "the list of factors", 1e-6, look=listed)  # fmt: skip

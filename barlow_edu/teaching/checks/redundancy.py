@@ -40,8 +40,7 @@ def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
         "This divides each pixel by its own deviation. Correlations stay.": lambda c: c.diagonal().rsqrt().diag(),
         "You returned the eigenvectors U alone. They turn, and do not scale.": lambda c: torch.linalg.eigh(c)[1],
         "You turned with Uᵀ but did not scale: λ^(−1/2) is missing.": lambda c: torch.linalg.eigh(c)[1].T,
-        "These are the scales λ^(−1/2) alone. Turn before with Uᵀ, and back after with U.":
-            lambda c: torch.linalg.eigvalsh(c).rsqrt().diag(),
+        "These are the scales λ^(−1/2) alone. Turn and turn back.": lambda c: torch.linalg.eigvalsh(c).rsqrt().diag(),
     }, "W", look=_explain_whitening)  # fmt: skip
 
 
@@ -84,21 +83,15 @@ def _patients() -> list[tuple]:
     turned = torch.tensor([1.0, -2, 3, 1, -1, 2, 0.5, 1])
     five = z[:, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]] + 0.01 * normal(200, 12, seed=11).float()
     slow = "a small spread is not a collapse before it falls below 0.01."
-    units = (
-        "the dimensions are unrelated, and only their units differ. Standardise each before you "
-        "look at the effective rank."
-    )
+    units = "only their units differ. Standardise each dimension before the effective rank."
     return [
         (z, "none", "these are eight unrelated dimensions."),
         (3 + 1e-5 * z, "constant",
-         "only rounding noise is left, a spread below 0.01. The effective rank cannot see that, since "
-         "it ignores the scale: look at the standard deviations first."),
+         "only rounding noise is left. The effective rank cannot see that: look at the standard deviations first."),
         (torch.linspace(-2, 2, 8) + 1e-6 * z, "constant",
-         "every image gets the same numbers, and the numbers differ between dimensions. Take the "
-         "standard deviation over the images, dim 0."),
+         "every image gets the same numbers. Take the standard deviation over the images, dim 0."),
         (z[:, 8 * [0]] * turned + 0.01 * z, "dimensional",
-         "all dimensions are one and the same up to scale and sign, so the standardised effective rank "
-         "is 1. Each one varies, so standard deviations do not show it."),
+         "all dimensions are one up to scale and sign. Each varies, but the standardised effective rank is 1."),
         (z[:, [0, 1, 0, 1, 1, 0, 1, 0]] * turned + 0.01 * z, "dimensional",
          "there are only two different dimensions, each four times: effective rank 2, below D/2 = 4."),
         (z + 50, "none", "the mean is 50, and the spread around it is healthy. Subtract the mean of each dimension."),
@@ -107,8 +100,7 @@ def _patients() -> list[tuple]:
         (torch.where(torch.arange(8) == 3, 1.0, z), "none",
          "one dimension of eight is dead, the other seven are fine. Constant means: no dimension varies."),
         (z * torch.tensor([0.05] + 7 * [0.001]), "none", units,
-         "one dimension of eight has a spread of 0.05. Constant means that no dimension varies: look at the "
-         "largest of the standard deviations, not at their mean."),
+         "one dimension has a spread of 0.05: look at the largest standard deviation, not at their mean."),
         (five, "dimensional",
          "there are only five different dimensions among twelve: effective rank 5, below D/2 = 6."),
     ]  # fmt: skip

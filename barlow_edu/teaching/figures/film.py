@@ -16,16 +16,15 @@ MARGIN, GAP, HEADER, CAPTION = 12, 20, 112, 36  # of the sheet, in its pixels
 FRAMES, DIMS = 36, 64  # at most, so that a film stays below 300 kB
 
 
-class Film(embed.Player):
+class Film(embed.Film):
     """A film of C: a picture of all frames, and the player that cuts its frames out of it.
 
     ``snapshots``: step -> (D, D), as ``Run.snapshots``. At most 36 of them are shown, evenly spaced in their order.
     Of each the first 64 dimensions are seen; the numbers and the spectrum are those of the whole C.
 
-    Displayed in a notebook it needs no kernel, no network and no widget: slider, play button and
-    keyboard work in JupyterLab and in exported HTML; GitHub shows the picture of all frames. Nothing
-    moves by itself, and it plays slower where the reader asked for reduced motion. ``save`` writes
-    a page of its own. Raises ValueError for no snapshots, unequal shapes, NaN or infinity.
+    Slider, play button and keyboard work in JupyterLab and in exported HTML, without a kernel or a network; GitHub
+    shows the picture of all frames. Nothing moves by itself, and it plays slower where the reader asked for reduced
+    motion. ``save`` writes a page of its own. Raises ValueError for no snapshots, unequal shapes, NaN or infinity.
     """
 
     def __init__(self, snapshots: Mapping[int, object], title: str | None = None):
@@ -33,37 +32,29 @@ class Film(embed.Player):
         matrices = [drawing.to_matrix(snapshots[s], f"C at step {s}") for s in self.steps]
         if len({c.shape for c in matrices}) > 1:
             raise ValueError(f"Snapshots differ in shape: {sorted({c.shape for c in matrices})}.")
-        self.dim = len(matrices[0])
-        shown = min(DIMS, self.dim)
-        self.part = f"first {shown} of {self.dim} dimensions" if shown < self.dim else ""
+        dim = len(matrices[0])
+        shown = min(DIMS, dim)
+        part = f"first {shown} of {dim} dimensions" if shown < dim else ""
         self.frames = np.stack([c[:shown, :shown] for c in matrices])  # (frames, shown, shown)
-        self.numbers = _numbers(matrices)
         self.title = title or "The cross-correlation matrix C during training"
         self.alt = (
             f"{self.title}: {len(self.steps)} small heatmaps of C, from step {self.steps[0]:,} "
             f"to step {self.steps[-1]:,}, on a red-blue scale from −1 to 1."
         )
-        caption = ", ".join(filter(None, [self.part, "below each frame its training step"]))
+        levels = np.linspace(0, drawing.DIVERGING.N - 1, 9).astype(int)
+        self.spec = {
+            "steps": self.steps,
+            "part": part and f"{part}; numbers and spectrum of all",
+            "dims": [shown, dim],
+            "colours": [mpl.colors.to_hex(drawing.DIVERGING(int(i))) for i in levels],
+        }
+        caption = ", ".join(filter(None, [part, "below each frame its training step"]))
         self.layout = _layout(len(self.steps), shown)
         sheet = _sheet(self.frames, self.layout, self.steps, [self.title, caption])
-        self.png = embed.encode(sheet, Description=self.alt, film=json.dumps(self.numbers))
+        self.png = embed.encode(sheet, Description=self.alt, film=json.dumps(_numbers(matrices)))
 
     def __repr__(self) -> str:
         return f"<Film: {self.alt}>"
-
-    def player(self) -> str:
-        """The HTML that stands after the picture: it depends on steps, shapes and title alone."""
-        levels = np.linspace(0, drawing.DIVERGING.N - 1, 9).astype(int)
-        spec = {
-            "title": self.title,
-            "alt": self.alt,
-            "steps": self.steps,
-            "part": self.part and f"{self.part}; numbers and spectrum of all",
-            "dims": [self.frames.shape[1], self.dim],
-            "colours": [mpl.colors.to_hex(drawing.DIVERGING(int(i))) for i in levels],
-            **self.layout,
-        }
-        return embed.film_player(spec, "Run the cell above to play this picture as a film.")
 
     def _ipython_display_(self) -> None:
         self.display(tuple(side // SHARPNESS for side in self.layout["size"]))

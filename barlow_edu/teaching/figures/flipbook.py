@@ -12,19 +12,22 @@ COLOURS, GAP = 64, 10  # of the picture; pixels between its frames
 PAGE = 700  # width of a page, and of the widest frame, in pixels
 
 
-class Flipbook(embed.Player):
+class Flipbook(embed.Film):
     """Figures of one size as frames: slider, play button and keyboard, or, without scripts, all of them in rows.
 
     ``captions`` (one a figure) are written below, and read aloud. ``title`` names the whole. Displayed in a
     notebook it needs no kernel and no network. Raises ValueError for no figure, or another number of captions.
     """
 
+    note = "Run the cell above to play these pictures as a film."
+
     def __init__(self, figures: Iterable[Figure], captions: Sequence[str], title: str):
         figures = list(figures)
         frames = [embed.drawn(fig, min(150, PAGE / fig.get_figwidth())) for fig in figures]
         if not frames or len(frames) != len(captions):
             raise ValueError(f"Got {len(frames)} figures and {len(captions)} captions.")
-        self.title, self.captions, self.frame = title, list(captions), frames[0].size
+        self.title, self.frame = title, frames[0].size
+        self.spec = {"steps": [*range(len(frames))], "captions": [*captions], "dims": self.frame}
         pitch = [side + GAP for side in self.frame]
         columns = math.ceil(len(frames) ** 0.5)
         rows = -(-len(frames) // columns)
@@ -38,14 +41,7 @@ class Flipbook(embed.Player):
         self.png = embed.encode(sheet, Description=self.alt)
 
     def __repr__(self) -> str:
-        return f"<Flipbook: {self.title}, {len(self.captions)} frames>"
-
-    def player(self) -> str:
-        """The HTML that stands after the picture: it depends on title, captions and sizes alone."""
-        steps = list(range(len(self.captions)))
-        spec = {"title": self.title, "alt": self.alt, "steps": steps, "captions": self.captions}
-        note = "Run the cell above to play these pictures as a film."
-        return embed.film_player({**spec, "dims": self.frame, **self.layout}, note)
+        return f"<Flipbook: {self.title}, {len(self.spec['steps'])} frames>"
 
     def _ipython_display_(self) -> None:
         wide, high = self.layout["size"]

@@ -23,29 +23,10 @@ from barlow_edu.teaching.figures.machine import machine
 from barlow_edu.teaching.figures.pictures import clouds, neighbours, profile, scatter, table
 
 __all__ = [
-    "Flipbook",
-    "Watch",
-    "bars",
-    "circle",
-    "clouds",
-    "correlation",
-    "correlation_strip",
-    "curves",
-    "film",
-    "heatmaps",
-    "images",
-    "line",
-    "machine",
-    "neighbours",
-    "profile",
-    "scatter",
-    "show",
-    "spectrum",
-    "staircase",
-    "style",
-    "table",
-    "twins",
-]
+    "Flipbook", "Watch", "bars", "circle", "clouds", "correlation", "correlation_strip", "curves", "film",
+    "heatmaps", "images", "line", "machine", "neighbours", "profile", "scatter", "show", "spectrum",
+    "staircase", "style", "table", "twins",
+]  # fmt: skip
 
 
 @styled

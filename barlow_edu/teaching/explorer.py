@@ -127,9 +127,8 @@ class LambdaExplorer(anywidget.AnyWidget, embed.Player):
         self.sweep = sweep if isinstance(sweep, Study) else load_sweep(sweep)
         lambdas, dims = self.sweep.values, len(self.sweep.bytes[0])
         if self.sweep.key != "lambd" or lambdas.min() <= 0 or len(set(lambdas)) < len(lambdas):
-            raise ValueError(
-                f"LambdaExplorer needs a sweep over lambd, one training a value, above 0. Got {self.sweep}."
-            )
+            needed = "LambdaExplorer needs a sweep over lambd, one training a value, above 0."
+            raise ValueError(f"{needed} Got {self.sweep}.")
         self.places = drawing.evenly(len(lambdas), STRIP)
         names = ", ".join(plain(lambdas[i]) for i in self.places)
         self.alt = (

@@ -249,7 +249,7 @@ def test_every_module_with_something_public_has_a_page():
     assert "automodule:: barlow_edu.numerics.pixels" in pages["api/numerics"]
     assert "{py:obj}`load_run <barlow_edu.runs.load_run>`" in index
     checkers = pages["api/checks"]
-    assert "teaching.checks.matrix" in checkers and "teaching.checks.scaling" in checkers
+    assert "teaching.checks.matrix" in checkers and "teaching.checks.bugs" in checkers
 
 
 def test_names_of_the_package_lead_to_the_reference():

@@ -1,7 +1,4 @@
-"""Exercise checkers, by name: ``checks.cross_correlation(my_function)``.
-
-Each module holds the checkers of one or two notebooks; all of them are found here.
-"""
+"""Exercise checkers, by name: ``checks.cross_correlation(my_function)``; a module holds those of a few notebooks."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -199,16 +199,13 @@ def tell(signs: Mapping[str, bool]) -> None:
 
 
 def follow(function: Callable, inputs: tuple, right: Callable) -> None:
-    """Raise NotRight unless autograd follows the answer through every term, back to each floating input."""
-    inputs = [
-        x.clone().requires_grad_() if torch.is_tensor(x) and x.is_floating_point() else x
-        for x in inputs
-    ]
+    """Raise NotRight unless autograd follows the answer through every term, back to each tensor among the inputs."""
+    inputs = [x.clone().requires_grad_() if torch.is_tensor(x) else x for x in inputs]
     answer = attempt(function, *inputs)
     plain = "leave out .item(), float(), .detach() and numpy"
     lost = f"The value is right, but autograd lost its way: {plain}."
     tell({lost: not (torch.is_tensor(answer) and answer.requires_grad)})
-    leaves = [x for x in inputs if torch.is_tensor(x) and x.requires_grad]
+    leaves = [x for x in inputs if torch.is_tensor(x)]
     gradients = [
         torch.cat([g.flatten() for g in torch.autograd.grad(value, leaves, materialize_grads=True)])
         for value in (answer, right(*inputs))

@@ -148,7 +148,6 @@ def plateau(learner) -> None:
     # exactly at the margin of 1/8
     eighths = torch.tensor([3, 2, 4, 5, 4.25, 3], dtype=torch.float64) / 8
     worlds = [(lambdas, knn, 0.04), (lambdas[:6] * 2, eighths, 0.125), (lambdas, knn.flip(0), 0.1)]
-    three = "three numbers: best λ, lowest λ, highest λ"
     judge(learner, worlds, _chosen, {
         "These are places in the list. Look up lambdas[i].": lambda x, *ym: _chosen(torch.arange(len(x)), *ym),
         "These are accuracies. Return the λ values that belong to them.": lambda x, y, m: _chosen(y, y, m),
@@ -160,7 +159,7 @@ def plateau(learner) -> None:
         "You took the worst λ for the best.": lambda x, y, m: x[[int(y.argmin())] * 3],
         "Your margin is relative. Take kNN of at least best − margin.": lambda x, y, m: _chosen(x, y, m * y.max()),
         "A λ whose kNN is exactly best − margin belongs to the plateau: at least, so >= and not >.": {"strict": True},
-    }, "the plateau", look=lambda x, *_: numbers(x, three))  # fmt: skip
+    }, "the plateau", look=lambda x, *_: numbers(x, "three numbers: best λ, lowest λ, highest λ"))  # fmt: skip
 
 
 @checker

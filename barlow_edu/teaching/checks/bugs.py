@@ -97,10 +97,9 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
 @checker
 def bright_pixels(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function: images in [0, 1] -> the same with every pixel of at least 128/255 inverted."""
-    worlds = []
-    for seed in (142, 148):  # all levels, and no edge case
-        levels = torch.randperm(256, generator=drawn(seed))
-        worlds.append((levels[levels != 128].repeat(4)[:972].reshape(3, 3, 9, 12) / 255,))
+    levels = [torch.randperm(256, generator=drawn(seed)) for seed in (142, 148)]
+    # all of them, and no edge case
+    worlds = [(x[x != 128].repeat(4)[:972].reshape(3, 3, 9, 12) / 255,) for x in levels]
     judge(function, worlds, solarised, {
         "You returned uint8. Floats came in, so floats in [0, 1] have to leave.": lambda x: torch.uint8,
         "The right picture on the wrong scale: as it came, it leaves in [0, 1].": lambda x: 255 * solarised(x),
@@ -117,9 +116,7 @@ def first_steps(recipe_class: type) -> None:
     tell({itself: not isinstance(recipe_class, type)})
     recipe = attempt(recipe_class)
     named = ", ".join(name for name in dir(recipe) if "step" in name.lower()) or "none"
-    lost = (
-        f"The loop finds no optimizer_step on your recipe (it has {named}), and steps at full rate."
-    )
+    lost = f"The loop finds no optimizer_step, your recipe has {named}: it steps at the full rate."
     tell({lost: not hasattr(recipe, "optimizer_step")})
     rates, moved = _run_recipe(recipe, recipe.warmup + 10)
     step = torch.arange(len(rates)).double()

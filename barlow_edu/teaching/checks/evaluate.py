@@ -141,7 +141,6 @@ def paired_interval(learner) -> None:
     b = torch.tensor([0.395, 0.360, 0.421, 0.418], dtype=torch.float64)
     # t of four and of six seeds; in the second world a and b have other deviations
     worlds = [(a, b, 3.182), (b.repeat(2)[:6], a.square().repeat(2)[:6], 2.571)]
-    pair = "two numbers: low, high"
     judge(learner, worlds, _ends, {
         "That is b − a. The question is how far a lies above b.": lambda a, b, t: _ends(b, a, t),
         "You took the deviations of a and of b apart. Subtract first, seed by seed: what a seed does to both "
@@ -151,7 +150,7 @@ def paired_interval(learner) -> None:
         "You divided by n. The mean wavers like 1 / √n.": {"power": 1},
         "t is missing: that is the standard error. With few seeds it is much too narrow.": {"t": 1.0},
         "Low comes first, then high.": lambda a, b, t: _ends(a, b, -t),
-    }, "the interval", look=lambda x, *_: numbers(x, pair))  # fmt: skip
+    }, "the interval", look=lambda x, *_: numbers(x, "two numbers: low, high"))  # fmt: skip
 
 
 @checker

@@ -15,17 +15,13 @@ KINDS = ("constant", "dimensional", "none")
 
 def _covariances() -> list[tuple[Tensor]]:
     """Two covariances of channels that are correlated, none nearly singular."""
-    worlds = []
-    for n, d, k in ((400, 5, 12), (300, 4, 13)):
-        # the same mixing whenever graded: some others are nearly singular
-        mixing = normal(d, d, seed=k + 100 - GRADING.get())
-        worlds.append(((normal(n, d, seed=k) @ mixing).T.cov(correction=0),))
-    return worlds
+    sizes = (400, 5, 12), (300, 4, 13)
+    # the same mixing whenever graded: some others are nearly singular
+    mixed = [normal(n, d, seed=k) @ normal(d, d, seed=k + 100 - GRADING.get()) for n, d, k in sizes]
+    return [(x.T.cov(correction=0),) for x in mixed]
 
 
-def _filter(
-    covariance: Tensor, sigma: float = 0.0, by=lambda v, s: v.sqrt() / (v + s**2)
-) -> Tensor:
+def _filter(covariance: Tensor, sigma=0.0, by=lambda v, s: v.sqrt() / (v + s**2)) -> Tensor:
     """U by(Λ, σ) Uᵀ: without noise it whitens, Σ^(−1/2)."""
     values, u = torch.linalg.eigh(covariance)
     return (u * by(values, sigma)) @ u.T
@@ -153,8 +149,7 @@ def dim_light_filter(function: Callable[[Tensor, float], Tensor]) -> None:
         "This is plain whitening: λ / (λ + σ²), which holds noise back, is missing.": lambda c, _: _filter(c),
         "This removes the noise and does not whiten: λ^(−1/2) is missing.": {"by": lambda v, s: v / (v + s**2)},
         "σ is a deviation. Eigenvalues are variances: add σ² to them.": {"by": lambda v, s: v.sqrt() / (v + s)},
-        "This whitens the noisy patches, (λ + σ²)^(−1/2). It does not hold back the directions in which noise rules.":
-            {"by": lambda v, s: (v + s**2).rsqrt()},
+        "This whitens the noisy patches, and holds no noise back.": {"by": lambda v, s: (v + s**2).rsqrt()},
         "The fraction is upside down: λ / (λ + σ²) is asked for.": {"by": lambda v, s: v.rsqrt() * s**2 / (v + s**2)},
     }, "W")  # fmt: skip
 

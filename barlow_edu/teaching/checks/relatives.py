@@ -65,8 +65,7 @@ def redundancy_from_contrast(function: Callable[[Tensor, Tensor, Tensor], Tensor
         "This is ‖ZᵀZ‖², diagonal and all. Take off Σ_j (length of column j)⁴.": lambda c, r, k: c + r.square().sum(),
         "The diagonal of ZZᵀ is missing: add Σ_s (length of row s)⁴.": lambda c, r, k: c - k.square().sum(),
         "Rows and columns have changed places.": lambda c, r, k: c + k.square().sum() - r.square().sum(),
-        "This is the contrast itself. Correct it by both diagonals. (If you did: square each length first, then add. "
-        "The plain sums of rows and columns are equal and cancel.)": lambda c, r, k: c,
+        "This is the contrast itself. Square lengths, then add: plain sums are equal and cancel.": lambda c, r, k: c,
         "Both diagonals were added. Take one of them away.": lambda c, r, k: c + r.square().sum() + k.square().sum(),
     }, "The redundancy", 1e-9)  # fmt: skip
 
@@ -123,8 +122,7 @@ def corrupted(function: Callable[[Tensor, Tensor, float, torch.Generator], Tenso
         spread = torch.where(new, source, -1).amax(1) > torch.where(new, source, 300).amin(1)
         tell({
             "Nothing has changed: torch.where(mask, drawn, x).": share == 0,
-            "A new entry is a value that its own column has somewhere in pool. Yours also come from elsewhere.":
-                not own.any(1)[new].all(),
+            "New entries come from elsewhere. Each is from its own column of pool.": not own.any(1)[new].all(),
             "Whole rows or whole columns are replaced. The mask has the shape of x: each entry has its own chance.":
                 any(((new.sum(d) == 0) | (new.sum(d) == new.shape[d])).all() for d in (0, 1)),
             "All new entries of a row come from one row of pool: draw for each entry.": not spread[many].any(),

@@ -63,10 +63,8 @@ def _hsic(x, y, kernel=lambda z: torch.exp(-_squares(z) / 2), centre=_both) -> T
 @checker
 def kernel_hsic(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N,), (N,) -> the mean of K̃ L̃, with centred Gaussian kernels of width 1."""
-    worlds = []
-    for n, seed in ((30, 132), (22, 136)):
-        x, noise = normal(2, n, seed=seed)
-        worlds.append((x, 0.7 * x**2 + noise + 0.5))
+    pairs = [normal(2, n, seed=seed) for n, seed in ((30, 132), (22, 136))]
+    worlds = [(x, 0.7 * x**2 + noise + 0.5) for x, noise in pairs]
     judge(function, worlds, _hsic, {
         "This is still a matrix, one number a pair. Take the mean of all of them.": lambda x, y: Shaped([len(x)] * 2),
         "The kernels are not centred: unrelated x and y would not give about 0.": {"centre": lambda k: k},

@@ -64,11 +64,11 @@ def cosines(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
     return F.normalize(a, dim=dim) @ F.normalize(b, dim=dim).T
 
 
-def embedding(answer: Any, names: str, rows: int) -> Tensor:
+def embedding(answer: Any, names: str, rows: int, dim: int | None = None) -> Tensor:
     """A learner's embedding (rows, D), standardised. NotRight where it is none, or a dimension never changes."""
-    z = numbers(answer, names, rows, None)
+    z = numbers(answer, names, rows, dim)
     flat = "One of the dimensions never changes: it correlates with nothing."
-    tell({flat: (z.std(0) < 1e-9).any()})
+    tell({flat: (z.std(0) < 1e-6).any()})
     return standard(z)
 
 

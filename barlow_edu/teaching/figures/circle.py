@@ -14,9 +14,7 @@ ARROW = {"angles": "xy", "scale_units": "xy", "scale": 1}
 
 
 @styled
-def circle(
-    views: Mapping[str, object], push: Mapping[str, object] | None = None, title=""
-) -> Figure:
+def circle(views: Mapping[str, object], push: Mapping | None = None, title="") -> Figure:
     """Embeddings of three images as arrows on the unit circle, one for each dimension.
 
     ``views``: letter -> (3, D), centred columns, drawn with length 1; the first view's arrows are filled, the

@@ -203,9 +203,7 @@ def log_axis(axis, values: np.ndarray) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     narrow = values.max() < 100 * values.min()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=8))
-    axis.set_major_formatter(
-        lambda value, _: f"{value:,.6g}" if 1e-4 <= value < 1e5 else f"{value:.0e}"
-    )
+    axis.set_major_formatter(lambda x, _: f"{x:,.6g}" if 1e-4 <= x < 1e5 else f"{x:.0e}")
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -230,26 +228,26 @@ def lines(ax, series: Mapping[str, tuple], log: bool | None = None, targets=None
         marker = MARKERS[i % len(MARKERS)] if len(x) <= 12 else ""
         ax.plot(x, y, color=color, ls=DASHES[i % len(DASHES)], marker=marker, label=name,
                 markerfacecolor="white" if i % 2 else color)  # fmt: skip
-        ends.append((x[-1], y[-1], name, ink(color)))
+        ends.append((y[-1], name, ink(color)))
     for name, level in (targets or {}).items():
         ax.axhline(level, color=GREY, lw=1.3, ls=(0, (2, 2)), zorder=1)
-        ends.append((None, level, name, GREY))
+        ends.append((level, name, GREY))
     ax.grid(True, axis="y")
     ax.margins(x=0.01)
     label_ends(ax, ends)
 
 
 def label_ends(ax, ends: Sequence[tuple]) -> None:
-    """Write (x, y, name, colour) at the right edge of the axes, pushed apart where they would touch."""
-    ends = [end for end in ends if end[2]]
+    """Write (y, name, colour) at the right edge of the axes, pushed apart where they would touch."""
+    ends = [end for end in ends if end[1]]
     if not ends:
         return
     ax.autoscale_view()
     scale = ax.transScale + ax.transLimits
-    heights = [scale.transform((ax.get_xlim()[1], y))[1] for _, y, _, _ in ends]
+    heights = [scale.transform((ax.get_xlim()[1], y))[1] for y, _, _ in ends]
     # A line of text as a share of the axes' height, before the layout is known: about 72 % of the figure's.
     gap = 1.25 * LABEL_POINTS / 72 / (0.72 * ax.figure.get_figheight())
-    for (_, _, name, color), y in zip(ends, spread(heights, gap), strict=True):
+    for (_, name, color), y in zip(ends, spread(heights, gap), strict=True):
         ax.annotate(name, (1, y), xycoords="axes fraction", xytext=(5, 0), va="center",
                     textcoords="offset points", color=color, size=LABEL_POINTS)  # fmt: skip
 

@@ -13,6 +13,7 @@ from barlow_edu.teaching.embed import SHARPNESS
 from barlow_edu.teaching.figures import drawing
 
 MARGIN, GAP, HEADER, CAPTION = 12, 20, 112, 36  # of the sheet, in its pixels
+FONTS = Path(mpl.get_data_path(), "fonts", "ttf")
 FRAMES, DIMS = 36, 64  # at most, so that a film stays below 300 kB
 
 
@@ -96,15 +97,16 @@ def _sheet(frames: np.ndarray, layout: dict, steps, heading: list[str]) -> Image
         colours = Image.fromarray(drawing.DIVERGING((values + 1) / 2, bytes=True)[..., :3])
         sheet.paste(colours.resize(size, Image.Resampling.NEAREST), place)
 
-    def write(text: str, place: tuple[float, float], anchor="la", size=22, bold=False) -> None:
-        ink.text(place, text, drawing.TEXT, _font(size, bold), anchor=anchor)
+    def write(text: str, place: tuple[float, float], anchor="la", size=22, face="") -> None:
+        font = ImageFont.truetype(str(FONTS / f"DejaVuSans{face}.ttf"), size)
+        ink.text(place, text, drawing.TEXT, font, anchor=anchor)
 
     for k, (frame, step) in enumerate(zip(frames, steps, strict=True)):
         line, column = divmod(k, layout["columns"])
         x, y = MARGIN + column * pitch[0], HEADER + line * pitch[1]
         paste(frame, (x, y), (tile, tile))
         write(f"{step}", (x + tile / 2, y + tile + 4), "ma")
-    write(heading[0], (MARGIN, 10), size=26, bold=True)
+    write(heading[0], (MARGIN, 10), size=26, face="-Bold")
     write(heading[1], (MARGIN, 56))
     scale = np.linspace(-1, 1, drawing.DIVERGING.N)[None]
     left, right = sheet.width - MARGIN - 30 - 3 * scale.size, sheet.width - MARGIN - 30
@@ -112,8 +114,3 @@ def _sheet(frames: np.ndarray, layout: dict, steps, heading: list[str]) -> Image
     write("−1", (left - 8, 56), "ra")
     write("1", (right + 8, 56))
     return sheet.quantize(dither=Image.Dither.NONE)
-
-
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)

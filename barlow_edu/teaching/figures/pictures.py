@@ -1,6 +1,7 @@
 """Figures of what features know, which ``plots`` offers beside its own: neighbours, maps, factors through layers."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,11 +32,13 @@ def neighbours(queries, found, query_names=None, found_names=None, title=None) -
     side = queries.shape[1]
     gap = max(4, round((0.38 if names else 0.1) * side))
     fig, ax, centres, middles = drawing.picture_figure(rows, title, gap)
+    write = partial(ax.text, ha="center", va="top", size=8)
     for (query, others), y in zip(names, middles, strict=False):
-        _caption(ax, centres[0], y, side, query, "bold")
+        write(centres[0], y + side / 2 + 0.5, query, weight="bold", color=TEXT)
         for x, name in zip(centres[2:], others, strict=True):
             wrong = name != query
-            _caption(ax, x, y, side, f"✗ {name}" if wrong else name, color=WRONG if wrong else TEXT)
+            mark, color = ("✗ ", WRONG) if wrong else ("", TEXT)
+            write(x, y + side / 2 + 0.5, mark + name, color=color)
             if wrong:
                 frame = {"fill": False, "edgecolor": WRONG, "linewidth": 1.6, "linestyle": "--"}
                 corner = (x - side / 2 - 1, y - side / 2 - 1)
@@ -58,10 +61,6 @@ def _names(query_names, found_names, queries: int, k: int) -> list[tuple[str, li
         wanted = f"Names for {queries} queries with {k} neighbours each are needed"
         raise ValueError(f"{wanted}, got {sizes[0]} and {sizes[1]} with {sorted(sizes[2])}.")
     return pairs
-
-
-def _caption(ax, x: float, y: float, side: int, text: str, weight="normal", color=TEXT) -> None:
-    ax.text(x, y + side / 2 + 0.5, text, ha="center", va="top", size=8, weight=weight, color=color)
 
 
 @styled
@@ -94,10 +93,8 @@ def scatter(points, labels, names: Sequence[str], xlabel: str, ylabel: str) -> F
     points, labels = to_array(points, "points", 2), to_array(labels, "labels", 1).astype(int)
     low, high = labels.min(), labels.max()
     if points.shape != (len(labels), 2) or low < 0 or high >= len(names):
-        wanted = f"points must be (N, 2), labels below {len(names)}"
-        raise ValueError(
-            f"{wanted}, got {points.shape}, and {len(labels)} labels from {low} to {high}."
-        )
+        given = f"{points.shape}, and {len(labels)} labels from {low} to {high}"
+        raise ValueError(f"points must be (N, 2), labels below {len(names)}, got {given}.")
     fig, ax = one_panel(0.5 * WIDTH, None)
     for k in np.unique(labels):
         look = {"marker": SHAPES[k % len(SHAPES)], "color": PALETTE[k % len(PALETTE)]}

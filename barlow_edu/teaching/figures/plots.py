@@ -75,10 +75,10 @@ def correlation_strip(snapshots: Mapping[int, object], steps=None, titles=None) 
 
 
 class Watch:
-    """C under the cell while it trains, drawn anew at each call: ``draw = Watch()``, then ``draw(step, c)``.
+    """C (D, D) under the cell while it trains: ``draw = Watch()``, then ``draw(step, c)`` draws it anew.
 
-    ``pretrain(..., on_snapshot=draw)`` calls it; a loop of one's own can, too. ``c``: (D, D). All of them stay in
-    ``snapshots``, step -> (D, D) in float32, for ``film`` afterwards. Raises ValueError as ``correlation`` does.
+    ``pretrain(..., on_snapshot=draw)`` calls it. All stay in ``snapshots``, step -> (D, D) in float32, for ``film``
+    afterwards. Raises ValueError as ``correlation`` does.
     """
 
     def __init__(self, title: str = "C while it trains"):
@@ -260,10 +260,7 @@ def heatmaps(matrices: Mapping[str, object], vmax: float | None = None) -> Figur
 
 @styled
 def line(x, y: Mapping[str, object], xlabel, ylabel, logx=False, logy=False, marks=None) -> Figure:
-    """Lines ``y``, name -> (n,), over ``x`` (n,), named at their ends.
-
-    ``marks``: label -> x, drawn as dotted vertical lines with their label on top.
-    """
+    """Lines ``y``, name -> (n,), over ``x`` (n,), named at their ends; ``marks``, label -> x: dotted verticals."""
     x = to_array(x, "x", ndim=1)
     series = {name: (x, to_array(values, name, ndim=1)) for name, values in y.items()}
     for name, (_, values) in series.items():

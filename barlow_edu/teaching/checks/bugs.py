@@ -78,7 +78,7 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
         for c in list(attempt(function, z_a, z_b, n))[2:]:
             right = correlation(z_a[2 * n :], z_b[2 * n :])
             mistakes = {
-                f"The left-over batch holds {n - 2} samples, its sum is still divided by {n}.": right * (n - 2) / n,
+                f"The left-over batch holds {n - 2} samples; its sum is still divided by {n}.": right * (n - 2) / n,
                 "The left-over batch was standardised together with another one.":
                     standard(z_a[n:])[n:].T @ standard(z_b[n:])[n:] / (n - 2),
             }  # fmt: skip
@@ -116,7 +116,7 @@ def first_steps(recipe_class: type) -> None:
     tell({itself: not isinstance(recipe_class, type)})
     recipe = attempt(recipe_class)
     named = ", ".join(name for name in dir(recipe) if "step" in name.lower()) or "none"
-    lost = f"The loop finds no optimizer_step, your recipe has {named}: it steps at the full rate."
+    lost = f"The loop finds no optimizer_step (it sees {named}) and steps itself at the full rate."
     tell({lost: not hasattr(recipe, "optimizer_step")})
     rates, moved = _run_recipe(recipe, recipe.warmup + 10)
     step = torch.arange(len(rates)).double()

@@ -122,7 +122,7 @@ def corrupted(function: Callable[[Tensor, Tensor, float, torch.Generator], Tenso
         spread = torch.where(new, source, -1).amax(1) > torch.where(new, source, 300).amin(1)
         tell({
             "Nothing has changed: torch.where(mask, drawn, x).": share == 0,
-            "New entries come from elsewhere. Each is from its own column of pool.": not own.any(1)[new].all(),
+            "Entries come from elsewhere: draw each from its own column of pool.": not own.any(1)[new].all(),
             "Whole rows or whole columns are replaced. The mask has the shape of x: each entry has its own chance.":
                 any(((new.sum(d) == 0) | (new.sum(d) == new.shape[d])).all() for d in (0, 1)),
             "All new entries of a row come from one row of pool: draw for each entry.": not spread[many].any(),

@@ -189,12 +189,10 @@ def _data() -> Finding:
     fix = "git checkout -- data" if checkout else install_command(THIS_PACKAGE)
     try:
         with np.load(path) as stored:  # reading an array checks its checksum
-            sizes = {name: len(stored[name]) for name in stored.files if name.endswith("images")}
+            number = len(stored["train_images"]) + len(stored["test_images"])
     except Exception as error:
         return FIX, f"garments cannot be read. {_sentence(error)}", fix
-    if not sizes:
-        return FIX, f"{path.name} holds no images", fix
-    return OK, f"garments, {sum(sizes.values()):,} images"
+    return OK, f"garments, {number:,} images"
 
 
 def _cifar() -> Finding:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from barlow_edu import __version__
+from barlow_edu.publishing.html import filled
 from barlow_edu.publishing.notebook import NUMBERED, paths, read_whole
 from barlow_edu.storage.files import replacing, write_text
 from barlow_edu.storage.places import data_dir
@@ -60,7 +61,7 @@ def copy_course(out: Path) -> int:
                 shutil.copytree(data / name, course / "data" / name, ignore=leave)
         for name in ("garments.npz", "garments.LICENSE"):
             shutil.copy(data / name, course / "data" / name)
-        write_text(course / "README.md", _readme("copy"))
+        write_text(course / "README.md", filled("README.copy.md", version=__version__))
         if out.exists():  # and is empty: the copy takes its place in one move, whole or not at all
             out.rmdir()
         os.replace(course, out)
@@ -74,7 +75,9 @@ def beside(kind: str, source: Path) -> dict[str, bytes]:
     """
     names = ("FORMULA_SHEET.md",) + INSTRUCTORS_ONLY * (kind == "instructor")
     files = {name: (source / name).read_bytes() for name in names if (source / name).is_file()}
-    return files | ({"README.md": _readme(kind).encode()} if kind == "student" else {})
+    if kind == "student":
+        files["README.md"] = filled("README.student.md", version=__version__).encode()
+    return files
 
 
 def put(files: Mapping[str, bytes], folder: Path) -> None:
@@ -100,8 +103,3 @@ def archive(folder: Path, files: Iterable[Path]) -> Path:
             entry.external_attr = 0o644 << 16
             archived.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
     return target
-
-
-def _readme(kind: str) -> str:
-    text = Path(__file__).with_name(f"README.{kind}.md").read_text(encoding="utf-8")
-    return text.format(version=__version__)

@@ -9,6 +9,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from string import Template
 
 import yaml
 
@@ -74,3 +75,9 @@ def image(png: bytes | str, alt: str, width: int | None = None) -> str:
     size = f' width="{width}"' if width else ""
     source = f"data:image/png;base64,{data}"
     return f'<img class="dark-light" alt="{html.escape(alt)}"{size} src="{source}">'
+
+
+def filled(template: str, **values: object) -> str:
+    """A template that stands beside this file, such as ``report.html``, with a value for every ``$name`` in it."""
+    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    return Template(text).substitute(values)

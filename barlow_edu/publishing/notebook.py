@@ -9,7 +9,7 @@ import ast
 import dis
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType
 
@@ -160,11 +160,11 @@ def names(source: str) -> tuple[set[str], set[str]]:
     plain = "\n".join(x for x in source.splitlines() if not x.startswith(("%", "!")))
     tree = ast.parse(plain)
     defined, used = _names_of(compile(tree, "cell", "exec"))
-    for part in _outside_functions(tree):  # x[0] = 1 and x.a = 1 take an x, and leave another
+    for part in ast.walk(tree):  # x[0] = 1 and x.a = 1 take an x, and leave another
         if isinstance(part, PARTS) and isinstance(part.ctx, ast.Store):
             while isinstance(part, PARTS):
                 part = part.value
-            defined |= {part.id} if isinstance(part, ast.Name) else set()
+            defined |= {getattr(part, "id", "")} & used  # a function's own are not in there
     return defined, used - {"__name__"}  # which every class reads
 
 
@@ -183,10 +183,3 @@ def _names_of(code: CodeType) -> tuple[set[str], set[str]]:
         elif isinstance(name, CodeType):  # a function or a class looks its names up later
             used |= _names_of(name)[1] - defined
     return defined, used
-
-
-def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        for child in ast.iter_child_nodes(node):
-            yield from _outside_functions(child)

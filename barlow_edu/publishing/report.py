@@ -2,7 +2,6 @@
 
 import html as escapes
 from pathlib import Path
-from string import Template
 
 import torch
 
@@ -33,13 +32,8 @@ def write_report(run: Run | str, out: Path | None = None, images: bool = True) -
     at = parts.index("## Where it ran")
     parts[at:at] = _seen(run) if images else []
     body = "\n".join(map(html.page_part, [line, *parts]))
-    write_text(out, _filled("report.html", title=escapes.escape(name), body=body))
+    write_text(out, html.filled("report.html", title=escapes.escape(name), body=body))
     return out
-
-
-def _filled(template: str, **values: object) -> str:
-    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
-    return Template(text).substitute(values)
 
 
 def _seen(run: Run) -> list[str]:
@@ -83,6 +77,6 @@ def export(run: Run | str) -> list[Path]:
     evaluated = parts.index("## Where it ran") - 2 * bool(run.evaluation)
     values = {"mean": recipe.mean, "std": recipe.std, "size": run.config["image_size"]}
     values |= {"title": html.text(run.path.resolve().name), "line": line}
-    card = _filled("model_card.md", **values, body="\n\n".join(parts[evaluated:]))
+    card = html.filled("model_card.md", **values, body="\n\n".join(parts[evaluated:]))
     write_text(run.path / "README.md", card)
     return [run.path / name for name in (*states, "README.md")]

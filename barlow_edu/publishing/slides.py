@@ -19,6 +19,7 @@ import html
 import re
 import shutil
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from barlow_edu.publishing.html import image, page_part
@@ -201,12 +202,9 @@ def _beginning(block: str, always: bool = False) -> str:
     """A block as it stands, or the first sentences of a long paragraph (always: of whatever is long)."""
     if len(block.split()) <= LONG or WHOLE.match(block) and not always:
         return block
-    first, *more = SENTENCE_END.split(block)
-    for sentence in more:
-        if len(f"{first} {sentence}".split()) > LONG:
-            break
-        first = f"{first} {sentence}"
-    return first
+    begun = list(accumulate(SENTENCE_END.split(block), "{} {}".format))
+    fitting = [text for text in begun if len(text.split()) <= LONG]
+    return fitting[-1] if fitting else begun[0]
 
 
 def _room(blocks: list[str]) -> int:

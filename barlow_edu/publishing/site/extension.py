@@ -3,6 +3,7 @@
 import re
 
 LIST = re.compile(r"^\s*([*-]|\d+\.) ")
+MARKUP = re.compile(r"``.+?``|:\w+:`[^`]+`|([*|`\\]|_(?=\W|$))")  # code, or one character of prose
 FIELD = re.compile(r"^(\w+): ")
 
 
@@ -34,13 +35,9 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
 
 def escaped(line: str) -> str:
     """A line of prose whose stars, bars and lone backticks mean themselves; ``code`` stays code."""
-    parts = re.split(r"(``.+?``|:\w+:`[^`]+`)", line)
-    bullet = LIST.match(parts[0])
+    bullet = LIST.match(line)
     start = bullet.end() if bullet else 0
-    for i in range(0, len(parts), 2):
-        head, tail = (parts[i][:start], parts[i][start:]) if i == 0 else ("", parts[i])
-        parts[i] = head + re.sub(r"([*|`\\]|_(?=\W|$))", r"\\\1", tail)
-    return "".join(parts)
+    return line[:start] + MARKUP.sub(lambda m: f"\\{m[1]}" if m[1] else m[0], line[start:])
 
 
 def skip_field(app, what, name, obj, skip, options) -> bool | None:

@@ -14,13 +14,12 @@ PACKAGE = Path(barlow_edu.__file__).parent
 def pages() -> dict[str, str]:
     """Name -> Markdown of a page for every room of the package that has anything public, and of their index."""
     sentences: dict[str, str] = {}
-    for path in PACKAGE.rglob("*.py"):
+    for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         kinds = (ast.FunctionDef, ast.ClassDef)
         if any(isinstance(n, kinds) and not n.name.startswith("_") for n in tree.body):
             sentences[name] = first_sentence(ast.get_docstring(tree) or "")
-    sentences = dict(sorted((n, s) for n, s in sentences.items() if n != "__init__"))
     content = {room: f"# {room}\n" for room in map(_room, sentences)}
     for name in sentences:
         heading = f"## {name}\n\n" if name != _room(name) else ""

@@ -228,3 +228,9 @@ def test_the_command_writes_a_page_that_needs_nothing_from_elsewhere(tmp_path, c
 def test_an_unknown_notebook_is_named(tmp_path, capsys):
     assert main(["course", "slides", "99", "--out", str(tmp_path)]) == 2
     assert "No notebook '99'. There are 00, 01" in capsys.readouterr().err
+
+
+def test_a_block_is_whole_whatever_empty_lines_it_has():
+    blocks = ["# A", "text\nof two lines", "$$x =\n\n1$$", "```python\na\n\nb\n```", "* one\n* two"]
+    text = "\n".join(blocks[:2]) + "\n\n" + "\n \n".join(blocks[2:])
+    assert [block.strip() for block in slides.BLOCK.findall(text)] == blocks

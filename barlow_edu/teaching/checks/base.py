@@ -198,20 +198,25 @@ def tell(signs: Mapping[str, bool]) -> None:
             raise NotRight(diagnosis)
 
 
-def follow(function: Callable, inputs: tuple, right: Callable) -> None:
-    """Raise NotRight unless autograd follows the answer through every term, back to each tensor among the inputs."""
+def follow(function: Callable, inputs: tuple, right: Callable, hint: str = "") -> None:
+    """Raise NotRight unless autograd follows the answer through every term, back to each tensor among the inputs.
+
+    hint: what to add where it follows only some of them.
+    """
     inputs = [x.clone().requires_grad_() if torch.is_tensor(x) else x for x in inputs]
     answer = attempt(function, *inputs)
-    plain = "leave out .item(), float(), .detach() and numpy"
-    lost = f"The value is right, but autograd lost its way: {plain}."
+    plain = ".item(), float(), .detach() and numpy"
+    lost = f"The value is right, but autograd lost its way: leave out {plain}."
     tell({lost: not (torch.is_tensor(answer) and answer.requires_grad)})
     leaves = [x for x in inputs if torch.is_tensor(x)]
     gradients = [
         torch.cat([g.flatten() for g in torch.autograd.grad(value, leaves, materialize_grads=True)])
         for value in (answer, right(*inputs))
     ]
-    partly = "The value is right, but its gradient is not: a part of it is a plain number"
-    tell({f"{partly} for autograd; {plain} in every term.": not close(*gradients, 1e-4)})
+    tell({
+        "The value is right, but its gradient is not: a part of it is a plain number for autograd. Leave out "
+        f"{plain} in every term.{hint}": not close(*gradients, 1e-4),
+    })  # fmt: skip
 
 
 def _tensors(inputs: Iterable) -> list[Tensor]:

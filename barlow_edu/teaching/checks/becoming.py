@@ -16,8 +16,10 @@ def _two_tables(answer, z_a: Tensor, z_b: Tensor, *_) -> Tensor:
     tell({one: getattr(answer, "ndim", 1) == 0})
     moved = numbers(answer, "two tensors (N, D): the new z_a and the new z_b", 2, *z_a.shape)
     tell({
-        "Nothing has moved. Return z - lr * gradient, for each of them.": torch.equal(moved, torch.stack([z_a, z_b])),
-        "What you returned hangs on the graph of this step, where the next gradient would flow too: detach() it.":
+        "Nothing has moved. Return z - lr * gradient for each of the two.":
+            torch.equal(moved, torch.stack([z_a, z_b])),
+        "What you returned still hangs on the graph of this step, so the next step's gradient would flow back into "
+        "it. Call detach() on it, or take the step under torch.no_grad().":
             any(getattr(x, "requires_grad", False) for x in answer),
     })  # fmt: skip
     return moved
@@ -45,15 +47,21 @@ def free_step(function: Callable[[Tensor, Tensor, float, float], tuple[Tensor, T
         "View B stands still. Both tables are free: move both.": {"moves": (1, 0)},
         "View A stands still. Both tables are free: move both.": {"moves": (0, 1)},
         "A and B have changed places in what you return.": lambda *given: _step(*given).flip(0),
-        "These are the gradients. Return z - lr * gradient, for both views.": lambda a, b, w, lr: _gradients(a, b, w),
-        "This is the step alone. Return its end, z - lr * gradient.": lambda a, b, w, lr: lr * _gradients(a, b, w),
+        "These are the gradients. Return the embeddings after the step: z - lr * gradient, for both views.":
+            lambda a, b, w, lr: _gradients(a, b, w),
+        "This is the step alone. Return where it leads: z - lr * gradient.":
+            lambda a, b, w, lr: lr * _gradients(a, b, w),
         "Your loss does not use the lambd that it was given.": {"lambd": 0.005},
         "Only the invariance was differentiated. Use the whole loss.": {"lambd": 0.0},
-        "λ weighs both terms in your loss, not the redundancy alone.": lambda a, b, w, lr: _step(a, b, 1.0, w * lr),
+        "λ weighs both terms in your loss. It belongs to the redundancy only.":
+            lambda a, b, w, lr: _step(a, b, 1.0, w * lr),
         "λ is missing in your loss: it weighs the redundancy.": {"lambd": 1.0},
-        "λ was squared with the entries: it stands before the square.": lambda a, b, w, lr: _step(a, b, w**2, lr),
-        "You followed a loss divided by N: no mean over the batch.": lambda a, b, w, lr: _step(a, b, w, lr / len(a)),
-        "You followed a loss divided by D: no mean over D.": lambda a, b, w, lr: _step(a, b, w, lr / a.shape[1]),
+        "λ was squared with the entries: it stands before the square, not inside it.":
+            lambda a, b, w, lr: _step(a, b, w**2, lr),
+        "You followed the loss divided by N. The loss is a sum, with no mean over the batch.":
+            lambda a, b, w, lr: _step(a, b, w, lr / len(a)),
+        "You followed the loss divided by D. The loss is a sum over dimensions, not their mean.":
+            lambda a, b, w, lr: _step(a, b, w, lr / a.shape[1]),
         "B was moved by a gradient taken after A had moved. Take both gradients at the same place.":
             lambda a, b, w, lr: torch.stack([moved := _step(a, b, w, lr)[0], _step(moved, b, w, lr)[1]]),
     }, "What you returned", 1e-6, look=_two_tables)  # fmt: skip
@@ -67,11 +75,16 @@ def learning_time(function: Callable[[Tensor, Tensor], float]) -> None:
     what = "The time for γ = {0:.2f}, s0 = {1:.4f}"
     # without the − 1: a start is so small that it does not show
     judge(function, [tuple(x) for x in worlds], lambda g, s: (1 / (s**2 * g) - 1).log() / (8 * g), {
-        "The time is negative. So is the logarithm: turn the sign.": lambda g, s: (s**2 * g).log() / (8 * g),
-        "You divided by 4 γ, as for s. c = γ s² grows at twice that rate.": lambda g, s: -(s**2 * g).log() / (4 * g),
-        "You took s0 where the formula has s0². c starts at c(0) = γ s0².": lambda g, s: -(s * g).log() / (8 * g),
-        "γ is missing inside the logarithm. c starts at c(0) = γ s0².": lambda g, s: -(s**2).log() / (8 * g),
-        "γ is missing in the denominator: a mode shared more is learned sooner.": lambda g, s: -(s**2 * g).log() / 8,
+        "The time is negative. The logarithm of a small number is below 0, so put a minus before it.":
+            lambda g, s: (s**2 * g).log() / (8 * g),
+        "You divided by 4 γ, the rate at which s grows. But c = γ s² grows with its square, at twice that rate.":
+            lambda g, s: -(s**2 * g).log() / (4 * g),
+        "You took s0 where the formula has s0². The strength at the start is c(0) = γ s0².":
+            lambda g, s: -(s * g).log() / (8 * g),
+        "γ is missing inside the logarithm. The strength at the start is c(0) = γ s0².":
+            lambda g, s: -(s**2).log() / (8 * g),
+        "γ is missing in the denominator: a mode that the twins share more is learned sooner.":
+            lambda g, s: -(s**2 * g).log() / 8,
         "This is the decimal logarithm. The natural one is math.log.": lambda g, s: -(s**2 * g).log10() / (8 * g),
     }, what, 1e-3)  # fmt: skip
 
@@ -121,8 +134,10 @@ def same_balance(learner) -> None:
         "Close: but a row of C has D − 1 entries off the diagonal, not D.": lambda w, d, n: w * d / n,
         "You counted all off-diagonal terms, D (D − 1). The diagonal grows too: how many are there "
         "for each diagonal one?": lambda w, d, n: w * d * (d - 1) / (n * (n - 1)),
-        "You divided by D². Count the terms for each diagonal one: about D.": lambda w, d, n: w * d**2 / n**2,
-        "The root is too weak: the loss is linear in λ and terms.": lambda w, d, n: w * ((d - 1) / (n - 1)) ** 0.5,
+        "You divided by D². Count the off-diagonal terms for each diagonal one: they grow like D.":
+            lambda w, d, n: w * d**2 / n**2,
+        "The root is too weak: the loss is linear in λ and in the number of terms.":
+            lambda w, d, n: w * ((d - 1) / (n - 1)) ** 0.5,
         "You returned the same λ. Then the balance moves, because the number of terms changes.": lambda w, d, n: w,
         "That is the weight λ (D − 1) itself. Which λ gives the same weight at new_dim?": lambda w, d, n: w * (d - 1),
     }, "λ at the new width")  # fmt: skip
@@ -149,12 +164,14 @@ def plateau(learner) -> None:
     eighths = torch.tensor([3, 2, 4, 5, 4.25, 3], dtype=torch.float64) / 8
     worlds = [(lambdas, knn, 0.04), (lambdas[:6] * 2, eighths, 0.125), (lambdas, knn.flip(0), 0.1)]
     judge(learner, worlds, _chosen, {
-        "These are places in the list. Look up lambdas[i].": lambda x, *ym: _chosen(torch.arange(len(x)), *ym),
+        "These are places in the list. Look up the λ values at these places: lambdas[i].":
+            lambda x, *ym: _chosen(torch.arange(len(x)), *ym),
         "These are accuracies. Return the λ values that belong to them.": lambda x, y, m: _chosen(y, y, m),
         "The stretch must be unbroken: the first λ is good by accident, with a bad one in between.":
             lambda x, y, m: torch.stack([x[y.argmax()], *x[y >= y.max() - m].aminmax()]),
         "You went one step too far on each side: those λ are outside the margin.": {"further": 1},
-        "You stopped at the best. Go both ways, within the margin of kNN.": lambda x, y, m: x[[int(y.argmax())] * 3],
+        "You stopped at the best. Walk to both sides while kNN stays within the margin.":
+            lambda x, y, m: x[[int(y.argmax())] * 3],
         "The order is: best λ, lowest λ, highest λ.": lambda x, y, m: _chosen(x, y, m).sort().values,
         "You took the worst λ for the best.": lambda x, y, m: x[[int(y.argmin())] * 3],
         "Your margin is relative. Take kNN of at least best − margin.": lambda x, y, m: _chosen(x, y, m * y.max()),
@@ -175,6 +192,7 @@ def schedule(learner) -> None:
     said, diagonal = world.distinct(), float(world.c.diagonal().mean())
     tell({
         f"All dimensions are copies: they say {said:.1f} different things. Raise λ.": said < 2,
-        f"They say {said:.1f} different things, {THINGS:g} are wanted. A higher λ forbids copies.": said < THINGS,
+        f"The dimensions say {said:.1f} different things, but {THINGS:g} are wanted. A higher λ forbids copies.":
+            said < THINGS,
         f"The mean diagonal is {diagonal:.2f}, {DIAGONAL:g} is wanted: twins disagree. Lower λ.": diagonal < DIAGONAL,
     })  # fmt: skip

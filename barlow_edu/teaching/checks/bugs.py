@@ -35,13 +35,14 @@ def unit_diagonal(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     judge(function, worlds, correlation, {
         "Nothing has changed: two equal views still have (N − 1)/N on the diagonal. Which N does "
         "z.std(0) divide by, and which N does the last line divide by?": {"scale": lambda z: centred(z) / z.std(0)},
-        "Now it is too large: equal views give N/(N − 1) on the diagonal. Change one of the two places only.":
+        "Now it is too large: equal views give N/(N − 1) on the diagonal. You changed both places: change only one.":
             lambda a, b: correlation(a, b, n=len(a) - 1),
         "You mended one view only: equal views still do not give 1.":
             lambda a, b: correlation(a, b) * ((len(a) - 1) / len(a)) ** 0.5,
-        "You divided by the diagonal of C, so it is 1 for any two views. It is to be 1 for *equal* views.":
+        "You divided by the diagonal of C, so it is 1 for any two views. Only *equal* views should give 1.":
             lambda a, b: correlation(a, b) / correlation(a, b).diagonal(),
-        "You wrote ones on the diagonal. Look for the wrong N.": lambda a, b: correlation(a, b).fill_diagonal_(1),
+        "You wrote ones on the diagonal, which hides the mistake. Look for the place where the wrong N comes from.":
+            lambda a, b: correlation(a, b).fill_diagonal_(1),
     } | CORRELATION, "C")  # fmt: skip
 
 
@@ -54,8 +55,8 @@ def _batches(z_a, z_b, n, scale=standard, size=None) -> Tensor:
 def _first_two(answer, z_a: Tensor, z_b: Tensor, n: int) -> Tensor:
     answer = numbers(answer, "a list of matrices")
     tell({
-        f"{2 * n} samples in batches of {n} are two full batches; you returned {len(answer)} matrices.":
-            len(z_a) == 2 * n and len(answer) != 2,
+        f"{2 * n} samples in batches of {n} are two full batches, but you returned {len(answer)} matrices. Only a "
+        "left-over batch may be dropped.": len(z_a) == 2 * n and len(answer) != 2,
         f"{len(z_a)} samples in batches of {n} gave {len(answer)} matrices, not 2 or 3.": len(answer) not in (2, 3),
     })  # fmt: skip
     return answer[:2]
@@ -70,7 +71,8 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
     for n, seed in ((8, 141), (5, 147)):
         z_a, z_b = normal(2, 3 * n - 2, 3, seed=seed)
         judge(function, [(z_a[: 2 * n], z_b[: 2 * n], n), (z_a, z_b, n)], _batches, {
-            "You divided by the size of the whole set, not by n.": lambda a, b, n: _batches(a, b, n, size=len(a)),
+            "You divided by the size of the whole set. C of a batch is an average over that batch alone.":
+                lambda a, b, n: _batches(a, b, n, size=len(a)),
             "You standardised the whole set at once. Each batch has its own mean and deviation.":
                 lambda a, b, n: _batches(standard(a), standard(b), n, lambda z: z),
             ALONG_FEATURES: {"scale": lambda z: standard(z, 1)},
@@ -78,7 +80,8 @@ def every_batch(function: Callable[[Tensor, Tensor, int], Sequence[Tensor]]) -> 
         for c in list(attempt(function, z_a, z_b, n))[2:]:
             right = correlation(z_a[2 * n :], z_b[2 * n :])
             mistakes = {
-                f"The left-over batch holds {n - 2} samples; its sum is still divided by {n}.": right * (n - 2) / n,
+                f"The left-over batch holds {n - 2} samples, but its sum is still divided by {n}: equal views can "
+                f"only reach {n - 2}/{n}.": right * (n - 2) / n,
                 "The left-over batch was standardised together with another one.":
                     standard(z_a[n:])[n:].T @ standard(z_b[n:])[n:] / (n - 2),
             }  # fmt: skip
@@ -102,7 +105,8 @@ def bright_pixels(function: Callable[[Tensor], Tensor]) -> None:
     worlds = [(x[x != 128].repeat(4)[:972].reshape(3, 3, 9, 12) / 255,) for x in levels]
     judge(function, worlds, solarised, {
         "You returned uint8. Floats came in, so floats in [0, 1] have to leave.": lambda x: torch.uint8,
-        "The right picture on the wrong scale: as it came, it leaves in [0, 1].": lambda x: 255 * solarised(x),
+        "This is the right picture on the wrong scale: it came in [0, 1], so it has to leave in [0, 1].":
+            lambda x: 255 * solarised(x),
     } | SOLARISED, "the picture", 2e-3)  # fmt: skip
 
 
@@ -116,14 +120,17 @@ def first_steps(recipe_class: type) -> None:
     tell({itself: not isinstance(recipe_class, type)})
     recipe = attempt(recipe_class)
     named = ", ".join(name for name in dir(recipe) if "step" in name.lower()) or "none"
-    lost = f"The loop finds no optimizer_step (it sees {named}) and steps itself at the full rate."
-    tell({lost: not hasattr(recipe, "optimizer_step")})
+    tell({
+        f"The loop still finds no optimizer_step on your recipe (it has {named}), so it takes its own step at "
+        "the full rate.": not hasattr(recipe, "optimizer_step"),
+    })  # fmt: skip
     rates, moved = _run_recipe(recipe, recipe.warmup + 10)
     step = torch.arange(len(rates)).double()
     right = ((step + 1) / recipe.warmup).clamp(max=1)
     mistakes = {
         "The hook is called now, but the rate is the full one from the first step on.": torch.ones_like(step),
-        "After the warm-up it goes on growing. Hold it at the base rate: min(1, ...).": (step + 1) / recipe.warmup,
+        "After the warm-up the rate goes on growing, above the base rate. Hold it there: min(1, ...).":
+            (step + 1) / recipe.warmup,
         "The first step is still taken at the full rate: set the rate before optimizer.step(), not after it.":
             torch.cat([torch.ones(1), right[:-1]]),
         "The rate stays 0 until the warm-up is over: // throws the fraction away. Divide with /.":
@@ -131,8 +138,10 @@ def first_steps(recipe_class: type) -> None:
     }  # fmt: skip
     if not torch.allclose(rates, (step / recipe.warmup).clamp(max=1), atol=1e-6):
         compare(rates, right, mistakes, "The rate / base rate, a step", tolerance=1e-6)
-    still = "The rates are right, but no weight ever moves: your hook has to call optimizer.step() itself."
-    tell({still: not moved})
+    tell({
+        "The rates are right, but no weight ever moves: your hook replaces the loop's step, so it has to call "
+        "optimizer.step() itself.": not moved,
+    })  # fmt: skip
 
 
 def _run_recipe(recipe: object, total: int) -> tuple[Tensor, bool]:
@@ -180,11 +189,13 @@ def all_reduce_backward(function: Callable[[list[Tensor]], Sequence[Tensor]]) ->
     worlds = [(list(normal(3, 2, 4, seed=143)),), (list(normal(5, 3, 2, seed=149)),)]
     judge(function, worlds, _every_rank, {
         "Each rank still hands on its own gradient alone, as if the others had never used its part.": torch.stack,
-        "This is the mean over ranks. What rank k put in is in the loss of *every* rank: effects add up.":
-            lambda g: _every_rank(g, 1 / len(g)),
-        "Right if all ranks compute the same loss. Else it is not the sum.": lambda g: torch.stack(g) * len(g),
+        "This is the mean over ranks. What rank k put in is in the loss of *every* rank, and effects on several "
+        "losses add up. (DDP will take its mean later.)": lambda g: _every_rank(g, 1 / len(g)),
+        "This is right as long as all ranks compute the same loss. In general their gradients differ, and W times "
+        "a rank's own is not their sum.": lambda g: torch.stack(g) * len(g),
         "This is W times too much: the sum over ranks holds the W already.": lambda g: _every_rank(g, len(g)),
-        "Only rank 0 got it. No rank is special here.": lambda g: torch.stack([sum(g)] + [0 * x for x in g[1:]]),
+        "Only rank 0 got the sum. No rank is special in an all-reduce: each of them needs it.":
+            lambda g: torch.stack([sum(g)] + [0 * x for x in g[1:]]),
         "You left out the rank's own loss. Its part is in that one too.": lambda g: _every_rank(g) - torch.stack(g),
     }, "The list of gradients", look=_one_a_rank)  # fmt: skip
 
@@ -211,8 +222,10 @@ def _explain_shards(answer: object, shards: list[Tensor]) -> Tensor:
     scale = torch.stack([s.var(0, correction=0) for s in shards]).mean(0).sqrt()
     scales = scale, z.std(0, correction=0), _within(shards), (z - mean).square().mean(0).sqrt()
     unequal = [(z - z.mean(0)) / scale, *((z - mean) / s for s in scales)]
-    uneven = "The mean of the ranks' means is only right with equal shards: add up sums and counts."
-    tell({uneven: any(torch.allclose(whole.double(), x, rtol=1e-4) for x in unequal)})
+    tell({
+        "The mean of the ranks' means is only right if all hold the same number of samples. Here they do not: add up "
+        "the sums and the counts.": any(torch.allclose(whole.double(), x, rtol=1e-4) for x in unequal),
+    })  # fmt: skip
     return whole
 
 
@@ -235,9 +248,12 @@ def shards_as_one(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
         z = z + torch.tensor([0.0, 5.0, -2.0]) + torch.linspace(-2, 2, len(z)).double()[:, None]
         world = (list(z.split(sizes)),)
         judge(function, [world], _by_parts, {
-            "Each rank uses its own mean and its own scale.": lambda shards: torch.cat([*map(standard, shards)]),
-            "The mean is global, but each rank divides by its own.": {"scale": lambda z, s: s.std(0, correction=0)},
-            "The deviation is global, but each rank subtracts its own mean.": {"mean": lambda z, s: s.mean(0)},
+            "Each rank still uses its own mean and its own deviation. Take both from the whole batch.":
+                lambda shards: torch.cat([*map(standard, shards)]),
+            "The mean is the global one, but each rank still divides by its own deviation.":
+                {"scale": lambda z, s: s.std(0, correction=0)},
+            "The deviation is the global one, but each rank still subtracts its own mean.":
+                {"mean": lambda z, s: s.mean(0)},
             "The mean of the ranks' variances is too small: it leaves out how far their means lie apart.":
                 lambda shards: _by_parts(shards, scale=lambda z, s: _within(shards)),
             "This is the square root of N − 1 again, the bug of case 1.": {"scale": lambda z, s: z.std(0)},
@@ -249,4 +265,5 @@ def shards_as_one(function: Callable[[list[Tensor]], Sequence[Tensor]]) -> None:
             shards = list(z.split(sizes))
             return (weights * _whole(attempt(function, shards), shards)).sum()
 
-        follow(learner, (z,), lambda z, weights=weights: (weights * standard(z)).sum())
+        hint = " Is a mean or a deviation detached, or computed under no_grad? z moves them, too."
+        follow(learner, (z,), lambda z, weights=weights: (weights * standard(z)).sum(), hint)

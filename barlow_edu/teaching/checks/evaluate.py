@@ -44,24 +44,33 @@ def knn_vote(function: Callable[[Tensor, Tensor, Tensor, int, float], Tensor]) -
     judge(function, worlds, _vote, {
         "These are the votes, one column a class. Return the class with most of them: argmax(1).":
             lambda b, y, q, k, t: Shaped([len(q), int(y.max()) + 1]),
-        "This has one column a neighbour. They must still vote.": lambda b, y, q, k, t: Shaped([len(q), k]),
+        "This has one column a neighbour. The neighbours must still vote, row by row.":
+            lambda b, y, q, k, t: Shaped([len(q), k]),
         "This is one number. Return a label for each query, shape (Q,).": lambda *_: Shaped(),
-        "You took the plain scalar product: divide by the lengths first.": {"like": lambda q, b: q @ b.T},
-        "Rows of the bank keep their lengths: divide by them.": {"like": lambda q, b: F.normalize(q, dim=1) @ b.T},
-        "The queries keep their lengths, a temperature each.": {"like": lambda q, b: q @ F.normalize(b, dim=1).T},
-        "You divided columns by their lengths: normalise along dim 1.": {"like": lambda q, b: cosines(q, b, dim=0)},
+        "You took the plain scalar product. Lengths must not count: divide queries and bank by theirs first.":
+            {"like": lambda q, b: q @ b.T},
+        "The features of the bank keep their lengths, so long ones win. Divide them by their lengths, too.":
+            {"like": lambda q, b: F.normalize(q, dim=1) @ b.T},
+        "The queries keep their lengths, so each has another temperature. Divide them by their lengths, too.":
+            {"like": lambda q, b: q @ F.normalize(b, dim=1).T},
+        "You divided every column by its length (dim 0). A feature is a row: normalise along dim 1.":
+            {"like": lambda q, b: cosines(q, b, dim=0)},
         "These are the nearest by Euclidean distance, not by cosine.": {"like": lambda q, b: -torch.cdist(q, b)},
-        "All neighbours have the same weight: exp(s / temperature).": {"weight": lambda s, t: torch.ones_like(s)},
+        "All neighbours have the same weight in your vote. Weigh each with exp(s / temperature).":
+            {"weight": lambda s, t: torch.ones_like(s)},
         "You weigh with the similarity itself. The weight is exp(s / temperature).": {"weight": lambda s, t: s},
         "You multiply by the temperature. Divide: exp(s / temperature).": {"weight": lambda s, t: (s * t).exp()},
-        "Your weight falls with the similarity: exp(s / temperature).": {"weight": lambda s, t: (-s / t).exp()},
+        "Your weight falls with the similarity. Leave out the minus: exp(s / temperature).":
+            {"weight": lambda s, t: (-s / t).exp()},
         "The temperature is missing: exp(s / temperature).": {"weight": lambda s, t: s.exp()},
         "Only the nearest neighbour decides in your answer. All k vote.": {"take": lambda s, k: s.topk(1, 1)},
         "The whole bank votes. Keep the k most similar: topk.": {"take": lambda s, k: s.topk(s.shape[1], 1)},
-        "You took the k least similar. topk takes the largest.": {"take": lambda s, k: s.topk(k, 1, largest=False)},
+        "You took the k least similar. topk takes the largest unless it is told otherwise.":
+            {"take": lambda s, k: s.topk(k, 1, largest=False)},
         "You left out the nearest. That is for queries which are in the bank; these are not.":
             {"take": lambda s, k: [x[:, 1:] for x in s.topk(k + 1, 1)]},
-        "These are row numbers of the bank. Look up labels[rows].": lambda b, y, q, k, t: cosines(q, b).argmax(1),
+        "These are row numbers of the bank. Look up their labels: labels[rows].":
+            lambda b, y, q, k, t: cosines(q, b).argmax(1),
     }, "the list of labels", 1e-9)  # fmt: skip
 
 
@@ -77,17 +86,22 @@ def rankme_by_hand(function: Callable[[Tensor], Tensor]) -> None:
     x, other = normal(50, 6, seed=3) * spread + 0.8, normal(40, 4, seed=4) * spread[1:5] - 0.3
     judge(function, [(x,), (other,)], _rankme, {
         "This is a list of 6 numbers. RankMe is one: sum up, then take exp.": lambda x: Shaped(x.shape[1:]),
-        "You centred the features first. That is the effective rank, not RankMe.": lambda x: _rankme(centred(x)),
+        "You centred the features first. That is the effective rank. RankMe takes the features as they are.":
+            lambda x: _rankme(centred(x)),
         "Your shares are those of the covariance's eigenvalues. Take singular values, not centred.":
             {"values": lambda x: torch.linalg.svdvals(centred(x)) ** 2},
         "This is the entropy itself. Take exp of it: then D equal values count as D.": {"out": lambda h: h},
-        "This is the entropy in bits. Use the natural logarithm, then exp.": {"out": lambda h: h / math.log(2)},
-        "You took exp of an entropy in bits. Use log, not log2.": {"out": lambda h: (h / math.log(2)).exp()},
+        "This is the entropy in bits. Use the natural logarithm, and take exp at the end.":
+            {"out": lambda h: h / math.log(2)},
+        "You took exp of an entropy in bits. Use the natural logarithm: log, not log2.":
+            {"out": lambda h: (h / math.log(2)).exp()},
         "You took 2 to the power of an entropy in nats. Use exp.": {"out": torch.exp2},
         "The sign of the entropy is turned: it is minus the sum of p log p.": {"out": lambda h: (-h).exp()},
-        "You squared the singular values. Here p is their share.": {"values": lambda x: torch.linalg.svdvals(x) ** 2},
+        "You squared the singular values. Here p is each one divided by their sum, without squares.":
+            {"values": lambda x: torch.linalg.svdvals(x) ** 2},
         "The singular values were not divided by their sum. The shares must add up to 1.": {"share": lambda s: s},
-        "You divided by the largest singular value. Divide by their sum: shares.": {"share": lambda s: s / s[0]},
+        "You divided by the largest singular value. Divide by their sum: the shares must add up to 1.":
+            {"share": lambda s: s / s[0]},
         "This counts every singular value above 0 as one. A small one should count for less.": lambda x: x.shape[1],
         "This is the participation ratio, (Σ s)² / Σ s². A fair count too, but not the one asked for.":
             lambda x: torch.linalg.svdvals(x).sum() ** 2 / x.square().sum(),
@@ -145,7 +159,8 @@ def paired_interval(learner) -> None:
         "That is b − a. The question is how far a lies above b.": lambda a, b, t: _ends(b, a, t),
         "You took the deviations of a and of b apart. Subtract first, seed by seed: what a seed does to both "
         "then cancels.": {"sd": lambda a, b: (a.var() + b.var()).sqrt()},
-        "Your deviation is divided by n. With few seeds, take n − 1.": {"sd": lambda a, b: (a - b).std(correction=0)},
+        "Your deviation divides by n. With few seeds take n − 1, as torch's std does.":
+            {"sd": lambda a, b: (a - b).std(correction=0)},
         "√n is missing: the mean of n seeds wavers less than one seed.": {"power": 0},
         "You divided by n. The mean wavers like 1 / √n.": {"power": 1},
         "t is missing: that is the standard error. With few seeds it is much too narrow.": {"t": 1.0},

@@ -39,13 +39,17 @@ def loss_from_c(function: Callable[[Tensor, float], Tensor]) -> None:
         "This is the sum on the diagonal alone, the invariance: the redundancy is missing.": {"lambd": 0},
         "This is the sum off the diagonal alone, times λ: the invariance is missing.": lambda c, w: w * redundancy(c),
         "λ is missing: it weighs the sum off the diagonal, the redundancy.": {"lambd": 1},
-        "λ belongs to the sum off the diagonal, not to the other one.": lambda c, w: w * _loss(c, 1 / w),
-        "You multiplied the whole loss by λ. It belongs to the redundancy alone.": lambda c, w: w * _loss(c, 1),
+        "λ belongs to the sum off the diagonal, the redundancy. You multiplied the other sum by it.":
+            lambda c, w: w * _loss(c, 1 / w),
+        "You multiplied the whole loss by λ. It belongs to the sum off the diagonal alone, the redundancy.":
+            lambda c, w: w * _loss(c, 1),
         "λ was squared with the entries: it stands before the square, not inside it.": lambda c, w: _loss(c, w**2),
         "The second sum runs over i ≠ j only: leave the entries with i = j, the diagonal, out of it.":
             lambda c, w: _loss(c, w) + w * c.diagonal().square().sum(),
-        "You counted one side of the diagonal only. Both count.": lambda c, w: _loss(c, 0) + w * redundancy(c.triu()),
-        "You doubled the upper side. Both sides count.": lambda c, w: _loss(c, 0) + 2 * w * redundancy(c.triu()),
+        "You counted one side of the diagonal only. C is not symmetric: both sides count.":
+            lambda c, w: _loss(c, 0) + w * redundancy(c.triu()),
+        "You doubled the upper side of the diagonal. C is not symmetric: add up both sides.":
+            lambda c, w: _loss(c, 0) + 2 * w * redundancy(c.triu()),
         "The target on the diagonal is 1, not 0: (1 − C_ii)².": {"target": 0},
         "You added magnitudes. The loss adds squares.": {"on": torch.abs, "off": torch.abs},
         "The squares are missing on the diagonal: (1 − C_ii)².": {"on": lambda x: x},
@@ -53,7 +57,8 @@ def loss_from_c(function: Callable[[Tensor, float], Tensor]) -> None:
         "You took the trace, one number, before you squared. Square 1 − C_ii for each i, then add.":
             lambda c, w: (1 - c.trace()) ** 2 + w * redundancy(c),
         "You added up 1 − C_ii before you squared. Square each, then add.": {"on": lambda x: x.sum() ** 2},
-        "You added up the entries off the diagonal first. Square each, then add.": {"off": lambda x: x.sum() ** 2},
+        "You added up the entries off the diagonal before you squared. Square each, then add.":
+            {"off": lambda x: x.sum() ** 2},
         "You took means. The paper's loss is made of sums.": {"add": torch.mean},
         "You took means over all D² entries. The paper's loss is made of sums.": lambda c, w: _loss(c, w) / c.numel(),
         "You took the mean on the diagonal. The paper's loss is made of sums.": {"on": lambda x: x.square().mean()},
@@ -75,7 +80,8 @@ def gradient_of_c(function: Callable[[Tensor, float], Tensor]) -> None:
         "The sign is turned round: this is the step that lowers the loss, minus the gradient.": {"factor": -2},
         "The sign is right off the diagonal, but not on it: d(1 − C)²/dC = −2 (1 − C).": {"on": -1},
         "λ is missing: entries off the diagonal weigh λ.": {"lambd": 1},
-        "λ belongs to the entries off the diagonal only. On it the weight is 1.": lambda c, w: _gradient(c, w, on=w),
+        "λ belongs to the entries off the diagonal only. On the diagonal the weight is 1.":
+            lambda c, w: _gradient(c, w, on=w),
         "λ was squared: it stands before the square of the loss, not inside it.": lambda c, w: _gradient(c, w**2),
         "The weights have changed places: 1 belongs on the diagonal, λ off it.": lambda c, w: _gradient(c, 1, on=w),
         "The entries off the diagonal are missing: redundancy has a gradient too.": {"off": 0},
@@ -137,8 +143,10 @@ def gram_redundancy(function: Callable[[Tensor, Tensor], Tensor]) -> None:
         "This is the sum of all squares. Take away those on the diagonal.": {"diagonal": lambda x: 0},
         "This is the sum of all squares of AᵀB. Divide by N², and take away the diagonal's.":
             lambda a, b: _squares(correlation(a, b, n=1)),
-        "The product was divided by N. Squared, it is N².": lambda a, b: _gram(a, b, lambda c: _squares(c) * len(a)),
-        "You forgot to divide the Gram part by N².": lambda a, b: _gram(a, b, lambda c: _squares(c) * len(a) ** 2),
+        "You divided the Gram part by N. It is made of squares of C = AᵀB / N, so divide by N².":
+            lambda a, b: _gram(a, b, lambda c: _squares(c) * len(a)),
+        "You forgot to divide the Gram part by N²: it is made of squares of C = AᵀB / N.":
+            lambda a, b: _gram(a, b, lambda c: _squares(c) * len(a) ** 2),
         "You divided by D². The sum in C runs over images: C = AᵀB / N.":
             lambda a, b: _gram(a, b, lambda c: _squares(c) * len(a) ** 2 / len(c) ** 2),
         "The diagonal was not squared before you took it away.": {"diagonal": torch.sum},

@@ -31,13 +31,17 @@ def off_diagonal_rms(learner) -> None:
     worlds = [(matrix(6, seed=3).float(),), (matrix(9, seed=4).float(),)]
     judge(learner, worlds, _rms, {
         "That is the root mean square of all of C. Leave the diagonal out.": {"entries": lambda c: c},
-        "You divided by D². Off the diagonal D² − D entries remain.": {"entries": lambda c: c - c.diagonal().diag()},
+        "You divided by D². Without the diagonal only D² − D entries remain: divide by their number.":
+            {"entries": lambda c: c - c.diagonal().diag()},
         "That is the mean square. Take its root.": {"root": lambda x: x},
         "That is the sum of squares. Take their mean, then its root.": {"mean": torch.sum, "root": lambda x: x},
         "That is the root of the sum of squares. Take their mean before you take the root.": {"mean": torch.sum},
-        "That is the plain mean: signs cancel. Square the entries first.": lambda c: off_diagonal(c).mean(),
-        "That is the mean absolute value. Squares, their mean, its root.": lambda c: off_diagonal(c).abs().mean(),
-        "That is the standard deviation: do not take the mean away.": lambda c: off_diagonal(c).std(),
+        "That is the plain mean: positive and negative entries cancel. Square them first.":
+            lambda c: off_diagonal(c).mean(),
+        "That is the mean absolute value. Square the entries, take the mean, and then its root.":
+            lambda c: off_diagonal(c).abs().mean(),
+        "That is the standard deviation: it takes the mean away first. Square the entries as they are.":
+            lambda c: off_diagonal(c).std(),
         "That is the diagonal. Look at everything else.": {"entries": torch.diagonal},
     }, "the off-diagonal size")  # fmt: skip
 
@@ -56,12 +60,15 @@ def find_twins(learner) -> None:
     worlds = [_twins(30, 8, seed=5), _twins(21, 6, seed=6)]
     judge(learner, worlds, lambda a, b: cosines(a, b).argmax(1), {
         "Return row numbers (argmax), not similarities.": lambda a, b: torch.float32,
-        "You searched among z_a for the rows of z_b: the other way round.": lambda a, b: cosines(a, b).argmax(0),
+        "You searched among the rows of z_a for those of z_b. Search the other way round.":
+            lambda a, b: cosines(a, b).argmax(0),
         "You divided columns by their lengths: normalise along dim 1.": lambda a, b: cosines(a, b, dim=0).argmax(1),
-        "Long vectors win: divide by the lengths, so that directions count.": lambda a, b: (a @ b.T).argmax(1),
+        "Long vectors win: divide by the lengths, so that only the direction counts.":
+            lambda a, b: (a @ b.T).argmax(1),
         "You took the least similar row.": lambda a, b: cosines(a, b).argmin(1),
         "Every row found itself: compare z_a with z_b, not with z_a.": lambda a, b: torch.arange(len(a)),
-        "You used the distance. As lengths differ, use the cosine.": lambda a, b: torch.cdist(a, b).argmin(1),
+        "You used the distance. The rows differ in length, so use the cosine.":
+            lambda a, b: torch.cdist(a, b).argmin(1),
     }, "the row numbers")  # fmt: skip
 
 
@@ -70,8 +77,10 @@ def cross_correlation(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check a function (N, D), (N, D) -> (D, D) that computes C from raw embeddings."""
     worlds = [views(7, 4, seed=30), views(12, 5, seed=31)]
     judge(function, worlds, correlation, {
-        "You mixed N − 1 and N: std() takes N − 1. Set correction=0.": {"scale": lambda z: centred(z) / z.std(0)},
-        "You mixed N and N − 1: the deviations divide by N. So must C.": lambda a, b: correlation(a, b, n=len(a) - 1),
+        "You mixed N − 1 and N: std() divides by N − 1 unless you say correction=0.":
+            {"scale": lambda z: centred(z) / z.std(0)},
+        "You mixed N and N − 1: the deviations divide by N, so the product must, too.":
+            lambda a, b: correlation(a, b, n=len(a) - 1),
     } | CORRELATION, "C")  # fmt: skip
 
 
@@ -82,10 +91,13 @@ def expected_redundancy(function: Callable[[int, int], float]) -> None:
     judge(function, worlds, lambda n, d: d * (d - 1) / (n - 1), {
         "You divided by N. The mean of one square is 1 / (N − 1).": lambda n, d: d * (d - 1) / n,
         "You counted all D² entries. The D on the diagonal do not belong to the sum.": lambda n, d: d * d / (n - 1),
-        "You counted half of the entries. Both (i, j) and (j, i) count.": lambda n, d: d * (d - 1) / 2 / (n - 1),
+        "You counted half of the entries. C is not symmetric: (i, j) and (j, i) both count.":
+            lambda n, d: d * (d - 1) / 2 / (n - 1),
         "You counted each dimension once. There are D (D − 1) places off the diagonal.": lambda n, d: d / (n - 1),
-        "This is the mean of a single square. Multiply by the places off the diagonal.": lambda n, d: 1 / (n - 1),
-        "You added magnitudes, 1 / √(N − 1) each. Add their squares.": lambda n, d: d * (d - 1) / (n - 1) ** 0.5,
+        "This is the mean of a single square. Multiply by the number of places off the diagonal.":
+            lambda n, d: 1 / (n - 1),
+        "You added magnitudes, 1 / √(N − 1) each. The sum is over squares, 1 / (N − 1) each.":
+            lambda n, d: d * (d - 1) / (n - 1) ** 0.5,
         "N and D have changed places: N is the batch size, the first argument.": lambda n, d: n * (n - 1) / (d - 1),
     }, "At N = {0}, D = {1}, it")  # fmt: skip
 

@@ -25,7 +25,8 @@ def run_length(function: Callable[[int, int, int, float], tuple[int, float]]) ->
     worlds = [(1000, 128, 6, 50.0), (50_000, 256, 40, 700.0)]  # neither is full batches alone
     names = "two numbers: the steps of the run and its minutes"
     judge(function, worlds, lambda i, n, e, r: i // n * e, {
-        "You counted the scrap at the end of each epoch. Round down.": lambda i, n, e, r: math.ceil(i / n) * e,
+        "You counted the scrap at the end of each epoch as a step. It is dropped: round down.":
+            lambda i, n, e, r: math.ceil(i / n) * e,
         "These are the steps of one epoch. The run has several.": lambda i, n, e, r: i // n,
         "A step is a whole batch: round down, each epoch on its own.": lambda i, n, e, r: i / n * e,
         "You joined the epochs before dividing. Each epoch drops its own scrap.": lambda i, n, e, r: i * e // n,
@@ -39,7 +40,8 @@ def run_length(function: Callable[[int, int, int, float], tuple[int, float]]) ->
         "The images that are dropped cost no time: count steps × batch size.": lambda i, n, e, r: i * e / r / 60,
         "This is the time of one epoch.": {"epochs": 1},
         "The rate is in images a second, not in steps a second.": lambda i, n, e, r: _minutes(i, n, e, r) / n,
-        "You multiplied by the rate. Divide by it: fast is short.": lambda i, n, e, r: _minutes(i, n, e, r) * r**2,
+        "You multiplied by the rate. Divide by it: faster means shorter.":
+            lambda i, n, e, r: _minutes(i, n, e, r) * r**2,
     }, "the time in minutes", look=lambda x, *_: numbers(x, names, 2)[1])  # fmt: skip
 
 
@@ -66,14 +68,20 @@ def warmup_factor(function: Callable[[int, int, int, float], float]) -> None:
     judge(every_step, worlds, _factors, {
         "There is no warm-up: the factor starts at 1.": {"warmup": 0},
         "The first step has the factor 0 and is lost. Steps count from 0, so take (step + 1) / warmup.": {"early": 0},
-        "Your cosine starts at step 0, not after the warm-up: the factor jumps.": {"x": lambda s, t, w: s / t},
-        "Your progress is (step − warmup) / total: it never gets to 1.": {"x": lambda s, t, w: (s - w) / t},
-        "You get to final one step early: divide by total − warmup.": {"x": lambda s, t, w: (s - w) / (t - w - 1)},
+        "Your cosine starts at step 0, so the factor jumps where the warm-up ends. Start it there: progress = "
+        "(step − warmup) / (total − warmup).": {"x": lambda s, t, w: s / t},
+        "Your progress is (step − warmup) / total. It never gets to 1: divide by total − warmup.":
+            {"x": lambda s, t, w: (s - w) / t},
+        "You reach the final factor one step early. Divide by total − warmup, not by one less.":
+            {"x": lambda s, t, w: (s - w) / (t - w - 1)},
         "The factor falls to 0. It should end at final: final + (1 − final) · half cosine.": {"final": 0},
-        "You added final, so that it starts above 1: shrink the rest.": lambda t, w, f: _factors(t, w, f, top=1 + f),
+        "You added final on top, so the factor starts above 1. Shrink the rest: (1 − final) · half cosine.":
+            lambda t, w, f: _factors(t, w, f, top=1 + f),
         "Your cosine goes down and comes up again: half a period is π, not 2π.": {"fall": lambda x: _half(2 * x)},
-        "The factor starts near 2 after the warm-up. Take half of 1 + cos.": {"fall": lambda x: 2 * _half(x)},
-        "Without the 1 the rate goes below 0: it is (1 + cos) / 2.": {"fall": lambda x: math.cos(math.pi * x)},
+        "The factor starts near 2 after the warm-up. Take half of 1 + cos, which runs from 1 to 0.":
+            {"fall": lambda x: 2 * _half(x)},
+        "Without the 1 the cosine goes below 0, and the rate with it. Take (1 + cos) / 2.":
+            {"fall": lambda x: math.cos(math.pi * x)},
         "It falls on a straight line. Half a cosine is wanted: slow, fast, slow.": {"fall": lambda x: 1 - x},
         "It rises again after the warm-up: your cosine stands upside down.": {"fall": lambda x: _half(1 - x)},
     }, "the list of factors", 1e-6, look=lambda x, total, *_: numbers(x, wanted, total))  # fmt: skip
@@ -177,8 +185,8 @@ def _explain(state: Mapping[str, Any], then: _Tiny, now: _Tiny) -> None:
         # tensors that were not copied have gone on with the training; those of who left some out have not
         copied = key == "model" and not equal(held, getattr(now, key).state_dict())
         tell({
-            f"You kept the {key} itself, which goes on changing: keep a copy of {key}.state_dict().":
-                isinstance(held, (nn.Module, torch.optim.Optimizer)),
+            f"You kept the {key} itself. It goes on changing, and a file of it needs this very code to be opened. "
+            f"Keep a copy of {key}.state_dict().": isinstance(held, (nn.Module, torch.optim.Optimizer)),
             f"{key!r} should hold {key}.state_dict(), got {type(held).__name__}.": not isinstance(held, Mapping),
             "Something of the model is missing or changed. state_dict() holds the running averages of "
             "batch norm too, parameters() does not.": copied and not equal(held, right),
@@ -187,7 +195,8 @@ def _explain(state: Mapping[str, Any], then: _Tiny, now: _Tiny) -> None:
         })  # fmt: skip
     generator, step = state["generator"], state["step"]
     tell({
-        "You kept the generator itself. It goes on drawing: get_state().": isinstance(generator, torch.Generator),
+        "You kept the generator itself. It goes on drawing: keep its get_state().":
+            isinstance(generator, torch.Generator),
         "'generator' should hold generator.get_state(), a tensor of bytes.": not isinstance(generator, Tensor),
         "This is not the state that the generator is in. initial_seed() and a fresh generator know where it "
         "began, get_state() knows where it is.": not equal(generator, then.generator.get_state()),
@@ -196,8 +205,10 @@ def _explain(state: Mapping[str, Any], then: _Tiny, now: _Tiny) -> None:
 
 
 def _one_tensor(answer, own: list[Tensor], seen: bool):
-    one = "You returned a list. After averaging all processes hold the same gradient: one tensor."
-    tell({one: isinstance(answer, (list, tuple)) and len(answer) == len(own)})
+    tell({
+        "You returned a list. After the averaging all processes hold the same gradient: return one tensor.":
+            isinstance(answer, (list, tuple)) and len(answer) == len(own),
+    })  # fmt: skip
     return answer
 
 
@@ -210,17 +221,23 @@ def after_ddp(function: Callable[[list[Tensor], bool], Tensor]) -> None:
     """
     worlds = [list(normal(3, 4, 2, seed=120)), list(normal(5, 3, seed=121))]
     judge(function, [(x, False) for x in worlds], lambda own, _: sum(own) / len(own), {
-        "Unseen by autograd: this is the true gradient. DDP takes the mean of the parts.": lambda own, _: sum(own),
-        "Unseen by autograd: this is one process's part. DDP takes the mean over all of them.": lambda own, _: own[0],
-        "Unseen by autograd: this is W times the true gradient. Divide by W.": lambda own, _: sum(own) * len(own),
-        "Unseen by autograd: divided by W twice. The mean divides once.": lambda own, _: sum(own) / len(own) ** 2,
+        "Unseen by autograd: this is the true gradient, the sum of all parts. But each process knows its own part "
+        "alone, and DDP takes the mean of the parts, not their sum.": lambda own, _: sum(own),
+        "Unseen by autograd: this is one process's part, not yet averaged. DDP takes the mean over all of them.":
+            lambda own, _: own[0],
+        "Unseen by autograd: this is W times the true gradient. Nothing multiplies here: DDP takes a mean.":
+            lambda own, _: sum(own) * len(own),
+        "Unseen by autograd: you divided by W twice. The mean divides once.": lambda own, _: sum(own) / len(own) ** 2,
         "Unseen by autograd: this divides by two. There are len(own) processes.": lambda own, _: sum(own) / 2,
     }, "Unseen by autograd: the gradient", look=_one_tensor)  # fmt: skip
     judge(function, [(x, True) for x in worlds], lambda own, _: sum(own), {
-        "Seen by autograd: nothing has changed. The backward pass of the all-reduce adds up what all W losses say, "
-        "W times a process's own part.": lambda own, _: sum(own) / len(own),
-        "Seen by autograd: W times too much. DDP's mean divides by W again.": lambda own, _: sum(own) * len(own),
-        "Seen by autograd: this is one process's part, times W. Take the mean.": lambda own, _: own[0] * len(own),
+        "Seen by autograd: you gave the same answer as for the unseen case. The backward pass of the all-reduce "
+        "adds up what all W losses say, so each process holds W times its own part. Then comes the mean.":
+            lambda own, _: sum(own) / len(own),
+        "Seen by autograd: this is W times too much. Each process holds W times its own part, and DDP's mean "
+        "divides the sum by W.": lambda own, _: sum(own) * len(own),
+        "Seen by autograd: this is one process's part, times W. The mean over the processes is missing.":
+            lambda own, _: own[0] * len(own),
         "Seen by autograd: this is one process's part alone.": lambda own, _: own[0],
     }, "Seen by autograd: the gradient", look=_one_tensor)  # fmt: skip
 
@@ -265,7 +282,8 @@ def lars_step(function: Callable[[Tensor, Tensor, float, float, float], Tensor])
         "The matrix is right. But the bias was treated like a weight, decayed and adapted. Look at w.ndim.": _lars,
         "The matrix is right. But the bias was decayed: no weight decay for a tensor with one axis.":
             lambda w, g, lr, decay, _: w - lr * (g + decay * w),
-        "The matrix is right. But the bias did not move: leave out its adaptation, not its step.": lambda w, *_: w,
+        "The matrix is right. But the bias did not move: it is left out of the adaptation, not of the step.":
+            lambda w, *_: w,
     }, "The bias", 1e-6)  # fmt: skip
 
 

@@ -32,11 +32,15 @@ def zca_matrix(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function: covariance Σ (D, D) -> Σ^(-1/2), the symmetric whitening matrix (D, D)."""
     judge(function, _covariances(), _filter, {
         "This is Σ to the power −1: the eigenvalues want the root too, λ^(−1/2).": {"by": lambda v, s: 1 / v},
-        "This is Σ^(+1/2), which makes pixels more redundant. Divide by the roots.": {"by": lambda v, s: v.sqrt()},
-        "This divides each pixel by its own deviation. Correlations stay.": lambda c: c.diagonal().rsqrt().diag(),
-        "You returned the eigenvectors U alone. They turn, and do not scale.": lambda c: torch.linalg.eigh(c)[1],
+        "This is Σ^(+1/2). It would make the pixels more redundant: divide by the roots, do not multiply.":
+            {"by": lambda v, s: v.sqrt()},
+        "This only divides every pixel by its own deviation. The correlations stay as they are.":
+            lambda c: c.diagonal().rsqrt().diag(),
+        "You returned the eigenvectors U alone: they turn the pixels, and nothing gets variance 1.":
+            lambda c: torch.linalg.eigh(c)[1],
         "You turned with Uᵀ but did not scale: λ^(−1/2) is missing.": lambda c: torch.linalg.eigh(c)[1].T,
-        "These are the scales λ^(−1/2) alone. Turn and turn back.": lambda c: torch.linalg.eigvalsh(c).rsqrt().diag(),
+        "These are the scales λ^(−1/2) alone. Turn with Uᵀ before them, and back with U after them.":
+            lambda c: torch.linalg.eigvalsh(c).rsqrt().diag(),
     }, "W", look=_explain_whitening)  # fmt: skip
 
 
@@ -54,7 +58,8 @@ def _explain_whitening(answer: object, covariance: Tensor) -> object:
         "back, with U on the left: U diag(λ^(−1/2)) Uᵀ.": close(w @ covariance @ w.T, eye, 1e-3),
         "Yours is a transposed whitening matrix: Wᵀ Σ W = I, but W Σ Wᵀ is not. For ZCA turn "
         "(Uᵀ), scale, and turn back (U).": close(w.T @ covariance @ w, eye, 1e-3),
-        "The scales are right, but the directions are not: eigh returns the eigenvectors as columns of U.":
+        "The scales are right, but the directions are not. eigh returns the eigenvectors as columns of U, so it is "
+        "U diag(λ^(−1/2)) Uᵀ, not Uᵀ diag(λ^(−1/2)) U.":
             close(w, w.T, 1e-3) and close(torch.linalg.eigvalsh(w), torch.linalg.eigvalsh(right), 1e-3),
     })  # fmt: skip
     return answer
@@ -79,15 +84,19 @@ def _patients() -> list[tuple]:
     turned = torch.tensor([1.0, -2, 3, 1, -1, 2, 0.5, 1])
     five = z[:, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]] + 0.01 * normal(200, 12, seed=11).float()
     slow = "a small spread is not a collapse before it falls below 0.01."
-    units = "only their units differ. Standardise each dimension before the effective rank."
+    units = "the dimensions are unrelated, and only their units differ. "
+    units += "Standardise each before you look at the effective rank."
     return [
         (z, "none", "these are eight unrelated dimensions."),
         (3 + 1e-5 * z, "constant",
-         "only rounding noise is left. The effective rank cannot see that: look at the standard deviations first."),
+         "only rounding noise is left, a spread below 0.01. The effective rank cannot see that, since it ignores the "
+         "scale: look at the standard deviations first."),
         (torch.linspace(-2, 2, 8) + 1e-6 * z, "constant",
-         "every image gets the same numbers. Take the standard deviation over the images, dim 0."),
+         "every image gets the same numbers, and the numbers differ between dimensions. Take the standard deviation "
+         "over the images, dim 0."),
         (z[:, 8 * [0]] * turned + 0.01 * z, "dimensional",
-         "all dimensions are one up to scale and sign. Each varies, but the standardised effective rank is 1."),
+         "all dimensions are one and the same up to scale and sign, so the standardised effective rank is 1. Each "
+         "one varies, so standard deviations do not show it."),
         (z[:, [0, 1, 0, 1, 1, 0, 1, 0]] * turned + 0.01 * z, "dimensional",
          "there are only two different dimensions, each four times: effective rank 2, below D/2 = 4."),
         (z + 50, "none", "the mean is 50, and the spread around it is healthy. Subtract the mean of each dimension."),
@@ -96,7 +105,8 @@ def _patients() -> list[tuple]:
         (torch.where(torch.arange(8) == 3, 1.0, z), "none",
          "one dimension of eight is dead, the other seven are fine. Constant means: no dimension varies."),
         (z * torch.tensor([0.05] + 7 * [0.001]), "none", units,
-         "one dimension has a spread of 0.05: look at the largest standard deviation, not at their mean."),
+         "one dimension of eight has a spread of 0.05. Constant means that no dimension varies: look at the largest "
+         "of the standard deviations, not at their mean."),
         (five, "dimensional",
          "there are only five different dimensions among twelve: effective rank 5, below D/2 = 6."),
     ]  # fmt: skip
@@ -108,9 +118,11 @@ def agreement(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     worlds = [views(20, 4, seed=15), views(9, 3, seed=16)]
     judge(function, worlds, lambda a, b: (a - b).square().mean(), {
         "That is the sum. Take the mean over images and dimensions.": lambda a, b: (a - b).square().sum(),
-        "Positive and negative differences cancel: square them before the mean.": lambda a, b: (a - b).mean(),
+        "Positive and negative differences cancel: square them before you take the mean.":
+            lambda a, b: (a - b).mean(),
         "That is the mean absolute difference. Square in place of abs.": lambda a, b: (a - b).abs().mean(),
-        "You took a root: the mean of the squares is asked for.": lambda a, b: (a - b).square().mean().sqrt(),
+        "You took a root. The mean of the squares is all that is asked for.":
+            lambda a, b: (a - b).square().mean().sqrt(),
         "You summed over the dimensions: take the mean over them, too.": lambda a, b: (a - b).square().sum(1).mean(),
         "Return one number: the mean over images and dimensions.": lambda a, b: Shaped([len(a)]),
     }, "the disagreement")  # fmt: skip
@@ -137,8 +149,10 @@ def my_cure(function: Callable[[Tensor, Tensor], Tensor]) -> None:
         f"The views do not agree: the diagonal of C is {agree:.2f} on average, 0.5 is asked for.": not agree > 0.5,
     })  # fmt: skip
     distinct = problem.distinct()
-    copies = f"The six numbers say {distinct:.1f} different things, not more than 4: what forbids copies?"
-    tell({copies: not distinct > 4})
+    tell({
+        f"The six numbers say {distinct:.1f} different things, more than 4 are asked for: what in your loss grows "
+        "when one number repeats another?": not distinct > 4,
+    })  # fmt: skip
 
 
 @checker
@@ -146,11 +160,15 @@ def dim_light_filter(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check a function: covariance Σ (D, D), noise σ -> U Λ^(−1/2) Λ / (Λ + σ²) Uᵀ, (D, D)."""
     worlds = [(*c, sigma) for c, sigma in zip(_covariances(), (0.7, 1.3), strict=True)]
     judge(function, worlds, _filter, {
-        "This is plain whitening: λ / (λ + σ²), which holds noise back, is missing.": lambda c, _: _filter(c),
+        "This is plain whitening: the fraction λ / (λ + σ²), which holds noise back, is missing.":
+            lambda c, _: _filter(c),
         "This removes the noise and does not whiten: λ^(−1/2) is missing.": {"by": lambda v, s: v / (v + s**2)},
-        "σ is a deviation. Eigenvalues are variances: add σ² to them.": {"by": lambda v, s: v.sqrt() / (v + s)},
-        "This whitens the noisy patches, and holds no noise back.": {"by": lambda v, s: (v + s**2).rsqrt()},
-        "The fraction is upside down: λ / (λ + σ²) is asked for.": {"by": lambda v, s: v.rsqrt() * s**2 / (v + s**2)},
+        "σ is a standard deviation. The eigenvalues are variances: add σ² to them.":
+            {"by": lambda v, s: v.sqrt() / (v + s)},
+        "This whitens the noisy patches, (λ + σ²)^(−1/2). It does not hold back the directions in which noise rules.":
+            {"by": lambda v, s: (v + s**2).rsqrt()},
+        "The fraction is upside down. Strong directions must pass: λ / (λ + σ²).":
+            {"by": lambda v, s: v.rsqrt() * s**2 / (v + s**2)},
     }, "W")  # fmt: skip
 
 

@@ -34,15 +34,18 @@ def contrastive_loss(function: Callable[[Tensor, Tensor, float], Tensor]) -> Non
     judge(function, worlds, _contrast, {
         "An embedding may choose itself: take its cosine with itself out (−inf before the softmax).":
             lambda a, b, t: _contrast(a, b, t, itself=1 / t),
-        "You masked the cosine with itself by 0, and exp(0) is 1: mask with −inf instead.": {"itself": 0.0},
+        "You masked the cosine with itself by 0. exp(0) is 1, so each may still choose itself: mask with −inf.":
+            {"itself": 0.0},
         "Only the other view's images are candidates. Those of its own view are negatives too.":
             lambda a, b, t: (_across(a, b, t) + _across(b, a, t)) / 2,
         "Only view A looks for its twins, among the images of B. All 2 N embeddings look, among all others.": _across,
-        "Only view A looks. The mean runs over all 2 N embeddings.": lambda a, b, t: _contrast(a, b, t, rows=len(a)),
+        "Only view A looks for its twins. The mean runs over all 2 N embeddings.":
+            lambda a, b, t: _contrast(a, b, t, rows=len(a)),
         "Scale every embedding to length 1 first: cosines, not products.": {"unit": None},
         "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.": {"unit": 0},
         "The temperature is missing.": {"t": 1.0},
-        "You multiplied by the temperature. Divide by it.": lambda a, b, t: _contrast(a, b, 1 / t),
+        "You multiplied by the temperature. Divide by it: a low temperature makes the softmax sharp.":
+            lambda a, b, t: _contrast(a, b, 1 / t),
         "This is the sum over all 2 N. Take the mean.": lambda a, b, t: _contrast(a, b, t) * 2 * len(a),
         "You divided by N. There are 2 N embeddings that look for a twin.": lambda a, b, t: _contrast(a, b, t) * 2,
         "The sign is turned round: the loss is −log p.": lambda a, b, t: -_contrast(a, b, t),
@@ -62,11 +65,15 @@ def redundancy_from_contrast(function: Callable[[Tensor, Tensor, Tensor], Tensor
     tables = [views(n, d, seed=110)[0] for n, d in ((4, 6), (7, 3))]
     worlds = [(redundancy(z @ z.T), z.square().sum(1), z.square().sum(0)) for z in tables]
     judge(function, worlds, lambda c, r, k: c + r.square().sum() - k.square().sum(), {
-        "This is ‖ZᵀZ‖², diagonal and all. Take off Σ_j (length of column j)⁴.": lambda c, r, k: c + r.square().sum(),
-        "The diagonal of ZZᵀ is missing: add Σ_s (length of row s)⁴.": lambda c, r, k: c - k.square().sum(),
+        "This is ‖ZᵀZ‖², diagonal and all. Take away Σ_j (squared length of column j)².":
+            lambda c, r, k: c + r.square().sum(),
+        "The diagonal of ZZᵀ is missing: add Σ_s (squared length of row s)² to get ‖ZZᵀ‖².":
+            lambda c, r, k: c - k.square().sum(),
         "Rows and columns have changed places.": lambda c, r, k: c + k.square().sum() - r.square().sum(),
-        "This is the contrast itself. Square lengths, then add: plain sums are equal and cancel.": lambda c, r, k: c,
-        "Both diagonals were added. Take one of them away.": lambda c, r, k: c + r.square().sum() + k.square().sum(),
+        "This is the contrast itself. Correct it by both diagonals. (If you did: square each squared length first, "
+        "then add. The plain sums over rows and over columns are equal, and cancel.)": lambda c, r, k: c,
+        "Both diagonals were added. The one of ZᵀZ, from the columns, is taken away.":
+            lambda c, r, k: c + r.square().sum() + k.square().sum(),
     }, "The redundancy", 1e-9)  # fmt: skip
 
 
@@ -122,13 +129,16 @@ def corrupted(function: Callable[[Tensor, Tensor, float, torch.Generator], Tenso
         spread = torch.where(new, source, -1).amax(1) > torch.where(new, source, 300).amin(1)
         tell({
             "Nothing has changed: torch.where(mask, drawn, x).": share == 0,
-            "Entries come from elsewhere: draw each from its own column of pool.": not own.any(1)[new].all(),
+            "Some new entries come from elsewhere. Draw each from its own column of pool.": not own.any(1)[new].all(),
             "Whole rows or whole columns are replaced. The mask has the shape of x: each entry has its own chance.":
                 any(((new.sum(d) == 0) | (new.sum(d) == new.shape[d])).all() for d in (0, 1)),
-            "All new entries of a row come from one row of pool: draw for each entry.": not spread[many].any(),
-            "The mask is turned round: rate is the chance to be replaced, not kept.": abs(share - (1 - rate)) < 0.05,
+            "All new entries of a row come from one row of pool, so they still fit each other. Draw for each entry.":
+                not spread[many].any(),
+            "The mask is turned round: with probability rate an entry is replaced, not kept.":
+                abs(share - (1 - rate)) < 0.05,
             f"{share:.0%} of the entries are replaced; rate is {rate:.0%}.": abs(share - rate) > 0.05,
-            "The same generator gives another table: hand generator on to rand, randint.": not torch.equal(*tables),
+            "The same generator gives another table: hand generator on to rand and to randint.":
+                not torch.equal(*tables),
         })  # fmt: skip
 
 

@@ -29,26 +29,36 @@ def solarise_any(function: Callable[[Tensor], Tensor]) -> None:
     """Check a function that solarises images, floats in [0, 1] or bytes, and keeps their type."""
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     judge(function, [(levels / 255,)], solarised, {
-        "You left out the threshold: byte 128 turns over too, so >=.": lambda x: torch.where(x > BRIGHT, 1 - x, x),
+        "You left out the threshold itself: byte 128 turns over too, so write >= and not >.":
+            lambda x: torch.where(x > BRIGHT, 1 - x, x),
         "You turned values below 0: bright ones become 1 − x, not −x.": lambda x: torch.where(x >= BRIGHT, -x, x),
-        "Your threshold is 127/255. Byte 128 is first: 128/255.": lambda x: torch.where(x >= 127 / 255, 1 - x, x),
+        "Your threshold is 127/255. Byte 128 is the first to turn over: take 128/255.":
+            lambda x: torch.where(x >= 127 / 255, 1 - x, x),
     } | SOLARISED, "The solarised float image", 1e-6)  # fmt: skip
     between = torch.linspace(127.6, 127.9, 256).view(1, 1, 16, 16) / 255  # above 0.5, below 128/255
     answer = attempt(function, between)
     turned = torch.is_tensor(answer) and close(answer.double(), 1 - between.double(), 1e-6)
-    tell({"Your threshold is 0.5, that of bytes is 128/255 = 0.50196: take the same.": turned})
+    tell({
+        "Your threshold is 0.5. Byte 128 is 128/255 = 0.50196: take that, or floats between the two turn over.":
+            turned,
+    })  # fmt: skip
     dark = levels % 2  # bytes 0 and 1: their largest value is that of floats
     judge(function, [(levels,), (dark,)], solarised, {
         "A byte image of 0 and 1 was taken for floats. Ask for its type, x.dtype, not for its largest value.":
             lambda x: torch.where(x > 0, 1 - x, x) if x.max() == 1 else Shaped([0]),
         "Floats are right, but bytes did not change. 128 is the threshold for them.": lambda x: x,
-        "Floats are right. But every byte but 0 is over 128/255: take 128.": lambda x: torch.where(x > 0, 255 - x, x),
-        "Floats are right. But 1 − x wraps round below 0: take 255 − x.": lambda x: torch.where(x >= 128, 1 - x, x),
-        "Floats are right. For bytes, both mistakes at once: 128, 255 − x.": lambda x: torch.where(x > 0, 1 - x, x),
-        "You gave floats in [0, 1] back for bytes. Bytes are to go out as bytes.": lambda x: solarised(x) / 255,
+        "Floats are right, bytes are not: every byte but 0 is above 128/255. Their threshold is 128.":
+            lambda x: torch.where(x > 0, 255 - x, x),
+        "Floats are right, bytes are not: 1 − x wraps round below 0. Their inverse is 255 − x.":
+            lambda x: torch.where(x >= 128, 1 - x, x),
+        "Floats are right, bytes are not: you treat them as floats. Their threshold is 128, their inverse 255 − x.":
+            lambda x: torch.where(x > 0, 1 - x, x),
+        "You gave floats in [0, 1] back for bytes. What comes in as bytes goes out as bytes.":
+            lambda x: solarised(x) / 255,
     }, "The solarised byte image", 1e-6)  # fmt: skip
     kind = getattr(attempt(function, levels), "dtype", None)
-    tell({"The byte image is right, but its type is not uint8 any more.": kind != torch.uint8})
+    other = "The values of the byte image are right, but its type is not uint8. Keep the type."
+    tell({other: kind != torch.uint8})
 
 
 @checker
@@ -64,7 +74,8 @@ def my_pair(function: Callable[[], tuple[Callable, Callable]]) -> None:
     tell({
         f"{a:.0%} and {b:.0%} of views 1 and 2 are solarised, not 0 and 20 %. It comes after the jitter.":
             a > 0.02 or not 0.1 <= b <= 0.32,
-        "View 2 is no sharper than view 1. Blur has probability 1.0 in view 1, 0.1 in 2.": not soft < 0.8 * sharp,
+        "View 2 is no sharper than view 1. Blur has probability 1.0 in view 1 and 0.1 in view 2.":
+            not soft < 0.8 * sharp,
     })  # fmt: skip
 
 
@@ -94,17 +105,12 @@ def _what_it_does(transform: Callable, name: str) -> tuple[float, float]:
     tell({f"{name} shows the same part each time. Where is the random crop?": edge.std() < 0.05})
     noise = draw((normal(3, 64, 64, seed=3).clamp(-2, 2) * 30 + 110).byte())
     kept = (red - torch.tensor([230, 60, 90]) / 255).abs().amax(1) < 0.01
-    for (
-        what,
-        signs,
-        share,
-        low,
-        high,
-    ) in (  # the recipe's share, and what 200 views may show of it by chance
+    recipe = (  # its share, and what 200 views may show of it by chance
         ("grey", red.amax(1) - red.amin(1) < 0.01, "20 %", 0.1, 0.32),
         ("flipped", side[side.abs() > 0.02] < 0, "50 %", 0.38, 0.62),
         ("left in their colours", kept, "16 %", 0.0, 0.4),
-    ):
+    )
+    for what, signs, share, low, high in recipe:
         seen = signs.double().mean().item()
         other = f"{name}: {seen:.0%} of the pictures are {what}, not about {share}."
         tell({other: not low <= seen <= high})
@@ -135,7 +141,8 @@ STEM = {"imagenet": (7, 2, 3), "cifar": (3, 1, 1)}  # kernel, stride, padding of
 def _whole_numbers(answer: Sequence[int], *_) -> Tensor:
     sizes = numbers(answer, "a list of five whole numbers")
     tell({
-        "Six numbers. The stem counts once: after its max-pool, where it has one.": sizes.shape == (6,),
+        "You gave six numbers. The stem counts once, after its max-pool where it has one. Then come the stages.":
+            sizes.shape == (6,),
         "Return five numbers: after the stem, and after each of the four stages.": sizes.shape != (5,),
         "A resolution is a whole number of pixels: divide with //, as in the formula.": bool((sizes % 1).any()),
     })  # fmt: skip
@@ -164,12 +171,16 @@ def stem_resolutions(function: Callable[[int, str], Sequence[int]]) -> None:
         "That is the imagenet stem. Does your function look at its second argument?": {"stem": "imagenet"},
         "The max-pool is missing: after the 7 x 7 convolution it halves once more.": {"pool": False},
         "The cifar stem has no max-pool.": {"pool": True},
-        "The first stage does not halve: only stages 2, 3 and 4 begin with stride 2.": {"strides": (2, 2, 2, 2)},
-        "You rounded down. With padding, odd ones are rounded up: 33 to 17.": {"after": lambda n, k, s, p: n // s},
-        "You left out the padding: 2p is in the formula.": {"after": lambda n, k, s, p: max(0, (n - k) // s + 1)},
+        "The first stage does not halve: its blocks have stride 1. Stages 2, 3 and 4 begin with stride 2.":
+            {"strides": (2, 2, 2, 2)},
+        "You rounded down. With the padding of this network an odd resolution is rounded up: 33 becomes 17.":
+            {"after": lambda n, k, s, p: n // s},
+        "You left out the padding: 2p belongs in the formula.":
+            {"after": lambda n, k, s, p: max(0, (n - k) // s + 1)},
         "You left out the + 1 at the end of the formula.": {"after": lambda n, k, s, p: (n + 2 * p - k) // s},
         "You forgot that stages 2, 3 and 4 halve the resolution.": {"strides": (1, 1, 1, 1)},
-        "You padded by 2. A 3 x 3 kernel reaches one pixel further: padding 1.": {"conv": (3, 1, 2)},
+        "You padded by 2. A 3 x 3 kernel reaches one pixel to each side, so padding 1 keeps the size.":
+            {"conv": (3, 1, 2)},
     }, "resolutions({0}, {1!r})", 1e-9, look=_whole_numbers)  # fmt: skip
 
 
@@ -200,15 +211,18 @@ def _check_layers(head: nn.Module, linears: list, norms: list, inputs: int, dim:
         f"The projector has three linear layers; yours has {len(linears)}.": len(linears) != 3,
         f"With inputs={inputs} and dim={dim} the layers should map {inputs} → {dim} → {dim} → {dim}; "
         f"yours are {yours}.": shapes != [(inputs, dim), (dim, dim), (dim, dim)],
-        "A linear layer has a bias. Batch norm subtracts it: bias=False.": any(m.bias is not None for m in linears),
+        "A linear layer has a bias. The batch norm after it subtracts the mean, and the bias with it, so the bias "
+        "does nothing: set bias=False.": any(m.bias is not None for m in linears),
         "You took layer norm, which treats each image by itself. Batch norm compares the images of a batch.":
             any(isinstance(m, nn.LayerNorm) for m in head.modules()),
         "There is no batch norm: one belongs after each linear layer.": not norms,
         "The last linear layer is bare, as in the paper's text. The published code puts a batch norm "
         "after it, without weight and bias: affine=False.": len(norms) == 2 and not any(bare),
         f"One batch norm belongs after each of the three linear layers; yours has {len(norms)}.": len(norms) != 3,
-        "The last batch norm has a weight and a bias. The loss undoes both: affine=False.": not all(bare[-1:]),
-        "A batch norm between layers has a weight and a bias. Only the last one has affine=False.": any(bare[:-1]),
+        "The last batch norm has a weight and a bias. The loss standardises each dimension, so they do nothing: "
+        "set affine=False.": not all(bare[-1:]),
+        "A batch norm between the layers has no weight and no bias. Only the last one is to have affine=False.":
+            any(bare[:-1]),
     })  # fmt: skip
 
 
@@ -225,7 +239,8 @@ def _head(x: Tensor, linears, norms, relus: Sequence[int] = (0, 1), first: str =
 
 
 _HEADS = {
-    "There is a ReLU after the last layer: it cuts z off below 0. It stands between layers.": {"relus": (0, 1, 2)},
+    "There is a ReLU after the last layer: no entry of z can be below 0, and half of what the layer could say is "
+    "cut off. ReLU stands between the layers only.": {"relus": (0, 1, 2)},
     "There is no ReLU, so three linear layers do no more than one. Put one between each two.": {"relus": ()},
     "A ReLU is missing after the first layer: one belongs between each two layers.": {"relus": (1,)},
     "A ReLU is missing after the second layer: one belongs between each two layers.": {"relus": (0,)},

@@ -31,9 +31,11 @@ def log_det_series(function: Callable[[Tensor, int], Tensor]) -> None:
         "This is still a matrix. The logarithm of a determinant is a number: trace.": lambda r, n: Shaped(r.shape),
         "E**k takes the power of each entry. The series needs the matrix product E @ E ... (on the "
         "diagonal of E stands 0, so your traces are all 0).": {"power": torch.pow},
-        "These are sums of entries to the power k. Take the trace.": {"power": lambda e, k: (e**k).sum(0).diag()},
+        "These are sums of entries to the power k. Take the trace of the matrix power.":
+            {"power": lambda e, k: (e**k).sum(0).diag()},
         "The sign does not alternate: + E, − E²/2, + E³/3, ...": {"w": lambda k: 1 / k},
-        "The sign is turned: the logarithm of 1 + x begins with +x, not with −x.": lambda r, n: -_series(r, n),
+        "The sign is turned: the logarithm of 1 + x begins with +x, and the second term is −x²/2.":
+            lambda r, n: -_series(r, n),
         "The term of power k is divided by k. Yours are not.": {"w": lambda k: (-1) ** (k + 1)},
         "You divided by k!, as in the series of exp. The logarithm's has k: x − x²/2 + x³/3 ...":
             {"w": lambda k: (-1) ** (k + 1) / math.factorial(k)},
@@ -43,7 +45,8 @@ def log_det_series(function: Callable[[Tensor, int], Tensor]) -> None:
             lambda r, n: _series(r + torch.eye(len(r), dtype=r.dtype), n),
         "One term is missing at the end: range(1, order) stops before order.": lambda r, n: _series(r, n - 1),
         "That is one term too many.": lambda r, n: _series(r, n + 1),
-        "This is the exact log-determinant. Its series is asked for, up to order.": lambda r, n: torch.logdet(r),
+        "This is the exact log-determinant. The exercise asks for its series, up to the given order.":
+            lambda r, n: torch.logdet(r),
     }, "Order {1}")  # fmt: skip
 
 
@@ -67,18 +70,23 @@ def kernel_hsic(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     worlds = [(x, 0.7 * x**2 + noise + 0.5) for x, noise in pairs]
     judge(function, worlds, _hsic, {
         "This is still a matrix, one number a pair. Take the mean of all of them.": lambda x, y: Shaped([len(x)] * 2),
-        "The kernels are not centred: unrelated x and y would not give about 0.": {"centre": lambda k: k},
+        "The kernels are not centred. Without that, two unrelated x and y would not give about 0.":
+            {"centre": lambda k: k},
         "You took the sum over all pairs. Take the mean: divide by N².": lambda x, y: _hsic(x, y) * len(x) ** 2,
         "You divided by (N − 1)², as a common estimator does. Here it is the mean, N².":
             lambda x, y: _hsic(x, y) * len(x) ** 2 / (len(x) - 1) ** 2,
         "You divided by N, once. There are N² pairs.": lambda x, y: _hsic(x, y) * len(x),
         "This is the trace of the product of the kernels, with one sum too few: multiply entry by entry.":
             {"centre": lambda k: _both(k).diagonal()},
-        "You centred the columns but not the rows: subtract both means, add that of all.": {"centre": centred},
-        "With both means, that of all is subtracted twice: add it once.": {"centre": lambda k: _both(k) - k.mean()},
-        "The distance is not squared: take exp(−d²/2).": {"kernel": lambda z: torch.exp(-_squares(z).sqrt() / 2)},
+        "You centred the columns but not the rows: subtract both means, and add the mean of all.":
+            {"centre": centred},
+        "When you subtract both means, the mean of all is subtracted twice: add it once.":
+            {"centre": lambda k: _both(k) - k.mean()},
+        "The distance is not squared: take exp(−d²/2), not exp(−d/2).":
+            {"kernel": lambda z: torch.exp(-_squares(z).sqrt() / 2)},
         "The 2 is missing: exp(−d²/2), not exp(−d²).": {"kernel": lambda z: torch.exp(-_squares(z))},
-        "The straight kernel x xᵀ sees what C sees, and no more.": {"kernel": lambda z: torch.outer(z, z)},
+        "With the straight kernel x xᵀ this is the squared covariance. It sees what C sees, and no more.":
+            {"kernel": lambda z: torch.outer(z, z)},
         "These are distances. (Centred, they give distance covariance, a relative of HSIC.) Put them "
         "through exp(−d²/2) first.": {"kernel": lambda z: _squares(z).sqrt()},
         "These are squared distances, not yet put through exp(−d²/2).": {"kernel": _squares},
@@ -99,7 +107,8 @@ def fools_c(function: Callable[[Tensor], Tensor], dims: int = 3) -> None:
         again = embedding(attempt(function, x.flip(0)), wanted, len(x)).flip(0)
         rough = z.diff(dim=0).square().mean(0) / 2  # 1 for noise, about 0 for a curve
         tell({
-            f"C sees it: dimensions {i} and {j} correlate by {off[i, j]:.2f}, not below 0.1.": off[i, j].abs() > 0.1,
+            f"C sees it: dimensions {i} and {j} correlate by {off[i, j]:.2f}. Less than 0.1 is wanted.":
+                off[i, j].abs() > 0.1,
             "The same x does not always get the same numbers. What is random does not depend on x.":
                 bool(((z * again).mean(0).abs() < 0.999).any()),  # turned to its negative, it says the same
             f"Dimension {int(rough.argmax())} is no smooth curve over x: 20,000 points cannot tell it from noise.":

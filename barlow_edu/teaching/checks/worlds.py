@@ -67,7 +67,7 @@ def cosines(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
 def embedding(answer: Any, names: str, rows: int, dim: int | None = None) -> Tensor:
     """A learner's embedding (rows, D), standardised. NotRight where it is none, or a dimension never changes."""
     z = numbers(answer, names, rows, dim)
-    flat = "One of the dimensions never changes: it correlates with nothing."
+    flat = "One of the dimensions never changes, so it has no correlation with anything."
     tell({flat: (z.std(0) < 1e-6).any()})
     return standard(z)
 
@@ -81,30 +81,39 @@ def solarised(x: Tensor) -> Tensor:
     return torch.where(x >= threshold, top - x, x)
 
 
-ALONG_FEATURES = "You standardised along the features (dim 1), not over the batch: dim 0."
+ALONG_FEATURES = "You standardised along the features (dim 1). Take mean and std over the batch: dim 0."  # fmt: skip
 # of ``correlation``
 CORRELATION = {
-    "This compares images with images, (N, N). C is (D, D): a.T @ b.": lambda a, b: Shaped([len(a)] * 2),
-    "This is the covariance, which has the scale of z: divide by the deviations, too.": {"scale": centred},
-    "This is the covariance with N − 1: divide by deviations.": lambda a, b: correlation(a, b, centred, len(a) - 1),
-    "This is the cosine: you scaled, but did not subtract the means.": lambda a, b: cosines(a.T, b.T),
-    "You did not subtract the means before you divided.": {"scale": lambda z: z / z.std(0, correction=0)},
+    "This compares images with images, (N, N). C is (D, D): transpose the first table, a.T @ b.":
+        lambda a, b: Shaped([len(a)] * 2),
+    "This is the covariance, which changes with the scale of z: divide by the standard deviations, too.":
+        {"scale": centred},
+    "This is the covariance with N − 1. Divide by N instead, and by the standard deviations, too.":
+        lambda a, b: correlation(a, b, centred, len(a) - 1),
+    "This is the cosine: you scaled, but did not subtract the mean of each dimension.":
+        lambda a, b: cosines(a.T, b.T),
+    "You did not subtract the means before you divided by the standard deviations.":
+        {"scale": lambda z: z / z.std(0, correction=0)},
     "The sum over the batch is right. Divide it by N, the number of images.": {"n": 1},
-    "You divided by D. C is an average over images: divide by N.": lambda a, b: correlation(a, b, n=a.shape[1]),
+    "You divided by D. C is an average over the images: divide by N, len(z_a).":
+        lambda a, b: correlation(a, b, n=a.shape[1]),
     ALONG_FEATURES: {"scale": lambda z: standard(z, 1)},
     "This is the transpose of C: row i belongs to view A, column j to view B.": lambda a, b: correlation(b, a),
     "You made C symmetric, but C is symmetric only when the views are equal: C_ij and C_ji compare "
     "different columns.": lambda a, b: (correlation(a, b) + correlation(b, a)) / 2,
     "This correlates view A with itself. The second table must be view B.": lambda a, b: correlation(a, a),
     "This correlates view B with itself. The first table must be view A.": lambda a, b: correlation(b, b),
-    "You divided by variances. Divide by their roots.": {"scale": lambda z: centred(z) / z.var(0, correction=0)},
+    "You divided by the variances. Divide by their roots, the standard deviations.":
+        {"scale": lambda z: centred(z) / z.var(0, correction=0)},
 }  # fmt: skip
 
 # of ``solarised``, for floats
 SOLARISED = {
-    "Nothing has changed, not one pixel. Floats never reach 128: their threshold is 128/255.": lambda x: x,
+    "Nothing has changed, not one pixel. Floats in [0, 1] never reach 128: their threshold is 128/255.": lambda x: x,
     "You inverted every pixel. Only those at or above the threshold turn over.": lambda x: 1 - x,
     "Upside down: you inverted the dark pixels and left the bright ones.": lambda x: 1 - solarised(x),
-    "255 − x is for bytes: it goes far out of [0, 1]. Take 1 − x.": lambda x: torch.where(x >= BRIGHT, 255 - x, x),
-    "You cut the bright pixels off at black. Turn them over: 0.9 to 0.1.": lambda x: torch.where(x >= BRIGHT, 0, x),
+    "255 − x is for bytes. It takes floats far out of [0, 1]: their inverse is 1 − x.":
+        lambda x: torch.where(x >= BRIGHT, 255 - x, x),
+    "You cut the bright pixels off at black. They are to turn over: 0.9 becomes 0.1.":
+        lambda x: torch.where(x >= BRIGHT, 0, x),
 }  # fmt: skip

@@ -100,7 +100,7 @@ def by_integration(gamma, s0):
 
 
 WRONG_TIME = {
-    "turn the sign": lambda g, s: math.log(s**2 * g) / (8 * g),
+    "put a minus before it": lambda g, s: math.log(s**2 * g) / (8 * g),
     "at twice that rate": lambda g, s: -math.log(s**2 * g) / (4 * g),
     "You took s0 where": lambda g, s: -math.log(s * g) / (8 * g),
     "missing inside the logarithm": lambda g, s: -math.log(s**2) / (8 * g),

@@ -272,7 +272,9 @@ WRONG_SHARDS = {
     "Take its root": with_parts(lambda z, s: z.mean(0), lambda z, s: deviation(z) ** 2),
     "one piece": lambda shards: standardize(torch.cat(shards)),
     "autograd lost its way": lambda shards: [s.detach() for s in globally(shards)],
-    "its gradient is not": with_parts(lambda z, s: z.mean(0).detach(), lambda z, s: deviation(z)),
+    "Is a mean or a deviation detached": with_parts(
+        lambda z, s: z.mean(0).detach(), lambda z, s: deviation(z)
+    ),
     "have the shapes": lambda shards: globally(shards)[::-1],
     "list of shards": lambda shards: 1.0,
     "values differ": lambda shards: [2 * s for s in globally(shards)],

@@ -83,7 +83,7 @@ WRONG = {
         "Subtract first": lambda a, b, t: ends(
             (a - b).mean(), t * (a.var() + b.var()).sqrt() / len(a) ** 0.5
         ),
-        "divided by n.": lambda a, b, t: ends(
+        "Your deviation divides by n.": lambda a, b, t: ends(
             (a - b).mean(), t * (a - b).std(correction=0) / len(a) ** 0.5
         ),
         "√n is missing": lambda a, b, t: ends((a - b).mean(), t * (a - b).std()),

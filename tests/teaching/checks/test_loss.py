@@ -38,7 +38,7 @@ WRONG_LOSS = {
     "the redundancy is missing": lambda c, w: on(c),
     "the invariance is missing": lambda c, w: w * off(c),
     "λ is missing": lambda c, w: on(c) + off(c),
-    "not to the other one": lambda c, w: w * on(c) + off(c),
+    "You multiplied the other sum by it": lambda c, w: w * on(c) + off(c),
     "whole loss by λ": lambda c, w: w * (on(c) + off(c)),
     "i ≠ j only": lambda c, w: on(c) + w * c.square().sum(),
     "one side of the diagonal only": lambda c, w: on(c) + w * torch.triu(c, 1).square().sum(),
@@ -150,7 +150,9 @@ WRONG_GRAM = {
     "D x D matrix was built": through_c,
     "Take away those on the diagonal": total,
     "Divide by N², and take": lambda a, b: total(a, b) * len(a) ** 2,
-    "Squared, it is N²": lambda a, b: total(a, b) * len(a) - squares(a, b),
+    "made of squares of C = AᵀB / N, so divide by N²": lambda a, b: (
+        total(a, b) * len(a) - squares(a, b)
+    ),
     "divide the Gram part": lambda a, b: total(a, b) * len(a) ** 2 - squares(a, b),
     "You divided by D²": lambda a, b: grams(a, b)[0] / a.shape[1] ** 2 - squares(a, b),
     "was not squared": lambda a, b: total(a, b) - grams(a, b)[1].sum(),

@@ -60,7 +60,7 @@ WRONG_RESOLUTIONS = {
     ],
     "left out the + 1": lambda size, stem: by_formula(size, stem, plus=0),
     "padded by 2": lambda size, stem: by_formula(size, stem, padding=2),
-    "Six numbers": lambda size, stem: [size, *by_formula(size, stem)],
+    "You gave six numbers": lambda size, stem: [size, *by_formula(size, stem)],
     "Return five numbers": lambda size, stem: by_formula(size, stem)[1:],
     "whole number of pixels": lambda size, stem: [
         (size / 4 if stem == "imagenet" else size) / 2**k for k in (0, 0, 1, 2, 3)

@@ -110,7 +110,7 @@ WRONG_DUALITY = {
     "diagonal and all": lambda c, r, k: c + (r**2).sum(),
     "diagonal of ZZᵀ is missing": lambda c, r, k: c - (k**2).sum(),
     "changed places": lambda c, r, k: c - (r**2).sum() + (k**2).sum(),
-    "are equal and cancel": lambda c, r, k: c + r.sum() - k.sum(),
+    "are equal, and cancel": lambda c, r, k: c + r.sum() - k.sum(),
     "This is the contrast itself": lambda c, r, k: c,
     "Both diagonals were added": lambda c, r, k: c + (r**2).sum() + (k**2).sum(),
     "values differ": lambda c, r, k: c * r.sum(),

@@ -21,10 +21,10 @@ WRONG_DDP = {
     "Unseen by autograd: this is the true gradient": lambda own, seen: sum(own),
     "Unseen by autograd: this is one process's part": lambda own, seen: own[0],
     "Unseen by autograd: this is W times": lambda own, seen: sum(own) * len(own),
-    "Unseen by autograd: divided by W twice": lambda own, seen: sum(own) / len(own) ** 2,
+    "Unseen by autograd: you divided by W twice": lambda own, seen: sum(own) / len(own) ** 2,
     "Unseen by autograd: this divides by two": lambda own, seen: sum(own) / 2,
-    "Seen by autograd: nothing has changed": lambda own, seen: torch.stack(own).mean(0),
-    "Seen by autograd: W times too much": lambda own, seen: (
+    "the same answer as for the unseen case": lambda own, seen: torch.stack(own).mean(0),
+    "Seen by autograd: this is W times too much": lambda own, seen: (
         sum(own) * len(own) if seen else sum(own) / len(own)
     ),
     "Seen by autograd: this is one process's part, times W": lambda own, seen: (

@@ -68,7 +68,7 @@ WRONG_SOLARISE = {
     "bytes did not change": on_bytes(lambda x: x),
     "every byte but 0": on_bytes(where(lambda x: x < T, lambda x: 255 - x)),
     "wraps round": on_bytes(where(lambda x: x < 128, lambda x: 1 - x)),
-    "both mistakes": on_bytes(where(lambda x: x < T, lambda x: 1 - x)),
+    "you treat them as floats": on_bytes(where(lambda x: x < T, lambda x: 1 - x)),
     "floats in": on_bytes(lambda x: solarise(x) / 255),
     "type is not uint8": on_bytes(lambda x: solarise(x).float()),
     "threshold is 0.5": solarise_above_a_half,

@@ -33,7 +33,9 @@ CONFIG_DIR = Path(__file__).parent / "configs"
 
 def _check_name(name: str) -> None:
     if name[0] == "." or re.search(r"[/\\:]", name) or not (name.isprintable() and name.strip()):
-        raise ValueError(f"name must be that of a folder, no path, no dot first, got {name!r:.99}.")
+        raise ValueError(
+            f"name must be that of a folder, without a path and a dot in front, got {name!r:.99}."
+        )
 
 
 # Every value of ``augment`` must be of the kind that the recipe has: a number, or as many numbers.
@@ -63,7 +65,9 @@ DATA = {
 OPTIMISATION = {
     "batch_size": Setting(256, "images a step, over all processes", int, 2),
     "epochs": Setting(1, "passes over the images", int, 1),
-    "minutes": Setting(None, "train so long, in place of epochs", float, 1e-3, null=True),
+    "minutes": Setting(
+        None, "train so long, by the clock: in place of epochs and warm-up", float, 1e-3, null=True
+    ),
     "optimizer": Setting("adamw", "what turns gradients into steps", choices=OPTIMIZERS),
     "lr": Setting(2e-3, "learning rate, at its highest", float, 1e-12),
     "bias_lr": Setting(None, "that of biases and batch norm, if another", float, 0, null=True),
@@ -79,7 +83,9 @@ COMPUTING = {
     "precision": Setting("auto", "of the forward pass", choices=PRECISIONS),
     "channels_last": Setting("auto", "memory layout of images and weights", choices=AUTO),
     "compile": Setting(False, "compile the model by torch.compile", choices=SWITCH),
-    "checkpoint_activations": Setting(False, "less memory: compute blocks twice", choices=SWITCH),
+    "checkpoint_activations": Setting(
+        False, "less memory: compute activations again on the way back", choices=SWITCH
+    ),
     "micro_batch": Setting(None, "less memory: images a pass of the encoder", int, 1, null=True),
 }
 RECORD = {

@@ -223,7 +223,9 @@ class BYOLModel(TwinModel):
     method = "byol"
     settings: ClassVar = {
         **PREDICTOR,
-        "ema": Setting(0.996, "byol: what stays of the teacher at the first step", float, 0, 1),
+        "ema": Setting(
+            0.996, "byol: share of the teacher that stays at the first step", float, 0, 1
+        ),
     }
     last_norm = False
 

@@ -100,7 +100,9 @@ class _Synchronized(_BatchNorm):
         self._check_input_dim(x)
         n = x.numel() // x.shape[1] * group.size()
         if n == 1:
-            raise ValueError(f"Batch norm needs several values a channel, got {tuple(x.shape)}.")
+            raise ValueError(
+                f"Batch norm needs more than one value a channel, got {tuple(x.shape)}."
+            )
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         variance, mean = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
         mean, variance = pooled(*all_gather(torch.stack([mean, variance])[None], group).unbind(1))

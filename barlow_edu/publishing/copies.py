@@ -38,7 +38,9 @@ def new_folder(out: Path) -> Path:
     """``out``, whole. Raises FileExistsError if anything is there: a learner's work is never overwritten."""
     out = Path(out).expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is not an empty folder. Choose another one.")
+        raise FileExistsError(
+            f"{out} exists and is not an empty folder. Nothing was written; choose another one."
+        )
     return out
 
 

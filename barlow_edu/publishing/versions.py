@@ -103,7 +103,7 @@ def instructor(notebook):
     if nb.is_student(notebook):
         raise ValueError(
             "These are students' notebooks, without solutions and teaching notes, as the installed package has them. "
-            "Work in a clone of the repository, or (course instructor) name its notebooks: --notebooks FOLDER."
+            "Work in a clone of the repository, or, for course instructor, name its notebooks: --notebooks FOLDER."
         )
     for cell in notebook.cells:
         cell.metadata.get("jupyter", {}).pop("source_hidden", None)

@@ -121,9 +121,8 @@ class _Pooled(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        known = signature(
-            model.forward
-        ).parameters  # images may have another size than in its training
+        # Images may have another size than in its training.
+        known = signature(model.forward).parameters
         self.options = {name: True for name in ["interpolate_pos_encoding"] if name in known}
 
     def forward(self, x: Tensor) -> Tensor:

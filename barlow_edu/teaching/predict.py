@@ -10,7 +10,10 @@ STYLE = "margin: 0.3em 0 0.6em; padding: 0.4em 0.8em; border-left: 4px solid #00
 
 
 class Prediction(widgets.VBox):
-    """A question and the learner's answer, or None: buttons, or a field for a number; else ``commit`` takes it."""
+    """A question, and the learner's answer to it, or None. Displayed in a notebook: buttons, or a field for a number.
+
+    Where no widget runs the question stands there by itself, and ``commit`` takes the answer.
+    """
 
     def __init__(self, question: str, choices: tuple[str, ...] = (), unit: str = ""):
         if len(choices) == 1 or len(set(choices)) < len(choices):

@@ -114,7 +114,8 @@ def gradient_of_z(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
         "This σ divides by N − 1. Use correction=0, as in C.": lambda a, b, w: _through(a, b, w, deviation=a.std(0)),
         "N is missing: C is an average over the batch.": {"n": 1},
         "G has to be transposed: row i of G belongs to dimension i of view A.": {"turned": True},
-        "The sign is turned round: this is the step that lowers the loss.": lambda a, b, w: -_through(a, b, w),
+        "The sign is turned round: this is the step that lowers the loss, minus the gradient.":
+            lambda a, b, w: -_through(a, b, w),
         "λ is missing: entries of G off the diagonal weigh λ.": {"lambd": 1},
         "This is the gradient of view B. The one of view A is asked for.": lambda a, b, w: _through(b, a, w),
     }, "dL/dz_a")  # fmt: skip

@@ -62,7 +62,8 @@ def find_twins(learner) -> None:
         "Return row numbers (argmax), not similarities.": lambda a, b: torch.float32,
         "You searched among the rows of z_a for those of z_b. Search the other way round.":
             lambda a, b: cosines(a, b).argmax(0),
-        "You divided columns by their lengths: normalise along dim 1.": lambda a, b: cosines(a, b, dim=0).argmax(1),
+        "You divided every column by its length (dim 0). An embedding is a row: normalise along dim 1.":
+            lambda a, b: cosines(a, b, dim=0).argmax(1),
         "Long vectors win: divide by the lengths, so that only the direction counts.":
             lambda a, b: (a @ b.T).argmax(1),
         "You took the least similar row.": lambda a, b: cosines(a, b).argmin(1),

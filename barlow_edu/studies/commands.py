@@ -86,7 +86,7 @@ def _print(study: Any, *columns: str) -> None:
 # The command, where it keeps what it trains, and what that is.
 TRAINED = {
     "lambda": (_lambda, "runs/lambda_sweep", "41 values of lambda, as notebook 08 shows them"),
-    "ablations": (_ablations, "runs/ablations", "the experiments of notebook 12, ten seeds each"),
+    "ablations": (_ablations, "runs/ablations", "the experiments of notebook 12, eight seeds each"),
     "relatives": (_relatives, "runs/relatives", "five methods on one budget, for notebook 13"),
     "evidence": (_evidence, "runs", "ablations and relatives, then the ledger of notebook 12"),
 }

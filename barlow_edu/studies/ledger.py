@@ -112,13 +112,13 @@ class Effect(NamedTuple):
 class Prediction(NamedTuple):
     """``variant`` of a recorded experiment is "above", "below", "like" or "not above" ``other`` in a column ``key``.
 
-    other: a variant, "untrained" (the variant's own network before its training), or a baseline ("pixels").
+    other: a variant, "untrained" (the variant's own network before its training), a baseline ("pixels"), or a number.
     """
 
     experiment: str
     variant: str
     relation: str
-    other: str
+    other: str | float
     key: str = "knn"
 
     def __str__(self) -> str:
@@ -242,6 +242,8 @@ def measure(prediction: Prediction, source: Source = record_of) -> Effect | None
         table, against = np.stack([record.column(name, key) for name in alike]), 0.0
         if other == "untrained" and UNTRAINED + key in record.rows[0]:
             table = table - np.stack([record.column(name, UNTRAINED + key) for name in alike])
+        elif isinstance(other, (int, float)):
+            against = other
         elif other in record.baselines:
             against = _accuracy(record.baselines[other], key)
         elif other in alike:

@@ -18,9 +18,9 @@ is the raw verdict. The corrected one follows in the same way after Holm's corre
 word of the whole ledger is there by chance.
 
 Before either counts, the record has to show that it can judge at all. It cannot bear on a claim (``obstacles``) if it
-has too few seeds, an interval that is no narrower than the margin or the effect that the claim is about, arms that
-had neither as many steps nor as many images, a setting that does not beat raw pixels, or a positive control that is not seen: an effect known from
-the literature that should be there, at least as large as the one that the claim is about.
+has too few seeds, an interval that is no narrower than the margin or the effect that the claim is about, arms with
+neither as many steps nor as many images, a setting that does not beat raw pixels, or a positive control that is not
+seen: an effect known from the literature that should be there, at least as large as the one that the claim is about.
 """
 
 from collections import Counter

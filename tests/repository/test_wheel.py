@@ -151,7 +151,7 @@ def test_course_copy_never_overwrites(python, work):
     (work / "taken").mkdir()
     (work / "taken" / "homework.txt").write_text("mine")
     said = run(python, "-m", "barlow_edu", "course", "copy", "taken", cwd=work, status=2)
-    assert "Nothing was copied" in said
+    assert "Nothing was written" in said
     assert [p.name for p in (work / "taken").iterdir()] == ["homework.txt"]
 
 

@@ -82,7 +82,7 @@ def test_every_declared_variant_is_a_configuration():
             for change in experiment["variants"].values():
                 config = load_config(base | (change or {}))
                 steps = config["epochs"] * (config["limit"] // config["batch_size"])
-                if name == "ablations":  # what the ledger judges has as many steps, or as many images
+                if name == "ablations":  # as many steps, or as many images
                     as_many = steps, steps * config["batch_size"] / 64
                     assert pytest.approx(1000, rel=0.01) in as_many
 

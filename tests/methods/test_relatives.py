@@ -171,7 +171,7 @@ def test_half_precision_is_computed_in_float32(dtype):
         (torch.ones(3, 2), torch.ones(2, 2), r"same shape, got \(3, 2\) and \(2, 2\)"),
         (torch.ones(3, 2, 2), torch.ones(3, 2, 2), r"\(3, 2, 2\)"),
         (torch.ones(1, 2), torch.ones(1, 2), "two samples"),
-        (torch.ones(3, 2).long(), torch.ones(3, 2).long(), "floating point tensors, got torch.int64"),
+        (torch.ones(3, 2).long(), torch.ones(3, 2).long(), "tensors, got torch.int64"),
     ],
 )
 def test_bad_embeddings_are_told(loss, z_a, z_b, message):

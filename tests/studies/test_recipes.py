@@ -5,8 +5,10 @@ import torch
 
 from barlow_edu.config import CONFIG_DIR, config_names, load_config
 from barlow_edu.loss import barlow_twins_loss
+from barlow_edu.studies.ablations import declaration, load_experiment
 from barlow_edu.studies.recipes import lambda_for, lr_for, noise_share
 
+SITE = CONFIG_DIR.parent / "publishing" / "site"
 RECIPES = (
     "garments_wide",
     "garments_quick",
@@ -86,6 +88,25 @@ def test_learning_rate_follows_the_batch():
 def test_what_does_not_fit_is_named(call, told):
     with pytest.raises(ValueError, match=told):
         call()
+
+
+def test_the_record_of_the_rule_is_what_was_declared_and_what_the_site_prints():
+    """One row of the table for each width and batch: the rule's λ, and kNN at five multiples of it."""
+    declared, rows = declaration("lambda_rule")["experiments"], []
+    for name, experiment in declared.items():
+        study = load_experiment(f"lambda_rule/{name}")
+        assert study.variants == list(experiment["variants"])
+        dim, batch = (study.config_of("rule x 1", 0)[k] for k in ("proj_dim", "batch_size"))
+        rule = 0.02 * (batch - 1) / (dim - 1)
+        for variant in study.variants:
+            lambd = study.config_of(variant, 0)["lambd"]
+            assert lambd == pytest.approx(rule * float(variant.split()[-1]), rel=0.02)
+            assert study.column(variant, "seed").tolist() == [0, 1, 2]
+        means = [100 * study.score(variant).mean for variant in study.variants]
+        cells = (dim, batch, f"{rule:.2g}", *(f"{x:.1f}" for x in means))
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+        assert max(means) - means[2] < 2.5  # points
+    assert "\n".join(rows) in (SITE / "using.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ def lambda_for(dim: int, batch_size: int, share: float = PAPER_SHARE) -> float:
     """λ that keeps the paper's :func:`noise_share` at another width D and batch N.
 
     λ = share (N − 1) / (D − 1), two digits, at most 0.1: with few dimensions and many samples noise is no concern,
-    and a λ near 1 only holds the encoder back. The rule is ours. At D of 16 to 1024 and N of 64 and 256 it was the best
-    of five values in six cases of eight, and never more than two points of kNN behind (``data/runs/lambda_rule``).
-    Long trainings may want more: ``garments_hero`` has 0.2, the rule says 0.08. The paper finds accuracy nearly flat
+    and a λ near 1 only holds the encoder back. The rule is ours. At D of 16 to 1024 and N of 64 and 256 it was the
+    best of five values in six cases of eight, at most two points of kNN behind (``data/runs/lambda_rule``). Long
+    trainings may want more: ``garments_hero`` has 0.2, the rule says 0.08. The paper finds accuracy nearly flat
     from 0.002 to 0.02 (figure 5). Raises ValueError as :func:`noise_share` does, or if share is not above 0.
     """
     if not share > 0:

@@ -18,9 +18,9 @@ is the raw verdict. The corrected one follows in the same way after Holm's corre
 word of the whole ledger is there by chance.
 
 Before either counts, the record has to show that it can judge at all. It cannot bear on a claim (``obstacles``) if it
-has too few seeds, an interval that is no narrower than the margin or the effect that the claim is about, arms with
-neither as many steps nor as many images, a setting that does not beat raw pixels, or a positive control that is not
-seen: an effect known from the literature that should be there, at least as large as the one that the claim is about.
+has too few seeds, an interval that is no narrower than the margin or the effect that the claim is about, arms of
+unequal budgets, a setting that does not beat raw pixels, or a positive control that is not seen: an effect known from
+the literature that should be there, at least as large as the one that the claim is about.
 """
 
 from collections import Counter
@@ -277,12 +277,9 @@ def _weaknesses(p: Prediction, d: Effect, record: Study, size: float) -> Iterato
     if p.other == "untrained" and UNTRAINED + p.key not in record.rows[0]:
         yield "the untrained network is known without its spread"
     if p.other in record.points:
-        steps = [record.steps(name) for name in (p.variant, p.other)]
-        sizes = [record.config_of(name, 0)["batch_size"] for name in (p.variant, p.other)]
-        images = [n * size for n, size in zip(steps, sizes, strict=True)]
-        # Arms of unequal batches cannot have both; what the claim makes of either is for its reader.
-        if all(max(x) > (1 + RULES["budget"]) * min(x) for x in (steps, images)):
-            yield f"{p}: {steps[0]} steps against {steps[1]}, {images[0]:,} images against {images[1]:,}"
+        steps = {name: record.steps(name) for name in (p.variant, p.other)}
+        if max(steps.values()) > (1 + RULES["budget"]) * min(steps.values()):
+            yield f"{p}: {steps[p.variant]} steps against {steps[p.other]}"
     yield from _badly_tuned(record)
     # Of one seed, as in a study that is under way, there is no interval.
     means = {n: s.mean for n in record.groups if (s := record.score(n)).seeds > 1}

@@ -17,7 +17,7 @@ BESIDE = sorted(
     p for folder in ("benchmarks", "examples") for p in PACKAGE.parent.glob(f"{folder}/*.py")
 )
 CORE = ["recipe", "views", "models", "loss", "data", "state", "training", "evaluation"]
-MOST_ENTRIES, MOST_LINES, MOST_CORE_LINES = 24, 15_730, 1_500
+MOST_ENTRIES, MOST_LINES, MOST_CORE_LINES = 24, 15_727, 1_500
 
 
 def modules(package):

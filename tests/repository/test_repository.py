@@ -207,6 +207,22 @@ def test_versions_agree():
     assert CITATION["version"] == newest == barlow_edu.__version__
 
 
+def test_the_race_on_the_site_is_the_recorded_one():
+    """Three seeds an arm, each for all of its ten minutes; the means before, on the way and at the end."""
+    record = json.loads((ROOT / "benchmarks/results/race.json").read_text(encoding="utf-8"))
+    site = (ROOT / "barlow_edu/publishing/site/using.md").read_text(encoding="utf-8")
+    [[pixels]] = record["rows"].pop("pixels")
+    assert f"pixels have {100 * pixels['knn']:.1f} %" in " ".join(site.split())
+    for races in record["rows"].values():
+        assert len(races) == 3
+        assert all(
+            race[i]["minute"] == pytest.approx(i, abs=0.2) for race in races for i in range(11)
+        )
+        means = [100 * sum(race[i]["knn"] for race in races) / 3 for i in (0, 1, 5, 10)]
+        steps = sum(race[-1]["steps"] for race in races) / 3
+        assert f"| {' | '.join(f'{x:.1f}' for x in means)} | {steps:,.0f} |" in site
+
+
 def test_citation_names_this_software_and_the_paper():
     assert CITATION["cff-version"] == "1.2.0"
     assert CITATION["type"] == "software"

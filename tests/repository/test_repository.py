@@ -213,6 +213,7 @@ def test_the_race_on_the_site_is_the_recorded_one():
     site = (ROOT / "barlow_edu/publishing/site/using.md").read_text(encoding="utf-8")
     [[pixels]] = record["rows"].pop("pixels")
     assert f"pixels have {100 * pixels['knn']:.1f} %" in " ".join(site.split())
+    assert {"lightly", "lightly, our net", "ours"} <= set(record["rows"])
     for races in record["rows"].values():
         assert len(races) == 3
         assert all(
